@@ -1,0 +1,245 @@
+"""Find the command, parse its options, call its function, print its result, and turn errors into one line and a code.
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 verification failed, 4 optional package missing, 5 too many failed samples,
+130 interrupted. Results go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from tokenize_kit.cli.commands import Command, all_commands
+from tokenize_kit.cli.config import merge_tokens, read_config_tokens
+from tokenize_kit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+INTERRUPTED = 130
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonOptions:
+    """Options of every command."""
+
+    config: str | None = None
+    """A YAML file of options; what is typed on the command line wins."""
+    json: bool = False
+    """Print the result as JSON on stdout."""
+    quiet: bool = False
+    """No progress on stderr."""
+    debug: bool = False
+    """Show the whole traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        argv: the words after ``tokenize-kit``; those of the process if None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _run(arguments)
+    except SystemExit as stop:  # tyro leaves this way, after its own message
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of stdout left (| head); pointing stdout at nothing keeps the interpreter's last flush silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        code = getattr(error, "exit_code", None)
+        if code is None and not isinstance(
+            error, (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+        ):
+            print("this is a bug in tokenize-kit; --debug shows where", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return code if isinstance(code, int) else 1
+
+
+def _run(arguments: list[str]) -> int:
+    commands = all_commands()
+    command, rest = _find(arguments, commands)
+    if command is None:
+        verb = arguments[0] if arguments and arguments[0] not in ("-h", "--help") else ""
+        _print_overview(commands, verb)
+        return 0 if not arguments or "-h" in rest or "--help" in rest else 2
+    function, options_type = _resolve(command)
+    options, common = _parse(command, options_type, rest)
+    result = _call(function, options, quiet=common.quiet)
+    _print_result(result, as_json=common.json)
+    return int(getattr(result, "exit_code", 0))
+
+
+def _find(arguments: list[str], commands: dict[str, Command]) -> tuple[Command | None, list[str]]:
+    for length in (2, 1):
+        words = " ".join(arguments[:length])
+        if len(arguments) >= length and words in commands:
+            return commands[words], arguments[length:]
+    verbs = {words.split()[0] for words in commands}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return None, ["--help"]
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"tokenize-kit {version('tokenize-kit')}")
+        raise SystemExit(0)
+    if arguments[0] in verbs and (len(arguments) == 1 or arguments[1].startswith("-")):
+        return None, arguments[1:]
+    typed = " ".join(word for word in arguments[:2] if not word.startswith("-"))
+    close = get_close_matches(typed, commands, n=1) or get_close_matches(arguments[0], commands, n=1)
+    hint = f"; did you mean 'tokenize-kit {close[0]}'?" if close else ""
+    raise UsageError(f"there is no command {typed!r}{hint} ('tokenize-kit --help' lists all)")
+
+
+def _resolve(command: Command) -> tuple[Callable[..., Any], type[Any]]:
+    from importlib import import_module
+
+    module_name, _, name = command.target.partition(":")
+    module = import_module(module_name)
+    function = getattr(module, name)
+    first = next(iter(function.__annotations__))
+    annotation = function.__annotations__[first]
+    # Only the first parameter is looked up: the other annotations may name types that are imported for checking alone.
+    options_type = getattr(module, annotation) if isinstance(annotation, str) else annotation
+    assert dataclasses.is_dataclass(options_type), f"{command.target} takes {options_type}, not an options dataclass"
+    return function, cast("type[Any]", options_type)
+
+
+def _parse(command: Command, options_type: type[Any], typed: list[str]) -> tuple[Any, CommonOptions]:
+    import tyro
+
+    flatten = tyro.conf.arg(name="")
+    invocation = dataclasses.make_dataclass(
+        "Invocation",
+        [("options", Annotated[options_type, flatten]), ("common", Annotated[CommonOptions, flatten])],
+        frozen=True,
+    )
+    wants_help = "-h" in typed or "--help" in typed
+    if not wants_help:
+        typed = merge_tokens(read_config_tokens(path) if (path := _config_path(typed)) else [], typed)
+        _refuse_unknown(typed, [*_flags(options_type), *_flags(CommonOptions)], command)
+    try:
+        parsed: Any = tyro.cli(
+            invocation,
+            prog=f"tokenize-kit {command.words}",
+            description=(options_type.__doc__ or command.summary).strip(),
+            args=typed,
+            config=(tyro.conf.HelptextFromCommentsOff,),
+        )
+    except SystemExit:
+        if wants_help and command.examples:
+            print("\n".join(["", "examples:", *(f"  tokenize-kit {example}" for example in command.examples)]))
+        raise
+    return parsed.options, parsed.common
+
+
+def _flags(options_type: type[Any], prefix: str = "--") -> list[str]:
+    from typing import get_type_hints
+
+    flags = []
+    for name, kind in get_type_hints(options_type).items():
+        word = name.replace("_", "-")
+        if dataclasses.is_dataclass(kind):
+            flags += _flags(kind, f"{prefix}{word}.")  # type: ignore[arg-type]
+        else:
+            flags += [f"{prefix}{word}", *([f"{prefix}no-{word}"] if kind is bool else [])]
+    return flags
+
+
+def _refuse_unknown(tokens: list[str], flags: list[str], command: Command) -> None:
+    # tyro suggests too, but not when a required option is missing as well, which is what a misspelt one looks like.
+    for token in tokens:
+        if token.startswith("--") and token not in flags:
+            close = get_close_matches(token, flags, n=1) or [flag for flag in flags if flag.endswith(f".{token[2:]}")]
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(
+                f"'{command.words}' has no option {token}{hint} ('tokenize-kit {command.words} --help' lists all)"
+            )
+
+
+def _config_path(typed: list[str]) -> str | None:
+    for place, token in enumerate(typed):
+        if token.startswith("--config="):
+            return token.partition("=")[2]
+        if token == "--config" and place + 1 < len(typed):
+            return typed[place + 1]
+    return None
+
+
+def _call(function: Callable[..., Any], options: Any, quiet: bool) -> Any:
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    if "progress" not in names:
+        return function(options)
+    from tokenize_kit.progress import Progress
+
+    with Progress(enabled=not quiet) as progress:
+        return function(options, progress=progress)
+
+
+def _print_result(result: Any, as_json: bool) -> None:
+    values = result.to_dict() if hasattr(result, "to_dict") else dataclasses.asdict(result)
+    if as_json:
+        print(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+    elif hasattr(result, "to_text"):
+        print(result.to_text())
+    else:
+        width = max(map(len, values), default=0)
+        for name, value in values.items():
+            print(f"{name.replace('_', ' '):<{width}}  {_readable(value)}")
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_readable(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_readable, value)) or "none"
+    return "-" if value is None else str(value)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, MemoryError) and not str(error):
+        return "out of memory; use a smaller --batch-size or --workers"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _print_overview(commands: dict[str, Command], verb: str = "") -> None:
+    shown = {words: command for words, command in commands.items() if not verb or words.split()[0] == verb}
+    width = max(map(len, shown), default=0)
+    lines = [f"usage: tokenize-kit {verb or 'COMMAND'} {'NAME ' if verb else ''}[OPTIONS]", ""]
+    if not verb:
+        lines += [
+            "Turn text and pictures into discrete tokens, and train one model on whatever tokens it is given.",
+            "",
+        ]
+    lines += [f"  {words:<{width}}  {command.summary}" for words, command in shown.items()]
+    if not verb:
+        lines += [
+            "",
+            "three commands from files to a model:",
+            "  tokenize-kit train bpe --data corpus.txt --out tokenizers/text",
+            "  tokenize-kit encode --tokenizer tokenizers/text --data corpus.txt --split paragraphs --out shards/text",
+            "  tokenize-kit train transformer --shards shards/text --template text --out models/text",
+            "",
+            "every command: --help (with examples), --config FILE.yaml, --json, --quiet, --debug",
+            "exit codes: 0 ok, 1 error, 2 usage, 3 verification failed, 4 package missing, 5 too many failures, 130 interrupted",
+        ]
+    print("\n".join(lines))

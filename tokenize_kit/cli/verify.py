@@ -1,0 +1,32 @@
+"""``tokenize-kit verify SHARDS``: the options of the command around `tokenize_kit.shards.verify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from tokenize_kit.shards.verify import VerifyReport
+
+
+@dataclass(frozen=True)
+class VerifyCommandOptions:
+    """Check hashes, row and token counts, id ranges and fingerprints of a shard set; exit code 3 if anything differs."""
+
+    shards: Positional[str]
+    """The shard set: a folder or an fsspec URL."""
+    tokenizer: tuple[str, ...] = ()
+    """Tokenizer folders that the shards must have been made with."""
+
+
+def verify_command(options: VerifyCommandOptions) -> VerifyReport:
+    """Verify one shard set.
+
+    Raises:
+        VerificationError: something differs; the message lists what.
+    """
+    from tokenize_kit.shards.verify import verify
+
+    return verify(options.shards, options.tokenizer)

@@ -1,0 +1,31 @@
+"""The errors that a user can cause, each with the exit code that the command line gives it.
+
+An ordinary wrong value is a plain ``ValueError`` (exit code 1) whose message names the value and the fix; the classes
+here are the cases that a script wants to tell apart.
+"""
+
+from __future__ import annotations
+
+
+class UsageError(ValueError):
+    """The command line or a configuration file asks for something that does not exist (exit code 2)."""
+
+    exit_code = 2
+
+
+class VerificationError(ValueError):
+    """Stored data is not what its manifest says: a hash, a count, a range or a fingerprint differs (exit code 3)."""
+
+    exit_code = 3
+
+
+class MissingPackageError(ImportError):
+    """An optional package is needed for what was asked (exit code 4); the message names the ``pip install``."""
+
+    exit_code = 4
+
+
+class TooManyFailuresError(RuntimeError):
+    """More samples could not be read than ``--max-failures`` allows (exit code 5)."""
+
+    exit_code = 5

@@ -1,0 +1,37 @@
+"""Text files: UTF-8 bytes to ``str`` and back, with every character kept (line ends and a byte order mark included)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenize_kit import files
+
+
+def read_text(data: bytes) -> str:
+    """Decode UTF-8.
+
+    Raises:
+        ValueError: the bytes are not UTF-8; the message says where.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"not UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason}); "
+            "convert it to UTF-8"
+        ) from None
+
+
+def write_text(sample: object, path: Path) -> None:
+    """Write a ``str`` as a UTF-8 file, whole or not at all.
+
+    Raises:
+        TypeError: the sample is not a ``str``.
+        ValueError: it holds a lone surrogate, which UTF-8 cannot spell.
+    """
+    if not isinstance(sample, str):
+        raise TypeError(f"a text sample is a str, got {type(sample).__name__}")
+    try:
+        files.write_text(path, sample)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a lone surrogate at character {error.start} cannot be written as UTF-8") from None

@@ -1,0 +1,5 @@
+"""Pictures and plots: one HTML file that needs no other file and no network."""
+
+from tokenize_kit.report.html import Page
+
+__all__ = ["Page"]

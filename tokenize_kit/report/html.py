@@ -1,0 +1,159 @@
+"""A report as one self-contained HTML file: headings, tables, pictures, curves and a token view of a text.
+
+It knows nothing of tokenizers or models: callers hand it samples, numbers and the bytes of tokens. Pictures are embedded
+as PNG, curves as SVG, so that the file can be mailed or archived as it is. No script runs in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenize_kit.files import write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--line); }
+th { text-align: left; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+figure { display: inline-block; margin: .4rem; text-align: center; vertical-align: top; }
+figure img { image-rendering: pixelated; background: #fff; border: 1px solid var(--line); }
+figcaption { font-size: .8rem; max-width: 9rem; overflow-wrap: anywhere; }
+.tokens { font: 14px/2 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+.tokens { padding: 1rem; background: var(--soft); }
+.tokens span { border-radius: .2rem; padding: .1rem 0; } .plot svg { max-width: 100%; height: auto; background: #fff; }
+blockquote { white-space: pre-wrap; border-left: .2rem solid var(--line); margin: 1rem 0; padding: .2rem 1rem; }
+"""
+_TOKEN_COLOURS = ("#f9c74f88", "#90be6d88", "#4d908e88", "#577590aa", "#f8961e88", "#f9414477")
+
+
+class Page:
+    """Collects parts from top to bottom and writes them as one file."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._parts: list[str] = []
+
+    def heading(self, text: str) -> None:
+        """Add a section heading."""
+        self._parts.append(f"<h2>{escape(text)}</h2>")
+
+    def paragraph(self, text: str) -> None:
+        """Add a paragraph of plain text."""
+        self._parts.append(f"<p>{escape(text)}</p>")
+
+    def quote(self, text: str) -> None:
+        """Add a text sample with its line breaks kept."""
+        self._parts.append(f"<blockquote>{escape(text)}</blockquote>")
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Add a table; numbers are aligned to the right.
+
+        Raises:
+            ValueError: a row has another length than the header.
+        """
+        head = "".join(f"<th>{escape(name)}</th>" for name in header)
+        body = ""
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(f"table row {row} has {len(row)} cells, the header has {len(header)}")
+            body += "<tr>" + "".join(_cell(value) for value in row) + "</tr>"
+        self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+    def pictures(self, pictures: Sequence[tuple[Tensor, str]], scale: int = 1) -> None:
+        """Add pictures side by side.
+
+        Args:
+            pictures: pairs of a uint8 tensor ``(C, H, W)`` and its caption.
+            scale: how many screen pixels a picture's pixel takes.
+        """
+        figures = ""
+        for image, caption in pictures:
+            height, width = image.shape[-2] * scale, image.shape[-1] * scale
+            figures += (
+                f'<figure><img src="data:image/png;base64,{_png(image)}" width="{width}" height="{height}" '
+                f'alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+            )
+        self._parts.append(f"<div>{figures}</div>")
+
+    def curves(self, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> None:
+        """Add one plot of several curves, each a pair of x and y values of equal length."""
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        with matplotlib.rc_context({"svg.hashsalt": self.title, "svg.fonttype": "none"}):
+            figure = Figure(figsize=(8, 3.2), layout="constrained")
+            axes = figure.subplots()
+            for name, (x, y) in curves.items():
+                axes.plot(x, y, label=name, marker="o" if len(x) < 30 else None, markersize=3)
+            axes.set_xlabel(x_label)
+            axes.set_ylabel(y_label)
+            axes.grid(alpha=0.3)
+            if len(curves) > 1:
+                axes.legend()
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+        svg = buffer.getvalue()
+        self._parts.append(f'<div class="plot">{svg[svg.index("<svg") :]}</div>')
+
+    def histogram(self, counts: Sequence[int], x_label: str, y_label: str) -> None:
+        """Add a filled curve of counts, sorted from the most to the least used."""
+        ordered = sorted(counts, reverse=True)
+        self.curves({y_label: (range(len(ordered)), ordered)}, x_label, y_label)
+
+    def tokens(self, tokens: Sequence[bytes], ids: Sequence[int]) -> None:
+        """Add a text with each token on its own ground and its id as a tooltip; bytes that are no text show as hex."""
+        if len(tokens) != len(ids):
+            raise ValueError(f"{len(tokens)} tokens for {len(ids)} ids")
+        spans = "".join(
+            f'<span title="{number}" style="background:{_TOKEN_COLOURS[place % len(_TOKEN_COLOURS)]}">'
+            f"{escape(_visible(token))}</span>"
+            for place, (token, number) in enumerate(zip(tokens, ids, strict=True))
+        )
+        self._parts.append(f'<div class="tokens">{spans}</div>')
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page, whole or not at all, and return its path."""
+        title = escape(self.title)
+        html = (
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            '<meta name="viewport" content="width=device-width">'
+            f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n" + "\n".join(self._parts) + "\n</body></html>\n"
+        )
+        # A lone surrogate in a sample's text cannot be written as UTF-8.
+        write_text(path, html.encode("utf-8", "replace").decode("utf-8"))
+        return Path(path)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"<td>{escape(str(value))}</td>"
+    text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f'<td class="number">{text}</td>'
+
+
+def _visible(token: bytes) -> str:
+    try:
+        return token.decode("utf-8").replace("\n", "\u21b5\n")
+    except UnicodeDecodeError:
+        return "".join(f"\u27e8{byte:02x}\u27e9" for byte in token)
+
+
+def _png(image: Tensor) -> str:
+    from PIL import Image
+
+    array = image.permute(1, 2, 0).contiguous().numpy()
+    picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

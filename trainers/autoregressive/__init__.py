@@ -1,0 +1,1 @@
+"""Autoregressive models over token sequences: the networks, their data, their training and their generation."""

@@ -1,0 +1,179 @@
+"""Sequence models: what the trainer and the generator ask of any of them, and how one is found by its name.
+
+A new family is one file with a class that keeps the `SequenceModel` protocol, and one entry point in the group
+``tokenize_kit.models`` (or a call of `register_model`). The trainer, generation and the contract test then serve it.
+This module imports no torch, so that a command line can list the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+    from torch import Tensor, nn
+
+ENTRY_POINT_GROUP = "tokenize_kit.models"
+
+_registered: dict[str, type[SequenceModel]] = {}
+
+
+class ModelConfig(Protocol):
+    """What any model's configuration says: sizes that data and generation must respect, and its plain form."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Longest sequence in tokens."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        ...
+
+
+class Cache(Protocol):
+    """What a model remembers of the tokens it has seen while it generates; made by `SequenceModel.new_cache`."""
+
+    @property
+    def position(self) -> int:
+        """How many tokens of every row were seen, left padding included."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """How many tokens fit."""
+        ...
+
+    def select(self, rows: Tensor) -> Cache:
+        """Return a cache of the rows ``rows`` (int64), in that order; this one must not be used after it."""
+        ...
+
+
+@runtime_checkable
+class SequenceModel(Protocol):
+    """A causal model over sequences of ids: an ``nn.Module`` with these methods.
+
+    Shapes: B rows, T places, D the width, V the vocabulary.
+    """
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration it was built from."""
+        ...
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build a freshly initialised model from the plain form of its configuration.
+
+        Raises:
+            ValueError: a field is unknown or out of range.
+        """
+        ...
+
+    def forward(self, ids: Tensor, *, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+        """Return the logits (B, T, V) of the token after each place; see `hidden` for the arguments."""
+        ...
+
+    def hidden(self, ids: Tensor, *, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+        """Return the last hidden states (B, T, D); ``head`` turns any part of them into logits.
+
+        Args:
+            ids: int64 (B, T).
+            positions: int64 (B, T), the place of each token in its document; None counts from 0 in each row.
+            documents: int64 (B, T), which packed document each token is of (-1 for padding); a token sees only earlier
+                tokens with its own number. None means one document a row.
+        """
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., D)."""
+        ...
+
+    def new_cache(
+        self,
+        batch: int,
+        length: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        left_padding: Tensor | None = None,
+    ) -> Cache:
+        """Return an empty cache for ``batch`` rows of up to ``length`` tokens.
+
+        Args:
+            batch: number of rows.
+            length: number of tokens, left padding included, at most ``config.context``.
+            device: default: where the model is.
+            dtype: default: the dtype of the model's weights.
+            left_padding: int64 (B,), how many leading places of each row are padding; None means none.
+        """
+        ...
+
+    def step(self, ids: Tensor, cache: Any) -> Tensor:
+        """Return the logits (B, n, V) after each of the next ``n`` tokens ``ids`` (B, n), and remember them in ``cache``."""
+        ...
+
+    # What of nn.Module the trainer and generation use.
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...  # noqa: D102
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
+    def train(self, mode: bool = True) -> Self: ...  # noqa: D102
+    def eval(self) -> Self: ...  # noqa: D102
+    @property
+    def __call__(self) -> Callable[..., Tensor]: ...
+
+
+def register_model(name: str, cls: type[SequenceModel]) -> None:
+    """Make ``cls`` known as ``name`` in this process, as the entry point group ``tokenize_kit.models`` does for packages.
+
+    Raises:
+        ValueError: the name belongs to another model.
+    """
+    if _registered.get(name, cls) is not cls or name in _entry_points():
+        raise ValueError(f"a model named {name!r} is already registered; choose another name")
+    _registered[name] = cls
+
+
+def registered_models() -> list[str]:
+    """Names of all models that can be built here, sorted."""
+    return sorted({*_registered, *_entry_points()})
+
+
+def model_class(name: str) -> type[SequenceModel]:
+    """Return the model class that is registered as ``name``.
+
+    Raises:
+        ValueError: nothing is registered under that name; the message suggests the closest one.
+    """
+    if name in _registered:
+        return _registered[name]
+    points = _entry_points()
+    if name not in points:
+        close = get_close_matches(name, registered_models(), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no model is named {name!r} (known: {', '.join(registered_models())}){hint}")
+    loaded = points[name].load()
+    assert isinstance(loaded, type), f"entry point {name} of {ENTRY_POINT_GROUP} is not a class"
+    return loaded
+
+
+def build_model(name: str, config: Mapping[str, Any]) -> SequenceModel:
+    """Build the model ``name`` from the plain form of its configuration, freshly initialised.
+
+    Raises:
+        ValueError: the name or a field of the configuration is unknown, or a value is out of range.
+    """
+    return model_class(name).from_config(config)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}

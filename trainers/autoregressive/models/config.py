@@ -1,0 +1,210 @@
+"""What a Transformer is made of, as plain data: the configuration, its styles and its presets.
+
+It imports nothing but the standard library, so that a command line can build its options from it without loading torch.
+The network itself is `trainers.autoregressive.models.transformer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_type_hints
+
+HEAD_DIM = 64
+"""Width of one attention head in the presets (GPT-2, Llama and nanochat use 64 or 128)."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """A decoder-only Transformer. The defaults are the modern recipe of `STYLES`' ``llama`` at the size ``small``."""
+
+    vocab_size: int = 4096
+    """Number of ids, special tokens and all; the head has one logit for each."""
+    context: int = 1024
+    """The longest sequence, in tokens, that is trained on and generated."""
+    layers: int = 8
+    """Number of blocks; the one dial of the presets."""
+    width: int = 512
+    """Size of the residual stream."""
+    heads: int = 8
+    """Number of query heads; ``width`` is divided among them."""
+    kv_heads: int | None = None
+    """Number of key and value heads that the query heads share (grouped queries); None means one for each query head."""
+    mlp: Literal["swiglu", "gelu", "relu2", "relu"] = "swiglu"
+    """Kind of the feed-forward layer: gated SiLU (Llama), GELU (GPT-2, tanh form), squared ReLU, or ReLU (Vaswani)."""
+    mlp_width: int | None = None
+    """Hidden size of the feed-forward layer; None means 8/3 of the width for swiglu and 4 times it for the others."""
+    norm: Literal["rms", "layer"] = "rms"
+    """RMSNorm or LayerNorm."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """Normalise what enters each layer (all modern models), or the sum that leaves it (the original Transformer)."""
+    norm_eps: float = 1e-5
+    """Added to the variance before the square root."""
+    positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
+    """How a token knows its place: rotated queries and keys, a learned table, or added sines and cosines."""
+    rope_base: float = 10000.0
+    """Base of the rotary (and sinusoidal) wavelengths."""
+    qk_norm: bool = True
+    """Bring queries and keys to unit root mean square before the rotation (without a gain, as nanochat), so that
+    attention logits cannot grow without bound."""
+    window: int | None = None
+    """Each token sees itself and the ``window - 1`` tokens before it; None means all before it."""
+    tied_head: bool = False
+    """Use the embedding table as the head."""
+    logit_soft_cap: float | None = None
+    """Squash logits to (-cap, cap) through ``cap * tanh(logits / cap)``; None leaves them."""
+    embedding_scale: float = 1.0
+    """Factor on the token embedding where it enters; ``sqrt(width)`` in the original Transformer."""
+    bias: bool = False
+    """Biases in the linear layers and in LayerNorm (never in the head)."""
+    dropout: float = 0.0
+    """Probability of dropping an activation after the embedding and after each layer while training."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context", "layers", "width", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        for name, kind in get_type_hints(type(self)).items():
+            choices = get_args(kind)
+            if choices and isinstance(choices[0], str) and getattr(self, name) not in choices:
+                close = get_close_matches(str(getattr(self, name)), choices, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(choices)}{hint}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.heads % self.key_value_heads or self.key_value_heads < 1:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.positions == "rotary" and self.head_dim % 2:
+            raise ValueError(f"rotary positions need an even head size; width {self.width} / heads {self.heads} is odd")
+        if self.positions == "sinusoidal" and self.width % 2:
+            raise ValueError(f"sinusoidal positions need an even width, got {self.width}")
+        if self.mlp_width is not None and self.mlp_width < 1:
+            raise ValueError(f"mlp_width {self.mlp_width} must be at least 1, or None for the usual multiple of the width")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window {self.window} must be at least 1, or None for no window")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} must be in [0, 1)")
+        if self.logit_soft_cap is not None and self.logit_soft_cap <= 0:
+            raise ValueError(f"logit_soft_cap {self.logit_soft_cap} must be positive, or None for no cap")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def key_value_heads(self) -> int:
+        """Number of key and value heads, with the default filled in."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def feed_forward_width(self) -> int:
+        """Hidden size of the feed-forward layer, with the default filled in: for swiglu a multiple of 32."""
+        if self.mlp_width is not None:
+            return self.mlp_width
+        return -(-self.width * 8 // 3 // 32) * 32 if self.mlp == "swiglu" else 4 * self.width
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
+        """Build a configuration from `to_dict`'s form.
+
+        Raises:
+            ValueError: a field is unknown (the message suggests the closest one) or out of range.
+        """
+        check_names(values)
+        return cls(**values)
+
+
+STYLES: dict[str, dict[str, Any]] = {
+    # Llama's block with the additions of modded-nanogpt and nanochat: QK-norm and an untied head.
+    "llama": {},
+    # Radford et al. 2019, as `GPT2LMHeadModel` computes it.
+    "gpt2": {
+        "positions": "learned",
+        "norm": "layer",
+        "mlp": "gelu",
+        "bias": True,
+        "qk_norm": False,
+        "tied_head": True,
+    },
+    # Vaswani et al. 2017, the decoder without its encoder. The head is untied: with a tied one and the scaled embedding
+    # every token would predict itself at the start.
+    "sinusoidal": {
+        "positions": "sinusoidal",
+        "norm": "layer",
+        "norm_position": "post",
+        "mlp": "relu",
+        "bias": True,
+        "qk_norm": False,
+    },
+}
+"""What a style changes in the default configuration."""
+
+DEPTHS = {"tiny": 4, "small": 8, "base": 12}
+"""Layers of each preset; the rest follows from it. ``base`` has the size of GPT-2 (12 layers, 768 wide, 12 heads)."""
+
+
+def preset(
+    name: str = "small",
+    style: str = "llama",
+    *,
+    vocab_size: int,
+    context: int,
+    depth: int | None = None,
+    **overrides: Any,
+) -> TransformerConfig:
+    """Return the configuration of a preset: one dial, the depth, gives the width (64 a layer) and the heads (64 wide).
+
+    Args:
+        name: ``tiny``, ``small`` or ``base``.
+        style: ``llama``, ``gpt2`` or ``sinusoidal``.
+        vocab_size: number of ids.
+        context: longest sequence in tokens.
+        depth: turns the dial by hand instead of ``name``.
+        overrides: fields of `TransformerConfig` that shall differ.
+
+    Raises:
+        ValueError: an unknown name, style or field; the message suggests the closest one.
+    """
+    for kind, value, known in (("preset", name, list(DEPTHS)), ("style", style, list(STYLES))):
+        if value not in known:
+            raise ValueError(_unknown(kind, value, known))
+    check_names(overrides)
+    layers = DEPTHS[name] if depth is None else depth
+    if layers < 1:
+        raise ValueError(f"depth {layers} must be at least 1")
+    values: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "context": context,
+        "layers": layers,
+        "width": HEAD_DIM * layers,
+        "heads": layers,
+        **STYLES[style],
+        **overrides,
+    }
+    if values.get("positions") == "sinusoidal":
+        values.setdefault("embedding_scale", float(values["width"]) ** 0.5)
+    return TransformerConfig(**values)
+
+
+def check_names(values: Mapping[str, Any]) -> None:
+    """Refuse names that are no field of `TransformerConfig`.
+
+    Raises:
+        ValueError: names the first unknown field and the closest known one.
+    """
+    known = [field.name for field in fields(TransformerConfig)]
+    for name in values:
+        if name not in known:
+            raise ValueError(_unknown("option of the transformer", name, known))
+
+
+def _unknown(kind: str, value: str, known: list[str]) -> str:
+    close = get_close_matches(value, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {value!r} (known: {', '.join(known)}){hint}"
