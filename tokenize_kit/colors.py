@@ -1,6 +1,6 @@
 """Which colour of a palette is nearest: exact, for all 2^24 colours of 8 bits, at the price of one table look-up.
 
-All coordinates are whole numbers (the channel values themselves, or Oklab in steps of 2^-14), so squared distances are
+All coordinates are whole numbers (the channel values themselves, or Oklab in steps of 2^-16), so squared distances are
 whole numbers too, every float64 below is exact, and ids are the same on every machine. Of equally near colours the one
 with the lowest index wins, as in scikit-learn's ``KMeans.predict``.
 """
@@ -10,14 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 COLOR_SPACES = ("rgb", "oklab")
-OKLAB_STEPS = 1 << 14
-"""Fixed-point steps of one unit of Oklab; the spacing of 8-bit colours is several times wider."""
+OKLAB_STEPS = 1 << 16
+"""Fixed-point steps of one unit of Oklab: twice what it takes for all 2^24 colours to come back from it."""
 
 Array: TypeAlias = NDArray[Any]
 
@@ -32,7 +33,7 @@ _PIXELS_PER_THREAD = 1 << 17
 
 
 def coordinates(colors: Array, space: str) -> Array:
-    """Return where 8-bit sRGB colours lie in the colour space: ``(N, 3)`` uint8 to ``(N, 3)`` float64 whole numbers.
+    """Return where 8-bit sRGB colours lie in the colour space: uint8 ``(3, N)`` to whole numbers, float64 ``(3, N)``.
 
     Oklab is that of Björn Ottosson (https://bottosson.github.io/posts/oklab/), times `OKLAB_STEPS` and rounded.
 
@@ -43,22 +44,23 @@ def coordinates(colors: Array, space: str) -> Array:
         raise ValueError(f"colour space {space!r} is not one of {', '.join(COLOR_SPACES)}")
     if space == "rgb":
         return colors.astype(np.float64)
-    return np.rint(_oklab(_LINEAR[colors]) * OKLAB_STEPS)
+    points: Array = np.rint(_ROOTS_TO_LAB @ np.cbrt(_LINEAR_TO_CONES @ _LINEAR[colors]) * OKLAB_STEPS)
+    return points
 
 
 def colors_at(points: Array, space: str) -> Array:
-    """Return the 8-bit sRGB colours nearest to points of the colour space; the inverse of `coordinates`.
+    """Return the 8-bit sRGB colours nearest to points of the colour space: the inverse of `coordinates`.
 
     Args:
-        points: float ``(N, 3)``; points outside the range of sRGB are clipped to it.
+        points: float ``(3, N)``; points outside the range of sRGB are clipped to it.
         space: one of `COLOR_SPACES`.
     """
     if space == "rgb":
-        return np.rint(points).clip(0, 255).astype(np.uint8)
-    roots = (points / OKLAB_STEPS) @ np.linalg.inv(_ROOTS_TO_LAB).T
-    linear = (roots**3 @ np.linalg.inv(_LINEAR_TO_CONES).T).clip(0, 1)
+        return _to_bytes(points)
+    roots = np.linalg.inv(_ROOTS_TO_LAB) @ (points / OKLAB_STEPS)
+    linear = (np.linalg.inv(_LINEAR_TO_CONES) @ roots**3).clip(0, 1)
     srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(srgb * 255).clip(0, 255).astype(np.uint8)
+    return _to_bytes(srgb * 255)
 
 
 class NearestColor:
@@ -69,15 +71,15 @@ class NearestColor:
     bounding box leaves few palette colours that can be nearest to any colour in it.
 
     Args:
-        colors: uint8 ``(K, 3)``, 1 to 65,536 sRGB colours.
+        colors: uint8 ``(3, K)``, 1 to 65,536 sRGB colours.
         space: the colour space that distances are taken in.
     """
 
     def __init__(self, colors: Array, space: str) -> None:
         self._space = space
         self._points = coordinates(colors, space)
-        self._squares = (self._points**2).sum(axis=1)
-        self._table = np.zeros(1 << 24, np.uint8 if len(colors) <= 1 << 8 else np.uint16)
+        self._squares = (self._points**2).sum(axis=0)
+        self._table = np.zeros(1 << 24, np.uint8 if colors.shape[1] <= 1 << 8 else np.uint16)
         self._ready = np.zeros(_CELLS, bool)
         self._complete = False
         self._pixels_seen = 0
@@ -85,7 +87,8 @@ class NearestColor:
 
     def __call__(self, planes: Array, threads: int = 1) -> Array:
         """Return the int64 ids ``(N,)`` of pixels given as uint8 ``(3, N)``, using up to ``threads`` threads."""
-        assert planes.dtype == np.uint8 and planes.ndim == 2 and planes.shape[0] == 3
+        assert planes.dtype == np.uint8
+        assert planes.shape == (3, planes.size // 3)
         count = planes.shape[1]
         if not self._complete:
             self._prepare(planes, threads)
@@ -97,8 +100,7 @@ class NearestColor:
         else:
             with ThreadPoolExecutor(parts) as pool:
                 jobs = [
-                    pool.submit(self._gather, planes[:, start:stop], ids[start:stop])
-                    for start, stop in zip(edges, edges[1:], strict=False)
+                    pool.submit(self._gather, planes[:, start:stop], ids[start:stop]) for start, stop in pairwise(edges)
                 ]
                 for job in jobs:
                     job.result()
@@ -113,9 +115,10 @@ class NearestColor:
 
     def _gather(self, planes: Array, ids: Array) -> None:
         # Bytes laid beside each other are the packed index already; pieces stay in the cache of one core.
-        packed = np.zeros((_CHUNK, 4), np.uint8)
+        size = min(_CHUNK, len(ids))
+        packed = np.zeros((size, 4), np.uint8)
         index = packed.view("<u4")[:, 0]
-        found = np.empty(_CHUNK, self._table.dtype)
+        found = np.empty(size, self._table.dtype)
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             for channel in range(3):
@@ -146,37 +149,33 @@ class NearestColor:
 
     def _fill_cells(self, cells: Iterable[int]) -> None:
         table = self._table.reshape((_CELL_SIDE,) * 6)
-        steps = np.arange(_CELL_SIDE)
-        low = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+        low = np.indices((_CELL_SIDE,) * 3, np.uint8).reshape(3, -1)
         for cell in cells:
-            red, green, blue = cell >> 8, cell >> 4 & 15, cell & 15
-            inside = coordinates((low + [red * 16, green * 16, blue * 16]).astype(np.uint8), self._space)
-            table[red, :, green, :, blue, :] = self._nearest(inside).reshape((_CELL_SIDE,) * 3)
+            corner = np.array([[cell >> 8], [cell >> 4 & 15], [cell & 15]], np.uint8)
+            inside = coordinates(corner << 4 | low, self._space)
+            table[corner[0, 0], :, corner[1, 0], :, corner[2, 0], :] = self._nearest(inside).reshape((_CELL_SIDE,) * 3)
 
     def _nearest(self, inside: Array) -> Array:
-        """Return the index of the nearest palette colour of each point ``(N, 3)``; all arithmetic is in whole numbers."""
-        candidates = self._candidates(inside.min(axis=0), inside.max(axis=0))
+        """Return the index of the nearest palette colour of each point ``(3, N)``; all arithmetic is in whole numbers."""
+        candidates = self._candidates(inside.min(axis=1, keepdims=True), inside.max(axis=1, keepdims=True))
         if len(candidates) == 1:
-            return np.full(len(inside), candidates[0])
-        # |x - c|^2 - |x|^2 orders as the distance does. Multiplied by a power of two above the number of candidates and
-        # with the rank added, one minimum finds the nearest and the lowest index at once; below 2^50, so still exact.
+            return np.full(inside.shape[1], candidates[0])
+        # |c|^2 - 2 x.c orders as the distance does. Times a power of two above the number of candidates, plus the rank,
+        # one minimum finds the nearest and the lowest index at once. Every term is below 2^50, so float64 is exact.
         scale = 1 << (len(candidates) - 1).bit_length()
-        points = self._points[candidates]
-        weights = np.concatenate([-2 * points, self._squares[candidates, None]], axis=1) * scale
-        weights[:, 3] += np.arange(len(candidates))
-        keys = weights[:, :3] @ inside.T
-        keys += weights[:, 3:]
-        best = keys.min(axis=0)
-        return candidates[(best - np.floor(best / scale) * scale).astype(np.int64)]
+        keys = (-2 * scale * self._points[:, candidates]).T @ inside
+        keys += (self._squares[candidates] * scale + np.arange(len(candidates)))[:, None]
+        # The rank is what the low bits hold, below zero as well (two's complement).
+        nearest: Array = candidates[keys.min(axis=0).astype(np.int64) & (scale - 1)]
+        return nearest
 
     def _candidates(self, low: Array, high: Array) -> Array:
-        """Return the indices, ascending, of the palette colours that can be nearest to a point of the box."""
-        centre = (low + high) / 2
-        pivot = int(np.argmin(((self._points - centre) ** 2).sum(axis=1)))
+        """Return the indices, ascending, of the palette colours that can be nearest to a point of the box ``(3, 1)``."""
+        pivot = np.argmin(((self._points - (low + high) / 2) ** 2).sum(axis=0))
         # The pivot beats c on the whole box if |c|^2 - |p|^2 - 2 x.(c - p) > 0 at the corner x where it is smallest.
-        difference = self._points - self._points[pivot]
-        reach = np.where(difference > 0, high * difference, low * difference).sum(axis=1)
-        return np.flatnonzero(self._squares - self._squares[pivot] - 2 * reach <= 0)
+        difference = self._points - self._points[:, pivot, None]
+        reach = np.maximum(low * difference, high * difference).sum(axis=0)
+        return np.flatnonzero(self._squares - self._squares[pivot] <= 2 * reach)
 
 
 _LINEAR_TO_CONES = np.array(
@@ -197,5 +196,6 @@ _LEVELS = np.arange(256) / 255
 _LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4)
 
 
-def _oklab(linear: Array) -> Array:
-    return np.cbrt(linear @ _LINEAR_TO_CONES.T) @ _ROOTS_TO_LAB.T
+def _to_bytes(values: Array) -> Array:
+    rounded: Array = np.rint(values).clip(0, 255).astype(np.uint8)
+    return rounded

@@ -5,8 +5,8 @@ is found (`tokenizer_class`, `load_tokenizer`), and the helpers with which a new
 protocol. It leaves files and media to `tokenize_kit.media`, and token storage to `tokenize_kit.shards`.
 
 A sample is a ``str`` (text), a uint8 tensor ``(C, H, W)`` (image), a uint8 tensor ``(T, C, H, W)`` (video) or a float32
-tensor ``(C, samples)`` in [-1, 1] (audio): the layouts of torchvision and torchaudio. An id grid is an int64 tensor whose
-axes the spec names.
+tensor ``(C, samples)`` in [-1, 1] (audio): the layouts of torchvision and torchaudio. An id grid is an int64 tensor
+whose axes the spec names.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class TokenSpec:
     vocab_size: int | tuple[int, ...]
     """Ids run from 0 to vocab_size - 1; one size for each codebook if the last axis is ``codebook``."""
     axes: tuple[str, ...]
-    """Names of the grid axes, slowest first: ``("time",)``, ``("height", "width")``, ``("height", "width", "channel")``."""
+    """Names of the grid axes, slowest first: ``("time",)``, ``("height", "width")``, ``("height", "width", "channel")``.
+    """
     step: tuple[int | None, ...]
     """How many characters, pixels, frames or samples one step of each axis covers; None where it varies (BPE)."""
     lossless: bool
@@ -166,7 +167,7 @@ class Tokenizer(Protocol):
 
 
 def register_tokenizer(name: str, cls: type[Tokenizer]) -> None:
-    """Make ``cls`` known as ``name`` in this process, as the entry point group ``tokenize_kit.tokenizers`` does for packages.
+    """Make ``cls`` known as ``name`` in this process; packages use the entry point group ``tokenize_kit.tokenizers``.
 
     Raises:
         ValueError: the name belongs to another tokenizer.
@@ -232,6 +233,11 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
             f"{folder} was changed after it was saved: its files give the fingerprint {tokenizer.fingerprint[:12]}, "
             f"{CONFIG_FILE} says {str(config['fingerprint'])[:12]}; restore the folder from a copy"
         )
+    if tokenizer.spec.to_dict() != config["spec"]:
+        raise ValueError(
+            f"{folder} was changed after it was saved: its files give another spec than {CONFIG_FILE} says; "
+            "restore the folder from a copy"
+        )
     return tokenizer
 
 
@@ -269,7 +275,7 @@ def check_target(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> Path:
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read and check ``tokenizer_config.json``: keys ``tokenizer``, ``fingerprint``, ``spec`` (a dict), ``options`` (a dict).
+    """Read and check ``tokenizer_config.json``: keys ``tokenizer``, ``fingerprint``, ``spec`` and ``options`` (dicts).
 
     Raises:
         ValueError: the folder holds no tokenizer, or the file is damaged or of a newer format version.
@@ -327,9 +333,10 @@ def fingerprint_of(name: str, options: Mapping[str, Any], tensors: Mapping[str, 
         options: JSON-ready values that determine the ids.
         tensors: the weights that determine the ids, on any device.
     """
-    import torch
-
     digest = hashlib.sha256(canonical_json({"tokenizer": name, "options": dict(options)}))
+    if tensors:
+        # Only now, so that a tokenizer without weights does not wait for it.
+        import torch
     for key in sorted(tensors or {}):
         value = (tensors or {})[key].detach().cpu().contiguous()
         digest.update(canonical_json([key, str(value.dtype), list(value.shape)]))

@@ -84,7 +84,9 @@ class StreamIds:
         try:
             return self.shapes.index(tuple(shape))
         except ValueError:
-            known = ", ".join(shape_name(known) for known in self.shapes[:5]) + (", ..." if len(self.shapes) > 5 else "")
+            known = ", ".join(shape_name(known) for known in self.shapes[:5]) + (
+                ", ..." if len(self.shapes) > 5 else ""
+            )
             raise ValueError(
                 f"stream {self.name!r} has a grid of shape {shape_name(tuple(shape))}, but the vocabulary knows only {known}; "
                 "bring the samples to one of these sizes when they are encoded"
@@ -103,7 +105,9 @@ class Vocabulary:
         ValueError: a name is not a plain word, a stream has no shape, an impossible one, or more than `MAX_SHAPES`.
     """
 
-    def __init__(self, streams: Mapping[str, TokenSpec], shapes: Mapping[str, Iterable[Sequence[int]]] | None = None) -> None:
+    def __init__(
+        self, streams: Mapping[str, TokenSpec], shapes: Mapping[str, Iterable[Sequence[int]]] | None = None
+    ) -> None:
         if not streams:
             raise ValueError("a vocabulary needs at least one stream")
         shapes = shapes or {}
@@ -113,7 +117,9 @@ class Vocabulary:
         plans: list[tuple[str, TokenSpec, tuple[Shape, ...], int, int | None, int | None]] = []
         for name, spec in streams.items():
             if not _NAME.fullmatch(name):
-                raise ValueError(f"stream name {name!r} must be letters, digits, '_', '-' or '.', and start with a letter")
+                raise ValueError(
+                    f"stream name {name!r} must be letters, digits, '_', '-' or '.', and start with a letter"
+                )
             known = _checked_shapes(name, spec, shapes.get(name))
             begin, end, first_shape = len(names), None, None
             names.append(f"<begin:{name}>")

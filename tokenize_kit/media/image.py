@@ -4,8 +4,8 @@ What comes in from outside is hostile until shown otherwise: only formats that P
 sizes are checked before a pixel is decoded, and whatever breaks inside a decoder becomes a ValueError that names it.
 
 Rules: EXIF orientation is applied; of an animation the first frame is taken; 16-bit grey is rounded to 8 bits (of
-16-bit colour Pillow keeps the high byte); colour becomes grey by ITU-R 601; transparency is composited on white where fewer channels are wanted, and is kept (or set to
-opaque) where four are.
+16-bit colour Pillow keeps the high byte); colour becomes grey by ITU-R 601; transparency is composited on white where
+fewer channels are wanted, and is kept (or set to opaque) where four are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_PIXELS = 1 << 26
 """The largest picture that is read: 67 megapixels, 200 MB as RGB. Larger ones are refused before they are decoded."""
 
 # Named, because Pillow would otherwise also try formats that start other programs (EPS) or that are not pictures.
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 

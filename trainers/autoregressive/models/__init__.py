@@ -13,10 +13,12 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import torch
     from torch import Tensor, nn
+
+    from trainers.autoregressive.losses import SequenceLoss
 
 ENTRY_POINT_GROUP = "tokenize_kit.models"
 
@@ -99,6 +101,28 @@ class SequenceModel(Protocol):
         """Return the logits (..., V) of hidden states (..., D)."""
         ...
 
+    def loss(
+        self,
+        ids: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        z_loss: float = 0.0,
+    ) -> SequenceLoss:
+        """Return `next_token_loss` of the logits, as sums over the batch; a model may compute it without holding them all.
+
+        Args:
+            ids: int64 (B, T).
+            labels: int64 (B, T), the token after each place.
+            weights: float (B, T), how much each place counts; None means 1 everywhere.
+            positions: see `hidden`.
+            documents: see `hidden`.
+            z_loss: factor of the squared log-partition.
+        """
+        ...
+
     def new_cache(
         self,
         batch: int,
@@ -123,13 +147,16 @@ class SequenceModel(Protocol):
         """Return the logits (B, n, V) after each of the next ``n`` tokens ``ids`` (B, n), and remember them in ``cache``."""
         ...
 
+    def tables(self) -> list[nn.Parameter]:
+        """Return the parameters with a row for each token or place (embeddings, head), which Muon leaves to AdamW."""
+        ...
+
     # What of nn.Module the trainer and generation use.
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...  # noqa: D102
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
     def train(self, mode: bool = True) -> Self: ...  # noqa: D102
     def eval(self) -> Self: ...  # noqa: D102
-    @property
-    def __call__(self) -> Callable[..., Tensor]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: D102
 
 
 def register_model(name: str, cls: type[SequenceModel]) -> None:

@@ -80,7 +80,9 @@ class TransformerConfig:
         if self.positions == "sinusoidal" and self.width % 2:
             raise ValueError(f"sinusoidal positions need an even width, got {self.width}")
         if self.mlp_width is not None and self.mlp_width < 1:
-            raise ValueError(f"mlp_width {self.mlp_width} must be at least 1, or None for the usual multiple of the width")
+            raise ValueError(
+                f"mlp_width {self.mlp_width} must be at least 1, or None for the usual multiple of the width"
+            )
         if self.window is not None and self.window < 1:
             raise ValueError(f"window {self.window} must be at least 1, or None for no window")
         if not 0 <= self.dropout < 1:

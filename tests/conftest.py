@@ -1,0 +1,33 @@
+"""What every test may use: the assets of the repository and a few small pictures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+@pytest.fixture(scope="session")
+def emoji_tar():
+    """1,441 emoji, 48x48 RGBA, with captions."""
+    return ASSETS / "emoji.tar"
+
+
+@pytest.fixture(scope="session")
+def udhr_txt():
+    """1 MB of text in 56 languages."""
+    return ASSETS / "udhr.txt"
+
+
+@pytest.fixture
+def make_picture():
+    """A function (channels, height, width, seed) -> uint8 tensor (C, H, W): a smooth ramp with some noise."""
+
+    def make(channels=3, height=20, width=24, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        ramp = torch.linspace(0, 200, height * width).reshape(1, height, width)
+        noise = torch.rand(channels, height, width, generator=generator) * 55
+        return (ramp + noise).to(torch.uint8)
+
+    return make

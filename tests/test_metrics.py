@@ -1,0 +1,237 @@
+"""Measures against torchmetrics and against numbers worked out by hand, and the evaluation of whole sets."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenize_kit.errors import TooManyFailuresError
+from tokenize_kit.metrics.evaluate import evaluate
+from tokenize_kit.metrics.image import psnr, psnr_of, squared_error, ssim
+from tokenize_kit.metrics.options import EvaluateOptions
+from tokenize_kit.metrics.usage import UsageCounter
+from tokenize_kit.pixels import PaletteTokenizer, PixelTokenizer
+from tokenize_kit.progress import Progress
+from tokenize_kit.text import BPETokenizer
+from tokenize_kit.tokenizer import TokenSpec
+
+CODES = TokenSpec("image", 4, ("height", "width"), (1, 1), lossless=False, channels=3)
+
+
+def noisy(picture, strength=20, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    noise = (torch.rand(picture.shape, generator=generator) - 0.5) * 2 * strength
+    return (picture + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize("size", [(11, 11), (11, 40), (48, 33)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_psnr_and_ssim_are_those_of_torchmetrics(make_picture, size, channels):
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    picture = make_picture(channels, *size)
+    for strength in (1, 20, 120):
+        other = noisy(picture, strength)
+        a, b = picture[None].double(), other[None].double()
+        assert psnr(picture, other) == pytest.approx(float(peak_signal_noise_ratio(a, b, data_range=255.0)), abs=1e-9)
+        reference = float(structural_similarity_index_measure(a, b, data_range=255.0))
+        assert ssim(picture, other) == pytest.approx(reference, abs=1e-9)
+
+
+def test_equal_and_opposite_pictures(make_picture):
+    picture = make_picture(3, 16, 16)
+    assert psnr(picture, picture) == math.inf
+    assert ssim(picture, picture) == pytest.approx(1.0, abs=1e-12)
+    black, white = torch.zeros(1, 16, 16, dtype=torch.uint8), torch.full((1, 16, 16), 255, dtype=torch.uint8)
+    assert psnr(black, white) == 0.0
+    assert ssim(black, white) < 0.001
+    # One value of 192 is off by 4: mean squared error 16/192.
+    other = picture.clone()[:, :8, :8]
+    other[0, 0, 0] ^= 4
+    assert psnr(picture[:, :8, :8], other) == pytest.approx(10 * math.log10(255**2 * 192 / 16))
+
+
+def test_values_that_were_not_rounded_are_refused(make_picture):
+    picture = make_picture(3)
+    with pytest.raises(ValueError, match="round them to uint8"):
+        squared_error(picture, picture.float() + 0.4)
+    with pytest.raises(ValueError, match="shapes"):
+        squared_error(picture, picture[:, 1:])
+    with pytest.raises(ValueError, match="smaller than SSIM's window"):
+        ssim(picture[:, :10], picture[:, :10])
+
+
+def test_usage_is_counted_over_the_whole_set():
+    counter = UsageCounter(CODES)
+    for ids in ([[0, 0]], [[1, 1]], [[0, 0]], [[1, 1]]):
+        counter.update(torch.tensor(ids))
+    (summary,) = counter.summaries()
+    # Each grid alone has perplexity 1; all together have 2.
+    assert (summary.tokens, summary.used, summary.usage) == (8, 2, 0.5)
+    assert summary.entropy_bits == pytest.approx(1.0)
+    assert summary.perplexity == pytest.approx(2.0)
+    assert counter.counts().tolist() == [4, 4, 0, 0]
+    with pytest.raises(ValueError, match="no ids were counted"):
+        UsageCounter(CODES).summaries()
+
+
+def test_uneven_usage():
+    counter = UsageCounter(CODES)
+    counter.update(torch.tensor([[0, 0, 0, 1]]))
+    (summary,) = counter.summaries()
+    assert summary.entropy_bits == pytest.approx(0.75 * math.log2(4 / 3) + 0.25 * 2)
+
+
+def test_each_codebook_has_its_own_usage():
+    spec = TokenSpec("audio", (4, 2), ("time", "codebook"), (320, 1), lossless=False, channels=1, sample_rate=16_000)
+    counter = UsageCounter(spec)
+    counter.update(torch.tensor([[0, 1], [3, 1], [2, 1], [1, 1]]))
+    counter.update(torch.tensor([[3]]))  # a grid of the first codebook only
+    first, second = counter.summaries()
+    assert (first.tokens, first.used, second.tokens, second.used) == (5, 4, 4, 1)
+    assert second.perplexity == 1.0
+    shared = UsageCounter(TokenSpec("audio", 4, ("time", "codebook"), (320, 1), lossless=False, channels=1))
+    shared.update(torch.tensor([[0, 1], [3, 1]]))
+    assert shared.counts().tolist() == [1, 2, 0, 1]
+
+
+# -- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def run(tokenizer, tmp_path, data, **options):
+    tokenizer.save(tmp_path / "tokenizer")
+    values = EvaluateOptions(tokenizer=str(tmp_path / "tokenizer"), data=tuple(map(str, data)), **options)
+    return evaluate(values, Progress(False))
+
+
+@pytest.fixture
+def pictures(tmp_path, make_picture):
+    """Pictures of very different sizes, so that a mean over batches would differ from one over the set."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    made = [make_picture(3, 12 + 9 * n, 11 + 5 * n, seed=n) for n in range(9)] + [make_picture(3, 5, 5, seed=99)]
+    for number, picture in enumerate(made):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{number:02}.png")
+    return folder, made
+
+
+def test_pictures_with_a_palette(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr("tokenize_kit.metrics.evaluate._BATCH_SAMPLES", 4)  # batches of 4, 4 and 2
+    folder, made = pictures
+    colors = torch.randint(0, 256, (16, 3), generator=torch.Generator().manual_seed(0))
+    tokenizer = PaletteTokenizer(colors)
+    result = run(tokenizer, tmp_path, [folder], examples=3)
+    ids = [tokenizer.encode(picture) for picture in made]
+    decoded = [tokenizer.decode(grid) for grid in ids]
+    numbers = result.metrics
+    pairs = list(zip(made, decoded, strict=True))
+    assert numbers["psnr"] == pytest.approx(np.mean([psnr(a, b) for a, b in pairs]))
+    assert numbers["ssim"] == pytest.approx(np.mean([ssim(a, b) for a, b in pairs[:-1]]))  # the last is too small
+    values = torch.cat([(a.double() - b.double()).flatten() for a, b in pairs])
+    assert numbers["psnr_of_all_pixels"] == pytest.approx(psnr_of(float(values.square().mean())))
+    pixels = sum(picture[0].numel() for picture in made)
+    assert (numbers["pixels"], numbers["tokens"], numbers["bits_per_pixel"]) == (pixels, pixels, 4.0)
+    shares = torch.bincount(torch.cat([grid.flatten() for grid in ids]), minlength=16).double() / pixels
+    entropy = -float((shares[shares > 0] * shares[shares > 0].log2()).sum())
+    assert numbers["entropy_bits_per_token"] == pytest.approx(entropy)
+    assert numbers["entropy_bits_per_pixel"] == pytest.approx(entropy)
+    assert numbers["perplexity"] == pytest.approx(2**entropy)
+    assert numbers["vocabulary_used"] == int((shares > 0).sum())
+    assert sum(result.usage_counts) == pixels
+    assert result.usage_counts == sorted(result.usage_counts, reverse=True)
+    assert min(numbers["encode_megapixels_per_second"], numbers["decode_megapixels_per_second"]) > 0
+    assert [example.key for example in result.examples] == ["00.png", "01.png", "02.png"]
+    assert torch.equal(result.examples[1].sample, made[1])
+    assert torch.equal(result.examples[1].reconstruction, decoded[1])
+    assert result.examples[1].tokens is None
+    json.dumps(result.to_dict(), allow_nan=False)
+    assert "examples" not in result.to_dict()
+    assert "psnr of all pixels" in result.to_text()
+
+
+def test_lossless_pictures_have_no_psnr_but_are_counted(tmp_path, pictures):
+    result = run(PixelTokenizer(3), tmp_path, [pictures[0]])
+    assert result.metrics["exact_samples"] == result.samples == 10
+    assert result.metrics["psnr"] is None
+    assert result.metrics["psnr_of_all_pixels"] is None
+    assert result.metrics["bits_per_pixel"] == 24
+    assert result.metrics["ssim"] == pytest.approx(1.0)
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_limit_image_size_and_grey(tmp_path, pictures):
+    result = run(PixelTokenizer(1), tmp_path, [pictures[0]], limit=4, image_size=8)
+    assert (result.samples, result.metrics["pixels"], result.metrics["ssim"]) == (4, 4 * 64, None)
+
+
+@pytest.fixture
+def bytes_tokenizer(tmp_path):
+    """BPE without a single merge that applies to our texts: one token a byte."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(["zq zq zq"], vocab_size=258, show_progress=False)
+    trained.save(str(tmp_path / "bytes.json"))
+    return BPETokenizer.from_tokenizer_json(tmp_path / "bytes.json")
+
+
+def test_text(tmp_path, bytes_tokenizer):
+    texts = ["two words", "ü", "", "drei kurze Wörter\n"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
+    result = run(bytes_tokenizer, tmp_path, [tmp_path / "a.jsonl"], field="body", examples=2)
+    numbers = result.metrics
+    size, characters = len("".join(texts).encode()), len("".join(texts))
+    assert numbers["exact_samples"] == result.samples == 4
+    assert (numbers["bytes"], numbers["tokens"], numbers["bytes_per_token"]) == (size, size, 1.0)
+    assert numbers["characters_per_token"] == pytest.approx(characters / size)
+    assert numbers["tokens_per_word"] == pytest.approx(size / 6)
+    assert numbers["bits_per_byte"] == pytest.approx(math.log2(bytes_tokenizer.spec.vocab_size))
+    assert result.examples[0].sample == result.examples[0].reconstruction == texts[0]
+    assert b"".join(result.examples[0].tokens) == texts[0].encode()
+    assert len(result.examples[0].ids) == len(result.examples[0].tokens)
+
+
+def test_long_texts_are_shown_in_part(tmp_path, bytes_tokenizer, udhr_txt):
+    result = run(bytes_tokenizer, tmp_path, [udhr_txt])
+    assert (result.samples, result.metrics["exact_samples"]) == (1, 1)
+    assert result.metrics["bytes"] == udhr_txt.stat().st_size
+    assert len(result.examples[0].sample) == 1000
+    split = run(bytes_tokenizer, tmp_path, [udhr_txt], split="paragraphs", limit=50)
+    assert (split.samples, split.metrics["exact_samples"]) == (50, 50)
+
+
+def test_what_cannot_be_read_is_counted_and_too_much_stops(tmp_path, pictures):
+    folder, _ = pictures
+    (folder / "00a.png").write_bytes(b"rubbish")
+    result = run(PixelTokenizer(3), tmp_path, [folder])
+    assert (result.samples, result.failures) == (10, 1)
+    with pytest.raises(TooManyFailuresError, match=r"00a\.png"):
+        run(PixelTokenizer(3), tmp_path, [folder], max_failures=0)
+    with pytest.raises(ValueError, match="none of the 1 samples"):
+        run(PixelTokenizer(3), tmp_path, [folder / "00a.png"])
+
+
+def test_a_sample_that_the_tokenizer_refuses_does_not_take_its_batch_along(tmp_path, pictures, monkeypatch):
+    encode = PixelTokenizer.encode
+
+    def picky(self, sample):
+        if sample.shape[1] == 30:
+            raise ValueError("height 30 is not to my taste")
+        return encode(self, sample)
+
+    monkeypatch.setattr(PixelTokenizer, "encode", picky)
+    result = run(PixelTokenizer(3), tmp_path, [pictures[0]])
+    assert (result.samples, result.failures) == (9, 1)
+
+
+def test_wrong_options_are_refused(tmp_path, bytes_tokenizer, udhr_txt):
+    for options in ({"limit": 0}, {"image_size": 0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            EvaluateOptions(tokenizer="a", data=("b",), **options)
+    with pytest.raises(ValueError, match="image size 8 is given, but the tokenizer reads text"):
+        run(bytes_tokenizer, tmp_path, [udhr_txt], image_size=8)
+    with pytest.raises(FileNotFoundError, match="no tokenizer folder"):
+        evaluate(EvaluateOptions(tokenizer=str(tmp_path / "missing"), data=(str(udhr_txt),)), Progress(False))

@@ -1,0 +1,67 @@
+"""The report page: one file, nothing fetched, text that cannot break out of it."""
+
+import base64
+import io
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from tokenize_kit.report import Page
+
+
+def written(page, tmp_path):
+    return page.write(tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_self_contained_and_escapes_text(tmp_path):
+    page = Page("A <b> title")
+    page.heading("<script>alert(1)</script>")
+    page.paragraph("a & b")
+    page.quote("line one\nline two")
+    page.table(("name", "value"), [("x <", 1234567), ("y", 0.123456)])
+    page.curves({"train": ([0, 1, 2], [3.0, 2.0, 1.0]), "held out": ([0, 2], [3.1, 1.2])}, "step", "loss")
+    html = written(page, tmp_path)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "a &amp; b" in html
+    assert '<td class="number">1,234,567</td>' in html
+    assert '<td class="number">0.1235</td>' in html
+    assert html.count("<svg") == 1
+    assert not re.search(r'(src|href)="(?!data:|#)', html)
+
+
+def test_pictures_are_embedded_exactly(tmp_path):
+    image = torch.arange(3 * 4 * 5, dtype=torch.uint8).reshape(3, 4, 5)
+    page = Page("p")
+    page.pictures([(image, "an emoji")], scale=3)
+    html = written(page, tmp_path)
+    data = re.search(r"base64,([^\"]+)\"", html)[1]
+    pixels = torch.tensor(list(Image.open(io.BytesIO(base64.b64decode(data))).tobytes())).reshape(4, 5, 3)
+    assert torch.equal(pixels.permute(2, 0, 1).to(torch.uint8), image)
+    assert 'width="15" height="12"' in html
+
+
+def test_the_token_view_joins_back_to_the_text_and_shows_broken_bytes(tmp_path):
+    page = Page("p")
+    page.tokens([b"All ", b"h", "ü".encode()[:1], b"<i>"], [5, 6, 7, 8])
+    html = written(page, tmp_path)
+    shown = re.findall(r'<span title="(\d+)"[^>]*>([^<]*)</span>', html)
+    assert shown == [("5", "All "), ("6", "h"), ("7", "⟨c3⟩"), ("8", "&lt;i&gt;")]
+
+
+def test_wrong_parts_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="2 cells"):
+        Page("p").table(("a",), [(1, 2)])
+    with pytest.raises(ValueError, match="1 tokens for 2 ids"):
+        Page("p").tokens([b"a"], [1, 2])
+
+
+def test_two_runs_give_the_same_bytes(tmp_path):
+    def make():
+        page = Page("same")
+        page.curves({"a": ([0, 1], [1.0, 2.0])}, "x", "y")
+        return written(page, tmp_path)
+
+    assert make() == make()

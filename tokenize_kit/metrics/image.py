@@ -1,0 +1,76 @@
+"""Quality of pictures: PSNR and SSIM of 8-bit pictures, as torchmetrics computes them.
+
+They are written out here because importing torchmetrics takes longer than evaluating a tokenizer on a hundred pictures;
+the tests compare them with it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SSIM_WINDOW = 11
+"""Side of the Gaussian window, in pixels: SSIM needs pictures at least this large."""
+
+_PEAK = 255.0
+_SIGMA = 1.5
+
+
+def squared_error(picture: Tensor, other: Tensor) -> int:
+    """Return the sum of squared differences of two uint8 tensors of equal shape, exactly.
+
+    Raises:
+        ValueError: the dtypes are not uint8 or the shapes differ.
+    """
+    if picture.dtype != torch.uint8 or other.dtype != torch.uint8:
+        raise ValueError(
+            f"pictures of {picture.dtype} and {other.dtype} cannot be compared; round them to uint8 (do not truncate)"
+        )
+    if picture.shape != other.shape:
+        raise ValueError(f"pictures of shapes {tuple(picture.shape)} and {tuple(other.shape)} cannot be compared")
+    difference = picture.to(torch.int32) - other.to(torch.int32)
+    return int((difference * difference).sum(dtype=torch.int64))
+
+
+def psnr_of(error: float) -> float:
+    """Return the PSNR in dB of a mean squared error of 8-bit values; infinite for zero."""
+    return 10 * math.log10(_PEAK**2 / error) if error else math.inf
+
+
+def psnr(picture: Tensor, other: Tensor) -> float:
+    """Return the peak signal-to-noise ratio in dB of two uint8 pictures ``(C, H, W)``; infinite if they are equal."""
+    return psnr_of(squared_error(picture, other) / picture.numel())
+
+
+def ssim(picture: Tensor, other: Tensor) -> float:
+    """Return the structural similarity of two uint8 pictures ``(C, H, W)``, in [-1, 1] (Wang et al. 2004).
+
+    A Gaussian window of 11x11 pixels with sigma 1.5, k1 0.01, k2 0.03, averaged over the channels and over all windows
+    that lie inside the picture.
+
+    Raises:
+        ValueError: the dtypes or shapes differ, or a side is shorter than the window.
+    """
+    squared_error(picture, other)
+    if min(picture.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"a picture of shape {tuple(picture.shape)} is smaller than SSIM's window of {SSIM_WINDOW}")
+    x, y = picture.to(torch.float64), other.to(torch.float64)
+    maps = _filtered(_filtered(torch.stack([x, y, x * x, y * y, x * y]), -1), -2)
+    mean_x, mean_y, square_x, square_y, product = maps
+    c1, c2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    variances = square_x - mean_x**2 + square_y - mean_y**2
+    structure = (2 * (product - mean_x * mean_y) + c2) / (variances + c2)
+    return float((luminance * structure).mean())
+
+
+def _filtered(maps: Tensor, axis: int) -> Tensor:
+    """Return the Gaussian mean along one axis, of the windows inside; shifted sums cost less than a float64 convolution."""
+    window = [math.exp(-0.5 * ((place - SSIM_WINDOW // 2) / _SIGMA) ** 2) for place in range(SSIM_WINDOW)]
+    length = maps.shape[axis] - SSIM_WINDOW + 1
+    total = torch.zeros_like(maps.narrow(axis, 0, length))
+    for place, weight in enumerate(window):
+        total.add_(maps.narrow(axis, place, length), alpha=weight / sum(window))
+    return total

@@ -1,0 +1,437 @@
+"""``encode``: a whole run, from options to a finished shard set.
+
+A run is a plan and its units. ``plan.json`` is written first, so that a later run can prove that it continues the same one;
+each unit leaves a shard and a ledger; ``failures.jsonl`` and ``dataset.json`` are put together when all units are done. Only
+the standard library is imported before `encode` is called, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tokenize_kit.errors import TooManyFailuresError
+from tokenize_kit.files import read_json_object, write_json, write_text
+from tokenize_kit.progress import Progress
+from tokenize_kit.shards.options import EncodeOptions
+
+if TYPE_CHECKING:
+    from tokenize_kit.media.reading import Failure
+    from tokenize_kit.media.sources import Unit
+    from tokenize_kit.shards.pipeline import UnitResult
+    from tokenize_kit.tokenizer import Tokenizer
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """What a run made, or with ``estimated`` what it would make."""
+
+    out: str
+    rows: int
+    """Samples in the shards."""
+    tokens: dict[str, int]
+    """Ids of each stream."""
+    shards: int
+    failures: int
+    """Samples that could not be read; failures.jsonl lists them."""
+    input_bytes: int
+    output_bytes: int
+    seconds: float
+    """Duration of this run; the work of the runs that it continues is not in it."""
+    complete: bool = True
+    """False while other parts of the same run are not finished."""
+    estimated: bool = False
+    """Whether this is the estimate of a dry run."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return a line or two for a person."""
+        tokens = ", ".join(f"{count:,} {name}" for name, count in self.tokens.items())
+        about = "about " if self.estimated else ""
+        state = "would be made in" if self.estimated else "are in" if self.complete else "are so far in"
+        lines = [
+            f"{about}{self.rows:,} samples, {tokens} tokens, {self.shards:,} shards of {self.output_bytes / MB:,.1f} MB "
+            f"{state} {self.out} ({about}{self.seconds:,.1f} s)"
+        ]
+        if self.failures:
+            where = "" if self.estimated else f"; {self.out}/failures.jsonl says why"
+            lines.append(f"{about}{self.failures:,} samples could not be read{where}")
+        if not self.complete:
+            lines.append("other parts of the run are not finished yet; the last one to finish writes dataset.json")
+        return "\n".join(lines)
+
+
+def encode(options: EncodeOptions, progress: Progress | None = None) -> EncodeResult:
+    """Turn files into a shard set; continues a run that was stopped, and returns at once if it is complete.
+
+    Raises:
+        FileNotFoundError: a tokenizer or an input is not there.
+        ValueError: an option is wrong, a field is missing, the input holds no samples, or the folder belongs to another run.
+        TooManyFailuresError: more samples than ``max_failures``, or all of them, could not be read.
+        RuntimeError: a worker died.
+        OSError: the disk is full, or an input cannot be read. In all cases finished shards are kept.
+    """
+    return _Run(options, progress or Progress(enabled=False)).run()
+
+
+class _Run:
+    def __init__(self, options: EncodeOptions, progress: Progress) -> None:
+        from tokenize_kit.media.fields import resolve_columns
+        from tokenize_kit.media.sources import ReadOptions, find_sources, plan_units
+        from tokenize_kit.shards.format import shard_schema
+        from tokenize_kit.shards.pipeline import Recipe
+
+        self.options = options
+        self.progress = progress
+        self.began = time.monotonic()
+        self.part, self.parts = _check(options)
+        self.folders, self.tokenizers = _load(options.tokenizer)
+        streams = tuple(_stream(name, tokenizer) for name, tokenizer in self.tokenizers.items())
+        read = ReadOptions(
+            modalities=tuple(dict.fromkeys(stream.spec.modality for stream in streams)),
+            split=options.split,
+            text_field=options.field,
+            media_field=options.media_field,
+            max_document_bytes=round(options.max_document_mb * MB),
+        )
+        self.files = find_sources(options.data, read)
+        read = resolve_columns(self.files, read, options.columns)
+        shard_schema(streams, read.columns)
+        self.recipe = Recipe(read, streams, options.image_size)
+        self.units = plan_units(self.files, read, round(options.shard_mb * MB))
+        self.out = Path(options.out)
+        self.rows = self.tokens = self.bytes = self.failed = 0
+
+    def run(self) -> EncodeResult:
+        if self.options.dry_run:
+            return self._estimate()
+        plan = self._plan()
+        _check_folder(self.out, plan)
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not (self.out / "plan.json").exists():
+            write_json(self.out / "plan.json", plan)
+        results = self._limited() if self.options.limit is not None else self._all()
+        if results is None:
+            return self._result(self._known(), complete=False)
+        self._finish(results, plan)
+        return self._result(results, complete=True)
+
+    def _plan(self) -> dict[str, Any]:
+        """Return what must be equal for two runs to be the same one."""
+        from tokenize_kit.media.sources import input_digest
+
+        values = asdict(self.options)
+        names = ("split", "field", "media_field", "image_size", "shard_mb", "max_document_mb", "limit")
+        return {
+            "format_version": 1,
+            "streams": {stream.name: stream.to_dict() for stream in self.recipe.streams},
+            "columns": self.recipe.read.columns,
+            "options": {name: values[name] for name in names},
+            "inputs": {
+                "files": len(self.files),
+                "bytes": sum(file.size for file in self.files),
+                "digest": input_digest(self.files),
+            },
+            "inputs_written": input_digest(self.files, versions=True),
+            "shards": len(self.units),
+        }
+
+    def _all(self) -> list[UnitResult] | None:
+        """Encode what is not done yet; None if other parts of the run are still to come."""
+        from tokenize_kit.shards.pipeline import encode_unit, finished_unit
+
+        results: dict[int, UnitResult] = {}
+        self._begin(sum(unit.size for unit in self.units))
+        pending = []
+        for unit in self.units:
+            if result := finished_unit(self.out, unit, self.recipe):
+                results[unit.index] = result
+                self.bytes += unit.size
+                self._count(results, result)
+            elif unit.index % self.parts == self.part:
+                pending.append(unit)
+
+        def done(result: UnitResult) -> None:
+            self._count(results, result)
+
+        if self.options.workers == 1 or len(pending) <= 1:
+            for unit in pending:
+                left = self.options.max_failures - self.failed
+                try:
+                    done(
+                        encode_unit(
+                            unit, self.tokenizers, self.recipe, self.out, max_failures=left, report=self._report
+                        )
+                    )
+                except TooManyFailuresError as error:
+                    self._stop(results, getattr(error, "failures", []))
+        elif pending:
+            self._in_processes(pending, results)
+        if len(results) < len(self.units):
+            # Other parts may have finished since the start.
+            for unit in self.units:
+                if unit.index not in results and (result := finished_unit(self.out, unit, self.recipe)):
+                    results[unit.index] = result
+        return [results[unit.index] for unit in self.units] if len(results) == len(self.units) else None
+
+    def _in_processes(self, pending: Sequence[Unit], results: dict[int, UnitResult]) -> None:
+        from tokenize_kit.shards.workers import Setup, encode_in_processes
+
+        modules = tuple(dict.fromkeys(type(tokenizer).__module__ for tokenizer in self.tokenizers.values()))
+        setup = Setup(self.recipe, self.folders, modules, str(self.out), self.options.max_failures)
+        try:
+            encode_in_processes(
+                pending, setup, self.options.workers, self._report, lambda result: self._count(results, result)
+            )
+        except TooManyFailuresError as error:
+            self._stop(results, getattr(error, "failures", []))
+
+    def _limited(self) -> list[UnitResult]:
+        """Encode the first samples, in order, in this process."""
+        from tokenize_kit.shards.pipeline import encode_unit, finished_unit
+
+        assert self.options.limit is not None, "called only with a limit"
+        results: dict[int, UnitResult] = {}
+        left = self.options.limit
+        self._begin(None)
+        for unit in self.units:
+            result = finished_unit(self.out, unit, self.recipe, left)
+            if result is None:
+                try:
+                    result = encode_unit(
+                        unit,
+                        self.tokenizers,
+                        self.recipe,
+                        self.out,
+                        limit=left,
+                        max_failures=self.options.max_failures - self.failed,
+                        report=self._report,
+                    )
+                except TooManyFailuresError as error:
+                    self._stop(results, getattr(error, "failures", []))
+            self._count(results, result)
+            left -= result.samples
+            if left <= 0:
+                break
+        return [results[index] for index in sorted(results)]
+
+    def _begin(self, total: int | None) -> None:
+        self.progress.task("encode", total)
+
+    def _report(self, samples: int, tokens: int, size: int) -> None:
+        self.rows += samples
+        self.tokens += tokens
+        self.bytes += size
+        seconds = max(1e-9, time.monotonic() - self.began)
+        fields: dict[str, int | float | str] = {"samples": self.rows, "tokens": self.tokens}
+        if self.failed:
+            fields["failed"] = self.failed
+        self.progress.update(self.bytes, **fields, **{"MB/s": round(self.bytes / MB / seconds, 2)})
+
+    def _count(self, results: dict[int, UnitResult], result: UnitResult) -> None:
+        """Keep a finished unit and stop the run if there are too many failures by now."""
+        results[result.unit] = result
+        self.failed += len(result.failures)
+        if self.failed > self.options.max_failures:
+            self._stop(results, [])
+
+    def _stop(self, results: dict[int, UnitResult], more: Sequence[Failure]) -> NoReturn:
+        failures = [failure for index in sorted(results) for failure in results[index].failures]
+        failures += more
+        _write_failures(self.out, failures)
+        raise TooManyFailuresError(
+            f"{len(failures)} samples could not be read, more than --max-failures {self.options.max_failures}; "
+            f"{self.out}/failures.jsonl lists them, {_most_frequent(failures)}. Finished shards are kept: mend the input in a "
+            "new run, or continue this one with a higher --max-failures"
+        )
+
+    def _finish(self, results: Sequence[UnitResult], plan: dict[str, Any]) -> None:
+        from tokenize_kit.shards.format import Manifest
+
+        failures = [failure for result in results for failure in result.failures]
+        _write_failures(self.out, failures)
+        if not any(result.file.rows for result in results):
+            if failures:
+                raise TooManyFailuresError(
+                    f"none of {len(failures)} samples could be read; {self.out}/failures.jsonl lists them, "
+                    f"{_most_frequent(failures)}"
+                )
+            raise ValueError(f"the input holds no samples: {', '.join(self.options.data)}")
+        manifest = Manifest(
+            {stream.name: stream for stream in self.recipe.streams},
+            self.recipe.read.columns,
+            tuple(result.file for result in results),
+            plan["options"],
+            plan["inputs"],
+            len(failures),
+        )
+        # The tokenizers travel with their tokens: a model that is trained on these needs nothing else to decode.
+        for name, tokenizer in self.tokenizers.items():
+            tokenizer.save(self.out / "tokenizers" / name)
+        write_json(self.out / "dataset.json", manifest.to_dict())
+        # Left behind by killed processes; nobody writes here any more.
+        for partial in self.out.glob("*.partial-*"):
+            partial.unlink(missing_ok=True)
+
+    def _known(self) -> list[UnitResult]:
+        from tokenize_kit.shards.pipeline import finished_unit
+
+        return [result for unit in self.units if (result := finished_unit(self.out, unit, self.recipe))]
+
+    def _result(self, results: Sequence[UnitResult], complete: bool) -> EncodeResult:
+        return EncodeResult(
+            out=self.options.out,
+            rows=sum(result.file.rows for result in results),
+            tokens={name: sum(result.file.tokens[name] for result in results) for name in self.tokenizers},
+            shards=len(results),
+            failures=sum(len(result.failures) for result in results),
+            input_bytes=sum(self.units[result.unit].size for result in results),
+            output_bytes=sum(result.file.bytes for result in results),
+            seconds=round(time.monotonic() - self.began, 3),
+            complete=complete,
+        )
+
+    def _estimate(self) -> EncodeResult:
+        from tokenize_kit.shards.estimate import estimate
+
+        seen = estimate(self.units, self.tokenizers, self.recipe)
+        total = sum(unit.size for unit in self.units)
+        if not seen.bytes or not (seen.rows or seen.failures):
+            raise ValueError(f"the input holds no samples: {', '.join(self.options.data)}")
+        scale = total / seen.bytes
+        if self.options.limit is not None and seen.rows:
+            scale = min(scale, self.options.limit / seen.rows)
+        return EncodeResult(
+            out=self.options.out,
+            rows=round(seen.rows * scale),
+            tokens={name: round(count * scale) for name, count in seen.tokens.items()},
+            shards=len(self.units),
+            failures=round(seen.failures * scale),
+            input_bytes=round(seen.bytes * scale),
+            output_bytes=round(seen.output_bytes * scale),
+            seconds=round(seen.seconds * scale / min(self.options.workers, len(self.units)), 1),
+            estimated=True,
+        )
+
+
+def _check(options: EncodeOptions) -> tuple[int, int]:
+    """Check the numbers among the options; returns which part this is, and of how many."""
+    for name in ("workers", "limit", "image_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be at least 1")
+    for name in ("shard_mb", "max_document_mb"):
+        if getattr(options, name) * MB < 8:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)} is too small")
+    if options.max_failures < 0:
+        raise ValueError(f"--max-failures {options.max_failures} must be 0 or more")
+    number, slash, parts = options.part.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and int(number) < int(parts)):
+        raise ValueError(f"--part {options.part} must be K/N with K from 0 to N-1, such as 0/4")
+    if options.limit is not None and int(parts) > 1:
+        raise ValueError("--limit takes the first samples in order, so it cannot be divided with --part")
+    return int(number), int(parts)
+
+
+def _load(given: Sequence[str]) -> tuple[dict[str, str], dict[str, Tokenizer]]:
+    """Return folder and tokenizer of each stream."""
+    from tokenize_kit.media import medium
+    from tokenize_kit.tokenizer import load_tokenizer
+
+    if not given:
+        raise ValueError("no tokenizer is given; name its folder with --tokenizer")
+    folders: dict[str, str] = {}
+    tokenizers: dict[str, Tokenizer] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or "/" in name:
+            name, folder = "", text
+        tokenizer = load_tokenizer(folder)
+        medium(tokenizer.spec.modality)
+        name = name or tokenizer.spec.modality
+        if name in tokenizers:
+            raise ValueError(f"two streams would be named {name!r}; name them, as in --tokenizer NAME={folder}")
+        for other in tokenizers.values():
+            if other.spec.modality == tokenizer.spec.modality and (
+                (other.spec.channels, other.spec.sample_rate) != (tokenizer.spec.channels, tokenizer.spec.sample_rate)
+            ):
+                raise ValueError(
+                    f"{folder} wants other channels or another sample rate than the rest; encode it by itself"
+                )
+        folders[name], tokenizers[name] = folder, tokenizer
+    return folders, tokenizers
+
+
+def _stream(name: str, tokenizer: Tokenizer) -> Any:
+    from tokenize_kit.shards.format import StreamInfo, dtype_for
+    from tokenize_kit.tokenizer import tokenizer_name
+
+    dtype = dtype_for(tokenizer.spec.max_vocab_size)
+    return StreamInfo(name, tokenizer.spec, tokenizer.fingerprint, dtype, tokenizer_name(tokenizer))
+
+
+def _check_folder(out: Path, plan: dict[str, Any]) -> None:
+    """Refuse a folder that belongs to something else.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder for the shards")
+    path = out / "plan.json"
+    if not path.exists():
+        others = [item.name for item in out.iterdir() if ".partial-" not in item.name] if out.exists() else []
+        if others:
+            raise ValueError(
+                f"{out} holds other files ({sorted(others)[0]}, ...); give an empty or new folder for the shards"
+            )
+        return
+    differing = _differences(read_json_object(path), plan)
+    if differing:
+        raise ValueError(
+            f"{out} belongs to another run: {'; '.join(differing[:4])}. Use the same options and inputs to continue it, "
+            "or another --out"
+        )
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in dict.fromkeys([*before, *now]):
+            found += _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+        if any(line.startswith("inputs.") for line in found):
+            return [line for line in found if not line.startswith(("inputs_written", "shards"))]
+        return found
+    if before == now:
+        return []
+    if name == "inputs.digest":
+        return ["inputs.digest: the names or sizes of the input files changed"]
+    if name == "inputs_written":
+        return ["an input file was written again since the run began"]
+    return [f"{name} was {_short(before)}, is now {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _write_failures(out: Path, failures: Sequence[Failure]) -> None:
+    lines = [json.dumps({"key": item.key, "reason": item.reason}, ensure_ascii=False) + "\n" for item in failures]
+    write_text(out / "failures.jsonl", "".join(lines))
+
+
+def _most_frequent(failures: Sequence[Failure]) -> str:
+    reason, count = Counter(failure.reason for failure in failures).most_common(1)[0]
+    first = next(failure for failure in failures if failure.reason == reason)
+    return f"most frequent ({count} times) is: {first.key}: {reason}"

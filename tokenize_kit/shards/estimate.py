@@ -1,0 +1,60 @@
+"""What a run would make and cost: a few blocks from the beginning, middle and end of the input are encoded and thrown away."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tokenize_kit.media.reading import read_unit
+from tokenize_kit.media.sources import Unit
+from tokenize_kit.shards.pipeline import Recipe, Rows, encode_block
+from tokenize_kit.shards.writer import ShardWriter
+from tokenize_kit.tokenizer import Tokenizer
+
+BLOCK_SAMPLES = 512
+SECONDS_EACH = 2.0
+
+
+@dataclass
+class Seen:
+    """What was encoded."""
+
+    rows: int
+    tokens: dict[str, int]
+    failures: int
+    bytes: int
+    output_bytes: int
+    seconds: float
+
+
+def estimate(units: Sequence[Unit], tokenizers: Mapping[str, Tokenizer], recipe: Recipe) -> Seen:
+    """Encode a little of up to three units; the result covers ``bytes`` of the input."""
+    seen = Seen(0, dict.fromkeys(tokenizers, 0), 0, 0, 0, 0.0)
+    for number in sorted({0, len(units) // 2, len(units) - 1} & set(range(len(units)))):
+        _look(units[number], tokenizers, recipe, seen)
+    return seen
+
+
+def _look(unit: Unit, tokenizers: Mapping[str, Tokenizer], recipe: Recipe, seen: Seen) -> None:
+    sink = io.BytesIO()
+    writer = ShardWriter(sink, "estimate", recipe.streams, recipe.read.columns)
+    rows = Rows(writer, recipe)
+    began = time.monotonic()
+    for block in read_unit(unit, recipe.read):
+        whole, size = len(block), block.size
+        if whole > BLOCK_SAMPLES:
+            block = block.head(BLOCK_SAMPLES)
+            size = size * BLOCK_SAMPLES // whole
+        seen.failures += len(block.failures) + len(encode_block(block, tokenizers, recipe, rows))
+        seen.bytes += size
+        if time.monotonic() - began > SECONDS_EACH or whole > BLOCK_SAMPLES:
+            break
+    rows.flush()
+    seen.rows += writer.rows
+    for name, count in writer.tokens.items():
+        seen.tokens[name] += count
+    writer.close()
+    seen.output_bytes += writer.entry.bytes
+    seen.seconds += time.monotonic() - began

@@ -1,0 +1,56 @@
+"""The options of `encode` and `decode`. Only the standard library is imported, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """Turn files into token shards. A run that was stopped continues where it was when the same command is run again."""
+
+    tokenizer: tuple[str, ...]
+    """Tokenizer folders, each as DIR or NAME=DIR; NAME is the stream (column) of its ids, by default its modality."""
+    data: tuple[str, ...]
+    """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures and tar (gz and zst too)."""
+    out: str
+    """Folder for the shards."""
+    workers: int = 1
+    """Processes that encode at the same time; the shards are the same whatever the number."""
+    split: Literal["none", "lines", "paragraphs"] = "none"
+    """What one sample of a txt file is: the whole file, a line, or a paragraph (ended by blank lines)."""
+    field: str = "text"
+    """Field of a jsonl object, or column of a parquet file, that holds the text."""
+    media_field: str | None = None
+    """Column of a parquet file that holds the picture, sound or video; by default the modality, such as image."""
+    columns: tuple[str, ...] = ()
+    """Further fields to carry into the shards (numbers, strings, booleans), such as label; from a tar: cls, or a key of json."""
+    image_size: int | None = None
+    """Scale and crop pictures to a square of this many pixels first."""
+    shard_mb: float = 64
+    """About how many MB of input make one shard; large files are divided, small ones put together."""
+    max_document_mb: float = 16
+    """A text longer than this many MB is cut into several samples, after a newline or a space where there is one."""
+    max_failures: int = 100
+    """Stop when more samples than this cannot be read; each is listed with its reason in failures.jsonl."""
+    limit: int | None = None
+    """Encode only the first N samples (one process does it)."""
+    part: str = "0/1"
+    """K/N: encode only every N-th shard, beginning with shard K (0 to N-1), into a folder that N machines share."""
+    dry_run: bool = False
+    """Write nothing; say how many samples, tokens, bytes and seconds it would be, from a small part of the data."""
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """Turn token shards back into files, one a sample, named after its key."""
+
+    shards: str
+    """The shard set: a folder or an fsspec URL."""
+    tokenizer: str
+    """The tokenizer that made the stream, as DIR, or NAME=DIR where several streams came from it."""
+    out: str
+    """Folder for the files."""
+    limit: int | None = None
+    """Decode only the first N samples."""

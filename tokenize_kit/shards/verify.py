@@ -1,0 +1,199 @@
+"""Checks that a shard set is what its manifest says: every byte, every count, every id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tokenize_kit.errors import VerificationError
+from tokenize_kit.files import sha256_of_file
+from tokenize_kit.progress import Progress
+from tokenize_kit.shards.format import FAILURES_FILE, KEY, MANIFEST_FILE, FileEntry, Manifest, StreamInfo, read_manifest
+from tokenize_kit.shards.reader import local_folder, read_batches, stream_array
+from tokenize_kit.tokenizer import load_tokenizer
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked; there is one only if nothing differs."""
+
+    shards: str
+    files: int
+    rows: int
+    tokens: dict[str, int]
+    bytes: int
+    failures: int
+    """Samples that the run could not read, as failures.jsonl lists them."""
+    tokenizers: dict[str, str]
+    """Fingerprint of each stream that a given tokenizer was compared with."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return one line for a person."""
+        tokens = ", ".join(f"{count:,} {name}" for name, count in self.tokens.items())
+        compared = f"; the tokenizer of {', '.join(self.tokenizers)} is the right one" if self.tokenizers else ""
+        return (
+            f"{self.shards} is sound: {self.files:,} files, {self.bytes:,} bytes, {self.rows:,} samples, {tokens} tokens, "
+            f"{self.failures:,} failures{compared}"
+        )
+
+
+def verify(
+    url: str | os.PathLike[str], tokenizers: Sequence[str] = (), progress: Progress | None = None
+) -> VerifyReport:
+    """Check hashes, sizes, row and token counts, id ranges, grid shapes, keys and fingerprints of a shard set.
+
+    Args:
+        url: folder or fsspec URL of the shard set.
+        tokenizers: folders of tokenizers that streams must have been made with, each as DIR or NAME=DIR.
+        progress: where to show how far it is.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is not a finished shard set, or its manifest is damaged.
+        VerificationError: something differs; the message lists it.
+    """
+    folder = local_folder(url)
+    manifest = read_manifest(folder)
+    problems: list[str] = []
+    compared = _compare_tokenizers(manifest, tokenizers, problems)
+    keys: list[pa.Array] = []
+    if progress:
+        progress.task("verify", sum(file.bytes for file in manifest.files))
+    done = 0
+    for file in manifest.files:
+        problems += [f"{file.name}: {problem}" for problem in _check_file(folder, file, manifest, keys)]
+        done += file.bytes
+        if progress:
+            progress.update(done, files=file.name)
+    if keys:
+        distinct = pc.count_distinct(pa.chunked_array(keys)).as_py()
+        if distinct != (total := sum(map(len, keys))):
+            problems.append(f"{total - distinct} keys occur more than once")
+    problems += _check_folder(folder, manifest)
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise VerificationError(f"{url} is not what it should be: {'; '.join(problems[:_SHOWN])}{more}")
+    return VerifyReport(
+        shards=str(url),
+        files=len(manifest.files),
+        rows=sum(file.rows for file in manifest.files),
+        tokens={name: sum(file.tokens[name] for file in manifest.files) for name in manifest.streams},
+        bytes=sum(file.bytes for file in manifest.files),
+        failures=manifest.failures,
+        tokenizers=compared,
+    )
+
+
+def _compare_tokenizers(manifest: Manifest, given: Sequence[str], problems: list[str]) -> dict[str, str]:
+    compared = {}
+    for text in given:
+        name, folder = split_name(text, manifest)
+        fingerprint = load_tokenizer(folder).fingerprint
+        streams = [name] if name else list(manifest.streams)
+        found = [stream for stream in streams if manifest.streams[stream].fingerprint == fingerprint]
+        if found:
+            compared.update(dict.fromkeys(found, fingerprint))
+        else:
+            expected = ", ".join(f"{stream} {manifest.streams[stream].fingerprint[:12]}" for stream in streams)
+            problems.append(f"the tokenizer in {folder} ({fingerprint[:12]}) is not the one that made {expected}")
+    return compared
+
+
+def split_name(text: str, manifest: Manifest) -> tuple[str, str]:
+    """Return stream name (or nothing) and folder of a tokenizer that is given as DIR or NAME=DIR.
+
+    Raises:
+        ValueError: there is no stream of that name.
+    """
+    name, equals, folder = text.partition("=")
+    if not equals or "/" in name:
+        return "", text
+    if name not in manifest.streams:
+        raise ValueError(f"there is no stream {name!r} in the shards; they have {', '.join(manifest.streams)}")
+    return name, folder
+
+
+def _check_file(folder: Path, file: FileEntry, manifest: Manifest, keys: list[pa.Array]) -> list[str]:
+    path = folder / file.name
+    if not path.is_file():
+        return ["it is missing"]
+    if (size := path.stat().st_size) != file.bytes:
+        return [f"it has {size} bytes, expected {file.bytes}"]
+    problems = []
+    if (digest := sha256_of_file(path)) != file.sha256:
+        problems.append(f"its sha256 is {digest[:12]}, expected {file.sha256[:12]}")
+    try:
+        batches = read_batches(path, manifest.schema)
+        for batch in batches:
+            batch.validate(full=True)
+    except (ValueError, pa.ArrowException) as error:
+        return [*problems, f"it is damaged: {error}"]
+    rows = sum(batch.num_rows for batch in batches)
+    if rows != file.rows:
+        problems.append(f"it has {rows} rows, expected {file.rows}")
+    for stream in manifest.streams.values():
+        problems += _check_stream(batches, stream, file.tokens[stream.name])
+    if any(batch.column(KEY).null_count for batch in batches):
+        problems.append("it has rows without a key")
+    keys += [batch.column(KEY) for batch in batches]
+    return problems
+
+
+def _check_stream(batches: Sequence[pa.RecordBatch], stream: StreamInfo, expected: int) -> list[str]:
+    problems = []
+    tokens = 0
+    for batch in batches:
+        if batch.column(stream.name).null_count:
+            return [f"stream {stream.name} has rows without ids"]
+        array = stream_array(batch, stream.name)
+        tokens += int(array.offsets[-1] - array.offsets[0])
+        if (array.shapes < 0).any() or (array.shapes.prod(axis=1) != np.diff(array.offsets)).any():
+            problems.append(f"stream {stream.name} has a grid whose shape does not fit its ids")
+        elif (wrong := _wrong_id(array.values, array.shapes, stream)) is not None:
+            problems.append(
+                f"stream {stream.name} has the id {wrong}, outside its vocabulary of {stream.spec.vocab_size}"
+            )
+    if tokens != expected:
+        problems.append(f"stream {stream.name} has {tokens} ids, expected {expected}")
+    return problems
+
+
+def _wrong_id(values: Any, shapes: Any, stream: StreamInfo) -> int | None:
+    sizes = stream.spec.codebook_sizes
+    if not len(values):
+        return None
+    if len(set(sizes)) == 1:
+        high = int(values.max())
+        return high if high >= sizes[0] else None
+    # The codebook is the last axis, so ids of one place follow each other.
+    for begin, shape in zip(np.cumsum([0, *shapes.prod(axis=1)]), shapes, strict=False):
+        grid = values[begin : begin + shape.prod()].reshape(shape)
+        wrong = grid >= np.array(sizes[: shape[-1]])
+        if wrong.any():
+            return int(grid[wrong][0])
+    return None
+
+
+def _check_folder(folder: Path, manifest: Manifest) -> list[str]:
+    problems = []
+    listed = {file.name for file in manifest.files}
+    if strays := sorted(path.name for path in folder.glob("*.arrow") if path.name not in listed):
+        problems.append(f"{strays[0]} is not listed in {MANIFEST_FILE}")
+    ledger = folder / FAILURES_FILE
+    lines = ledger.read_bytes().count(b"\n") if ledger.is_file() else 0
+    if ledger.is_file() and lines != manifest.failures:
+        problems.append(f"{FAILURES_FILE} has {lines} lines, expected {manifest.failures}")
+    return problems

@@ -1,0 +1,153 @@
+"""The next-token loss: cross entropy and z-loss, both masked alike, as sums that can be added up over unequal batches.
+
+`next_token_loss` is the plain formula on logits. `linear_next_token_loss` is the same from hidden states and the head's
+matrix, a few hundred tokens at a time: the logits of a whole batch are the largest tensor of a small model, and on a CPU
+allocating them costs more than computing them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_ELEMENTS = 2**21
+"""Logits held at a time by `linear_next_token_loss`: 8 MB in float32, which the processor's cache and malloc both like."""
+
+
+class SequenceLoss(NamedTuple):
+    """Sums over the places of a batch; divide by ``weight`` summed over all batches of a step to get the mean.
+
+    ``total`` is what to differentiate, ``nll`` and ``weight`` are detached.
+    """
+
+    total: Tensor
+    """Sum of weight * (nll + z_loss * log-partition squared), float32 scalar with a gradient."""
+    nll: Tensor
+    """Sum of weight * negative log-likelihood in nats, float32 scalar."""
+    weight: Tensor
+    """Sum of the weights, float32 scalar."""
+
+
+def next_token_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
+) -> SequenceLoss:
+    """Return the summed cross entropy and z-loss (de Brebisson and Vincent 2016; PaLM) of logits.
+
+    Args:
+        logits: (..., V).
+        labels: int64 (...), already shifted; any value where the weight is 0.
+        weights: float (...); None means 1 everywhere.
+        z_loss: factor of the squared log-partition.
+    """
+    logits = logits.float()
+    weights = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights.float()
+    log_partition = torch.logsumexp(logits, -1)
+    chosen = logits.gather(-1, labels.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
+    nll = log_partition - chosen
+    each = nll + z_loss * log_partition.square() if z_loss else nll
+    return SequenceLoss((weights * each).sum(), (weights * nll.detach()).sum(), weights.sum())
+
+
+def linear_next_token_loss(
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    *,
+    z_loss: float = 0.0,
+    soft_cap: float | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> SequenceLoss:
+    """Return `next_token_loss` of the logits ``hidden @ head.T`` (soft-capped), in chunks of tokens.
+
+    The gradient is computed in the forward pass, chunk by chunk, as Liger and ``F.linear_cross_entropy`` do.
+
+    Args:
+        hidden: (..., D).
+        head: (V, D).
+        labels: int64 (...), already shifted; any value where the weight is 0.
+        weights: float (...); None means 1 everywhere.
+        z_loss: factor of the squared log-partition.
+        soft_cap: logits become ``soft_cap * tanh(logits / soft_cap)``.
+        chunk_elements: how many logits are held at a time.
+    """
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    weights = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights.float()
+    if torch.is_autocast_enabled(hidden.device.type):
+        kind = torch.get_autocast_dtype(hidden.device.type)
+        flat, head = flat.to(kind), head.to(kind)
+    rows = max(1, chunk_elements // head.shape[0])
+    total, nll = _LinearLoss.apply(
+        flat, head, labels.reshape(-1), weights.reshape(-1), z_loss, soft_cap, rows, torch.is_grad_enabled()
+    )
+    return SequenceLoss(total, nll, weights.sum())
+
+
+class _LinearLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        z_loss: float,
+        soft_cap: float | None,
+        rows: int,
+        training: bool,
+    ) -> tuple[Tensor, Tensor]:
+        want_hidden = training and ctx.needs_input_grad[0]
+        want_head = training and ctx.needs_input_grad[1]
+        # The head's gradient is summed over chunks, so it is held in float32 whatever the matrices are in.
+        grad_head = torch.zeros(head.shape, dtype=torch.float32, device=head.device) if want_head else None
+        grad_hidden = torch.empty_like(hidden) if want_hidden else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        nll_sum = torch.zeros_like(total)
+        labels = labels.clamp(0, head.shape[0] - 1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, hidden.shape[0], rows):
+                part = slice(start, start + rows)
+                state, label, weight = hidden[part], labels[part, None], weights[part, None]
+                logits = (state @ head.T).float()
+                if soft_cap is not None:
+                    squashed = logits.mul_(1 / soft_cap).tanh_()
+                    slope = 1 - squashed.square()
+                    logits = squashed.mul_(soft_cap)
+                peak = logits.amax(-1, keepdim=True)
+                chosen = logits.gather(1, label) - peak
+                mass = logits.sub_(peak).exp_()
+                partition = mass.sum(-1, keepdim=True)
+                nll = partition.log() - chosen
+                log_partition = partition.log() + peak
+                nll_sum += (weight * nll).sum()
+                total += (weight * (nll + z_loss * log_partition.square())).sum()
+                if not (want_hidden or want_head):
+                    continue
+                grad = mass.mul_(weight * (1 + 2 * z_loss * log_partition) / partition)
+                grad.scatter_add_(1, label, -weight)
+                if soft_cap is not None:
+                    grad.mul_(slope)
+                grad = grad.to(head.dtype)
+                if grad_hidden is not None:
+                    torch.mm(grad, head, out=grad_hidden[part])
+                if grad_head is not None:
+                    if head.dtype == torch.float32:
+                        grad_head.addmm_(grad.T, state)
+                    else:
+                        grad_head += grad.T @ state
+        ctx.save_for_backward(grad_hidden, None if grad_head is None else grad_head.to(head.dtype))
+        ctx.mark_non_differentiable(nll_sum)
+        return total, nll_sum
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_head = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
+            None if grad_head is None else grad_head * grad.to(grad_head.dtype),
+            *(None,) * 6,
+        )

@@ -1,0 +1,187 @@
+"""The model folder: all that is needed to generate, in one place.
+
+model_config.json     family, configuration, template, vocabulary, fingerprints of the tokenizers
+model.safetensors     the best weights so far; the step and its metrics are in the file's metadata
+tokenizers/STREAM/    the tokenizer of each stream
+train_log.jsonl  tensorboard/  checkpoints/  run.json     the training's own
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from tokenize_kit.files import atomic_write, read_json_object, sync_folder, write_json
+from tokenize_kit.templates import SequenceTemplate
+from tokenize_kit.tokenizer import Tokenizer, load_tokenizer
+from tokenize_kit.vocabulary import Vocabulary
+from trainers.autoregressive.models import SequenceModel, build_model
+from trainers.checkpoints import load_module, module_tensors, read_tensors
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "model_config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZERS = "tokenizers"
+
+
+@dataclass(frozen=True)
+class ModelConfigFile:
+    """What ``model_config.json`` says."""
+
+    family: str
+    """Registered name of the model family."""
+    config: dict[str, Any]
+    """The plain form of its configuration."""
+    template: SequenceTemplate
+    """What a sequence is made of."""
+    vocabulary: Vocabulary
+    """The id space."""
+    fingerprints: dict[str, str]
+    """The fingerprint of each stream's tokenizer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": "autoregressive",
+            "family": self.family,
+            "config": self.config,
+            "template": str(self.template),
+            "vocabulary": self.vocabulary.to_dict(),
+            "fingerprints": self.fingerprints,
+        }
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model with everything around it."""
+
+    model: SequenceModel
+    """In evaluation mode, float32, on the device that was asked for."""
+    template: SequenceTemplate
+    """What a sequence is made of."""
+    vocabulary: Vocabulary
+    """The id space."""
+    tokenizers: dict[str, Tokenizer]
+    """The tokenizer of each stream."""
+    step: int
+    """The training step of these weights."""
+    metrics: dict[str, float]
+    """The validation at that step."""
+
+
+def write_model_folder(folder: Path, config: ModelConfigFile, tokenizers: Mapping[str, Path]) -> None:
+    """Write everything but the weights: the configuration last, so that a folder that has it is complete.
+
+    Args:
+        folder: the model folder.
+        config: what the model is.
+        tokenizers: the folder of each stream's tokenizer, to copy.
+    """
+    for stream, source in tokenizers.items():
+        goal = folder / TOKENIZERS / stream
+        if goal.exists():
+            continue
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        partial = goal.with_name(f"{stream}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+        partial.rename(goal)
+        sync_folder(goal.parent)
+    write_json(folder / CONFIG_FILE, config.to_dict())
+
+
+def write_weights(folder: Path, model: nn.Module, step: int, metrics: Mapping[str, float]) -> None:
+    """Write ``model.safetensors``, whole or not at all."""
+    metadata = {"format": "pt", "step": str(step), "metrics": json.dumps(dict(metrics))}
+    with atomic_write(folder / WEIGHTS_FILE) as file:
+        file.write(save(module_tensors(model), metadata))
+
+
+def read_model_config(folder: str | os.PathLike[str]) -> ModelConfigFile:
+    """Read and check ``model_config.json``.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder holds no model, or a damaged one, or one of another format version.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no model folder at {folder}; train one with 'tokenize-kit train transformer'")
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a model folder: it has no {CONFIG_FILE}")
+    values = read_json_object(path)
+    if values.get("format_version") != FORMAT_VERSION or values.get("kind") != "autoregressive":
+        raise ValueError(
+            f"{path} is {values.get('kind')!r} with format version {values.get('format_version')!r}, this tokenize-kit reads "
+            f"'autoregressive' {FORMAT_VERSION}"
+        )
+    try:
+        return ModelConfigFile(
+            values["family"],
+            values["config"],
+            SequenceTemplate.parse(values["template"]),
+            Vocabulary.from_dict(values["vocabulary"]),
+            values["fingerprints"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from None
+
+
+def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> LoadedModel:
+    """Load a model folder: the best weights, the template, the vocabulary and the tokenizers.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no weights yet.
+        ValueError: a part is damaged or does not fit the others.
+    """
+    folder = Path(folder)
+    config = read_model_config(folder)
+    tokenizers = {}
+    for stream in config.template.streams:
+        tokenizers[stream] = load_tokenizer(folder / TOKENIZERS / stream)
+        if tokenizers[stream].fingerprint != config.fingerprints.get(stream):
+            raise ValueError(
+                f"{folder / TOKENIZERS / stream} is not the tokenizer that the model was trained with; restore it from a copy"
+            )
+    model = build_model(config.family, config.config)
+    step, metrics = read_weights(folder, cast("nn.Module", model))
+    if model.config.vocab_size != config.vocabulary.size:
+        raise ValueError(
+            f"{folder} is damaged: the model has {model.config.vocab_size} ids, its vocabulary {config.vocabulary.size}"
+        )
+    cast("nn.Module", model).to(device)
+    model.eval()
+    return LoadedModel(model, config.template, config.vocabulary, tokenizers, step, metrics)
+
+
+def read_weights(folder: Path, model: nn.Module) -> tuple[int, dict[str, float]]:
+    """Put the weights of a model folder into ``model``; return their step and metrics.
+
+    Raises:
+        FileNotFoundError: training has not reached its first validation.
+        ValueError: the file is damaged, or of a model of another configuration.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {WEIGHTS_FILE} yet; its training has not reached the first validation"
+        )
+    load_module(model, read_tensors(path), path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return int(metadata["step"]), json.loads(metadata["metrics"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: its metadata lacks the step and metrics ({error})") from None

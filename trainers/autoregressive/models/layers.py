@@ -1,0 +1,191 @@
+"""The parts of the Transformer: norms, positions, attention with its cache, feed-forward, and the block of them.
+
+Shapes: B rows, T places, D width, H heads, K key-value heads, E size of a head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.autoregressive.models.config import TransformerConfig
+from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines (..., T, 1, E) and sines (..., T, 1, E/2) in float32, as `place_heads` wants them."""
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square over the last axis and multiply by a learned gain."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (..., D)."""
+        return rms_norm(x, self.weight, self.eps)
+
+
+def make_norm(config: TransformerConfig) -> nn.Module:
+    """Return the norm layer that the configuration names."""
+    if config.norm == "rms":
+        return RMSNorm(config.width, config.norm_eps)
+    return nn.LayerNorm(config.width, eps=config.norm_eps, bias=config.bias)
+
+
+class Waves:
+    """Sines and cosines of every place, made once for each device and kept in float32 whatever the model's dtype is."""
+
+    def __init__(self, places: int, size: int, base: float) -> None:
+        self.places = places
+        self.size = size
+        self.base = base
+        self._tables: dict[torch.device, Rotation] = {}
+
+    def angles(self, device: torch.device) -> Tensor:
+        """Return the angles (places, size / 2): place / base^(2i / size), exact to float32."""
+        exponent = torch.arange(0, self.size, 2, dtype=torch.float64, device=device) / self.size
+        place = torch.arange(self.places, dtype=torch.float64, device=device)
+        return torch.outer(place, self.base**-exponent)
+
+    def rotation(self, device: torch.device) -> Rotation:
+        """Return cosines (places, 1, size) and sines (places, 1, size / 2) in float32."""
+        if device not in self._tables:
+            angles = self.angles(device)
+            cos, sin = angles.cos().float(), angles.sin().float()
+            self._tables[device] = (torch.cat((cos, cos), -1)[:, None], sin[:, None])
+        return self._tables[device]
+
+    def sinusoids(self, device: torch.device) -> Tensor:
+        """Return the table (places, size) of Vaswani et al.: sine and cosine in turn."""
+        cos, sin = self.rotation(device)
+        return torch.stack((sin[:, 0], cos[:, 0, : self.size // 2]), -1).flatten(1)
+
+
+class LayerCache:
+    """Keys and values (B, K, length, E) of one layer; filled from the left."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys = keys
+        self.values = values
+
+    def select(self, rows: Tensor) -> LayerCache:
+        """Return the cache of some rows."""
+        return LayerCache(self.keys.index_select(0, rows), self.values.index_select(0, rows))
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries, one matrix for queries, keys and values."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.kv_heads = config.key_value_heads
+        self.head_dim = config.head_dim
+        self.qk_norm_eps = config.norm_eps if config.qk_norm else None
+        self.window = config.window
+        self.qkv = nn.Linear(config.width, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.bias)
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+
+    def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, H, T, E), keys (B, K, T, E) and values (B, K, T, E) of ``x`` (B, T, D)."""
+        both = self.heads + self.kv_heads
+        # Queries and keys lie side by side, so that one norm and one rotation serve both.
+        joint, values = self.qkv(x).unflatten(-1, (-1, self.head_dim)).split((both, self.kv_heads), 2)
+        if rotation is not None or self.qk_norm_eps is not None:
+            joint = place_heads(joint, *(rotation or (None, None)), self.qk_norm_eps)
+        queries, keys = joint.split((self.heads, self.kv_heads), 2)
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+
+    def forward(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
+        """Attend within ``x`` (B, T, D); ``mask`` (B or 1, 1, T, T) is True where a query sees a key, None means causal."""
+        queries, keys, values = self.project(x, rotation)
+        seen = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        result: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        return result
+
+    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: LayerCache, start: int) -> Tensor:
+        """Attend from the places ``start`` to ``start + n`` of ``x`` (B, n, D) to all that is in the cache and themselves.
+
+        Without a ``mask`` (B or 1, 1, n, start + n) either ``n`` is 1 or ``start`` is 0.
+        """
+        count = x.shape[1]
+        stop = start + count
+        queries, keys, values = self.project(x, rotation)
+        cache.keys[:, :, start:stop] = keys
+        cache.values[:, :, start:stop] = values
+        first = max(0, stop - self.window) if self.window is not None and count == 1 and mask is None else 0
+        seen = F.scaled_dot_product_attention(
+            queries,
+            cache.keys[:, :, first:stop],
+            cache.values[:, :, first:stop],
+            attn_mask=mask,
+            is_causal=mask is None and count > 1,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        result: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        return result
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between, gated for swiglu (gate and rest in one matrix)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.kind = config.mlp
+        hidden = config.feed_forward_width
+        self.up = nn.Linear(config.width, hidden * (2 if config.mlp == "swiglu" else 1), bias=config.bias)
+        self.down = nn.Linear(hidden, config.width, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` (..., D) to (..., D)."""
+        x = self.up(x)
+        if self.kind == "swiglu":
+            x = swiglu(x)
+        elif self.kind == "gelu":
+            x = F.gelu(x, approximate="tanh")
+        elif self.kind == "relu2":
+            x = F.relu(x).square()
+        else:
+            x = F.relu(x)
+        result: Tensor = self.down(x)
+        return result
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each beside a residual path."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.post = config.norm_position == "post"
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config)
+        self.mlp_norm = make_norm(config)
+        self.mlp = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+
+    def forward(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
+        """Map ``x`` (B, T, D) to (B, T, D); see `Attention.forward`."""
+        if self.post:
+            x = self.attention_norm(x + self.dropout(self.attention(x, rotation, mask)))
+            return self.mlp_norm(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
+
+    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: LayerCache, start: int) -> Tensor:
+        """Map the next places ``x`` (B, n, D) to (B, n, D); see `Attention.step`."""
+        if self.post:
+            x = self.attention_norm(x + self.attention.step(x, rotation, mask, cache, start))
+            return self.mlp_norm(x + self.mlp(x))  # type: ignore[no-any-return]
+        x = x + self.attention.step(self.attention_norm(x), rotation, mask, cache, start)
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]

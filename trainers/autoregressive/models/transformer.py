@@ -1,0 +1,282 @@
+"""A decoder-only Transformer whose configuration covers the modern recipe, GPT-2's and the original one.
+
+- RMSNorm or LayerNorm, before or after each layer; QK-norm
+- rotary positions in float32, a learned table, or sinusoids; they restart with each packed document
+- grouped queries, a sliding window, document masks; `scaled_dot_product_attention` throughout
+- SwiGLU, GELU, squared ReLU or ReLU; untied or tied head; logit soft cap
+- every layer's output projection starts at zero, so that a fresh model is the identity and predicts a uniform distribution
+- generation with a static key-value cache: prefill in pieces, left padding, rows dropped as they finish
+
+It knows nothing of files, tokenizers or the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.autoregressive.losses import SequenceLoss, linear_next_token_loss
+from trainers.autoregressive.models.config import TransformerConfig
+from trainers.autoregressive.models.layers import Block, LayerCache, Rotation, Waves, make_norm
+
+EMBEDDING_STD = 0.02
+HEAD_STD = 0.001
+
+
+class TransformerCache:
+    """Keys and values of every layer, for a fixed number of rows and places; see `Transformer.new_cache`."""
+
+    def __init__(self, layers: list[LayerCache], length: int, left_padding: Tensor | None) -> None:
+        self.layers = layers
+        self.length = length
+        self.left_padding = left_padding
+        self.position = 0
+
+    @property
+    def batch(self) -> int:
+        """Number of rows."""
+        return self.layers[0].keys.shape[0]
+
+    def select(self, rows: Tensor) -> TransformerCache:
+        """Return a cache of the rows ``rows`` (int64), in that order."""
+        padding = None if self.left_padding is None else self.left_padding[rows]
+        chosen = TransformerCache([layer.select(rows) for layer in self.layers], self.length, padding)
+        chosen.position = self.position
+        return chosen
+
+
+class Transformer(nn.Module):
+    """Causal Transformer over ids; see `trainers.autoregressive.models.SequenceModel` for the shapes of the methods."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        # The last block of a post-norm model ends with a norm already.
+        self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
+        self.unembedding = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
+        self._waves = Waves(
+            config.context, config.head_dim if config.positions == "rotary" else config.width, config.rope_base
+        )
+        self.reset_parameters()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build a freshly initialised model from `TransformerConfig.to_dict`'s form.
+
+        Raises:
+            ValueError: a field is unknown or out of range.
+        """
+        return cls(TransformerConfig.from_dict(config))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw fresh weights from torch's global generator.
+
+        Matrices are normal with a variance of 1 / inputs, output projections zero, biases zero, gains one. The head is
+        nearly zero, so that the loss starts at ln(vocab_size); where it is the embedding, the gain of the last norm is
+        small instead, or else every token would predict itself.
+        """
+        width = self.config.width
+        scaled = self.config.embedding_scale != 1
+        nn.init.normal_(self.embedding.weight, std=width**-0.5 if scaled else EMBEDDING_STD)
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=EMBEDDING_STD)
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            nn.init.zeros_(block.attention.out.weight)
+            nn.init.zeros_(block.mlp.down.weight)
+        if self.unembedding is not None:
+            nn.init.normal_(self.unembedding.weight, std=HEAD_STD)
+        else:
+            block = self.blocks[-1]
+            assert isinstance(block, Block)
+            last = self.norm if self.config.norm_position == "pre" else block.mlp_norm
+            own_logit = width * float(width**-0.5 if scaled else EMBEDDING_STD)
+            assert isinstance(last.weight, Tensor)
+            nn.init.constant_(last.weight, min(1.0, 1 / own_logit))
+
+    def forward(self, ids: Tensor, *, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+        """Return the logits (B, T, V) of the token after each place of ``ids`` (B, T); see `hidden`."""
+        return self.head(self.hidden(ids, positions=positions, documents=documents))
+
+    def hidden(self, ids: Tensor, *, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+        """Return the last hidden states (B, T, D) of ``ids`` (B, T).
+
+        Args:
+            ids: int64 (B, T).
+            positions: int64 (B, T), the place of each token in its document; None counts from 0 in each row.
+            documents: int64 (B, T), which packed document each token is of (-1 for padding); None means one a row.
+
+        Raises:
+            ValueError: the rows are longer than the context.
+        """
+        length = ids.shape[1]
+        if length > self.config.context:
+            raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
+        x = self._embed(ids, slice(0, length) if positions is None else positions)
+        rotation = self._rotation(ids.device, slice(0, length) if positions is None else positions)
+        mask = self._mask(documents, length, ids.device)
+        for block in self.blocks:
+            x = block(x, rotation, mask)
+        result: Tensor = self.norm(x)
+        return result
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., D), soft-capped if the configuration says so."""
+        logits = F.linear(hidden, self.head_weight)
+        cap = self.config.logit_soft_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's matrix (V, D)."""
+        return self.embedding.weight if self.unembedding is None else self.unembedding.weight
+
+    def tables(self) -> list[nn.Parameter]:
+        """Return the parameters with a row for each token or place, which Muon leaves to AdamW."""
+        modules = (self.embedding, self.positions, self.unembedding)
+        return [weight for module in modules if module is not None for weight in module.parameters()]
+
+    def loss(
+        self,
+        ids: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        z_loss: float = 0.0,
+    ) -> SequenceLoss:
+        """Return the summed loss of predicting ``labels`` (B, T), which are already shifted; see `SequenceLoss`.
+
+        It equals ``next_token_loss(model(ids, ...), labels, weights, z_loss)`` without holding all logits at once.
+
+        Args:
+            ids: int64 (B, T).
+            labels: int64 (B, T), the token after each place.
+            weights: float (B, T), how much each place counts; 0 for padding, conditions and structure. None means 1.
+            positions: see `hidden`.
+            documents: see `hidden`.
+            z_loss: factor of the squared log-partition.
+        """
+        hidden = self.hidden(ids, positions=positions, documents=documents)
+        return linear_next_token_loss(
+            hidden, self.head_weight, labels, weights, z_loss=z_loss, soft_cap=self.config.logit_soft_cap
+        )
+
+    def new_cache(
+        self,
+        batch: int,
+        length: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        left_padding: Tensor | None = None,
+    ) -> TransformerCache:
+        """Return an empty cache for ``batch`` rows of up to ``length`` tokens; see `SequenceModel.new_cache`.
+
+        Raises:
+            ValueError: ``length`` is beyond the context.
+        """
+        config = self.config
+        if length > config.context:
+            raise ValueError(f"a cache of {length} tokens does not fit the model's context of {config.context}")
+        weight = self.embedding.weight
+        shape = (batch, config.key_value_heads, length, config.head_dim)
+        device = weight.device if device is None else torch.device(device)
+        dtype = weight.dtype if dtype is None else dtype
+        layers = [
+            LayerCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+            for _ in range(config.layers)
+        ]
+        if left_padding is not None and not bool((left_padding > 0).any()):
+            left_padding = None
+        return TransformerCache(layers, length, None if left_padding is None else left_padding.to(device))
+
+    @torch.no_grad()
+    def step(self, ids: Tensor, cache: TransformerCache) -> Tensor:
+        """Return the logits (B, n, V) after each of the next ``n`` tokens ``ids`` (B, n), and remember them in ``cache``.
+
+        Raises:
+            ValueError: the tokens do not fit the cache.
+        """
+        start, count = cache.position, ids.shape[1]
+        stop = start + count
+        if stop > cache.length:
+            raise ValueError(f"{stop} tokens do not fit the cache of {cache.length}")
+        places: slice | Tensor = slice(start, stop)
+        if cache.left_padding is not None:
+            places = torch.arange(start, stop, device=ids.device) - cache.left_padding[:, None]
+            places = places.clamp_(min=0)
+        x = self._embed(ids, places)
+        rotation = self._rotation(ids.device, places)
+        mask = self._step_mask(cache, start, stop, ids.device)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            assert isinstance(block, Block)
+            x = block.step(x, rotation, mask, layer, start)
+        cache.position = stop
+        return self.head(self.norm(x))
+
+    def _embed(self, ids: Tensor, places: slice | Tensor) -> Tensor:
+        x = F.embedding(ids, self.embedding.weight)
+        if self.config.embedding_scale != 1:
+            x = x * self.config.embedding_scale
+        if self.positions is not None:
+            x = x + self.positions.weight[places]
+        elif self.config.positions == "sinusoidal":
+            x = x + self._waves.sinusoids(ids.device)[places].to(x.dtype)
+        return self.dropout(x)  # type: ignore[no-any-return]
+
+    def _rotation(self, device: torch.device, places: slice | Tensor) -> Rotation | None:
+        if self.config.positions != "rotary":
+            return None
+        cos, sin = self._waves.rotation(device)
+        return cos[places], sin[places]
+
+    def _mask(self, documents: Tensor | None, length: int, device: torch.device) -> Tensor | None:
+        """Return what each place sees, (B or 1, 1, T, T) boolean, or None where that is all before it."""
+        window = self.config.window
+        if window is not None and window >= length:
+            window = None
+        # On a GPU the comparison would wait for it, so the mask is built unseen there.
+        if documents is not None and documents.device.type == "cpu" and bool((documents == documents[:, :1]).all()):
+            documents = None
+        if documents is None and window is None:
+            return None
+        mask = _causal(0, length, length, window, device)[None]
+        if documents is not None:
+            mask = mask & (documents[:, :, None] == documents[:, None, :])
+        return mask[:, None]
+
+    def _step_mask(self, cache: TransformerCache, start: int, stop: int, device: torch.device) -> Tensor | None:
+        padding, window = cache.left_padding, self.config.window
+        if padding is None and (stop - start == 1 or (start == 0 and (window is None or window >= stop))):
+            return None
+        mask = _causal(start, stop, stop, window, device)[None]
+        if padding is not None:
+            key = torch.arange(stop, device=device)
+            # A padded place sees itself alone: a row without any key would give NaN.
+            itself = torch.arange(start, stop, device=device)[:, None] == key
+            mask = mask & ((key >= padding[:, None])[:, None] | itself)
+        return mask[:, None]
+
+
+def _causal(start: int, stop: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Return which of ``keys`` keys the queries ``start`` to ``stop`` see, (stop - start, keys) boolean."""
+    query = torch.arange(start, stop, device=device)[:, None]
+    key = torch.arange(keys, device=device)
+    mask = key <= query
+    return mask if window is None else mask & (key > query - window)

@@ -1,0 +1,154 @@
+"""Options of ``train transformer`` and ``generate``, as plain data that a command line can read without loading torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from trainers.config import LoopConfig, OptimizerConfig
+
+
+@dataclass(frozen=True)
+class TransformerOverrides:
+    """Parts of the Transformer that shall differ from the preset; None keeps the preset's value.
+
+    The fields are those of `trainers.autoregressive.models.config.TransformerConfig`, where each is explained.
+    """
+
+    layers: int | None = None
+    """Number of blocks."""
+    width: int | None = None
+    """Size of the residual stream."""
+    heads: int | None = None
+    """Number of query heads."""
+    kv_heads: int | None = None
+    """Number of key and value heads that the query heads share."""
+    mlp: Literal["swiglu", "gelu", "relu2", "relu"] | None = None
+    """Kind of the feed-forward layer."""
+    mlp_width: int | None = None
+    """Hidden size of the feed-forward layer."""
+    norm: Literal["rms", "layer"] | None = None
+    """RMSNorm or LayerNorm."""
+    norm_position: Literal["pre", "post"] | None = None
+    """Where the norms are."""
+    norm_eps: float | None = None
+    """Added to the variance before the square root."""
+    positions: Literal["rotary", "learned", "sinusoidal"] | None = None
+    """How a token knows its place."""
+    rope_base: float | None = None
+    """Base of the rotary (and sinusoidal) wavelengths."""
+    qk_norm: bool | None = None
+    """Normalise queries and keys."""
+    window: int | None = None
+    """Each token sees itself and the ``window - 1`` tokens before it."""
+    tied_head: bool | None = None
+    """Use the embedding table as the head."""
+    logit_soft_cap: float | None = None
+    """Squash logits to (-cap, cap)."""
+    embedding_scale: float | None = None
+    """Factor on the token embedding."""
+    bias: bool | None = None
+    """Biases in the linear layers."""
+    dropout: float | None = None
+    """Probability of dropping an activation while training."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return only what differs from the preset."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTransformerOptions(LoopConfig):
+    """Train a causal model on token shards. The same command continues a run that was stopped."""
+
+    shards: tuple[str, ...]
+    """Folders or URLs of shard sets."""
+    template: str
+    """Streams of a sequence, such as "text" or "text -> image"; what is left of the arrow is the condition."""
+    out: str
+    """The model folder."""
+    preset: Literal["tiny", "small", "base"] = "small"
+    """Size of the Transformer: 4, 8 or 12 layers, 64 channels wide for each."""
+    style: Literal["llama", "gpt2", "sinusoidal"] = "llama"
+    """Kind of the Transformer: modern, GPT-2, or that of the original paper."""
+    model: TransformerOverrides = field(default_factory=TransformerOverrides)
+    """Parts of the Transformer that shall differ from the preset."""
+    family: str = "transformer"
+    """The registered model family to train."""
+    family_config: str | None = None
+    """For another family: a JSON file with its configuration; vocab_size and context are filled in."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser, learning rate and its schedule."""
+    z_loss: float = 0.0
+    """Factor of the squared log-partition in the loss; 1e-5 keeps logits from drifting in long runs."""
+    batch_size: int = 8
+    """Rows of a batch on each device."""
+    context: int | None = None
+    """Tokens of a row. None means 256, 512 or 1024 by preset for text alone, and the longest document for everything else."""
+    validation_fraction: float = 0.05
+    """Part of the samples, chosen by the hash of their keys, that is never trained on."""
+    validation_tokens: int = 65536
+    """About how many of the held-out tokens a validation reads."""
+    tokenizer: tuple[str, ...] = ()
+    """Tokenizer folders that made the shards, where the shard sets do not carry them."""
+    init_from: str | None = None
+    """A model folder whose weights to begin with; it must have the same configuration and vocabulary."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("batch_size", "validation_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        if self.context is not None and self.context < 4:
+            raise ValueError(f"--context {self.context} must be at least 4")
+        if self.z_loss < 0:
+            raise ValueError(f"--z-loss {self.z_loss} must not be negative")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
+        if self.family != "transformer" and self.model.to_dict():
+            raise ValueError(
+                f"--model options are for the transformer; configure {self.family!r} with --family-config FILE"
+            )
+        if self.family == "transformer" and self.family_config is not None:
+            raise ValueError("--family-config is for other families; change the transformer with --model options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Sample from a trained model folder; whatever is sampled decodes to whole samples."""
+
+    model: str
+    """The model folder; it carries its tokenizers."""
+    out: str
+    """Folder for the samples and samples.jsonl."""
+    count: int = 1
+    """Number of samples."""
+    prompt: str | None = None
+    """Text of the first stream: the whole condition of a template with an arrow, or the start of a text to continue."""
+    prompt_file: tuple[str, ...] = ()
+    """Files for the first streams of the template, in their order, instead of a prompt."""
+    seed: int = 0
+    """Sample i depends on the seed and i alone."""
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the most likely token."""
+    top_k: int | None = None
+    """Sample among the k most likely tokens only."""
+    top_p: float | None = None
+    """Sample among the most likely tokens that together have this probability."""
+    min_p: float | None = None
+    """Sample among tokens at least this probable, relative to the most likely one."""
+    batch_size: int = 16
+    """Samples that are drawn side by side."""
+    max_length: int | None = None
+    """The most tokens of a sequence; None means the model's context."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to sample; auto takes a GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed} must not be negative")
+        if self.prompt is not None and self.prompt_file:
+            raise ValueError("--prompt and --prompt-file both say how a sequence begins; give one of them")

@@ -1,0 +1,427 @@
+"""Packing documents of different lengths into rows of one length, without copying the shards.
+
+A document of n tokens is n - 1 pairs (input, label): the labels are shifted here, before packing, so that no token is ever
+asked to predict the first token of its neighbour. What goes into which row is a `Plan`; `fill_rows` turns any rows of a
+plan into arrays, all of them at once with numpy. There are two plans.
+
+`plan_stream`, for templates of one open stream (text): all pairs in one long line, cut every ``context``. Every pair is used
+exactly once an epoch, nothing is padded but the end of the last row, and a long document runs on in further rows as pieces
+of their own (context 8; documents A of 7 tokens, B of 12, C of 5; the input tokens are shown, E is never an input):
+
+    line        B a a a a E|B b b b b b b b b b b E|B c c c E          (B = <bos>, E = <eos>)
+    row 0       B a a a a a B b        documents 0 0 0 0 0 0 1 1       positions 0 1 2 3 4 5 0 1
+    row 1       b b b b b b b b        documents 0 0 0 0 0 0 0 0       positions 0 1 2 3 4 5 6 7
+    row 2       b B c c c . . .        documents 0 1 1 1 1 - - -       positions 0 0 1 2 3 . . .
+
+`plan_whole`, for everything else: whole documents only, so that a picture is always seen with its caption, packed best-fit
+decreasing (context 8; documents of 6, 5, 3 and 2 pairs):
+
+    row 0       A A A A A A D D        documents 0 0 0 0 0 0 1 1
+    row 1       B B B B B C C C        documents 0 0 0 0 0 1 1 1
+
+Padding (``.``) has document -1 and, like the condition and the tokens that the grammar forces, the label -100.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenize_kit.templates import SequenceTemplate
+from tokenize_kit.tokenizer import TokenSpec
+from tokenize_kit.vocabulary import StreamIds, Vocabulary, distinct_shapes, is_open, shape_name
+
+IGNORED = -100
+"""The label that carries no loss, as in ``torch.nn.functional.cross_entropy``."""
+
+Ints = NDArray[np.int64]
+
+
+class FlatStream(Protocol):
+    """What is read of a shard: `tokenize_kit.shards.StreamArray` is one."""
+
+    @property
+    def values(self) -> NDArray[np.unsignedinteger[Any]]:
+        """All ids, flat."""
+        ...
+
+    @property
+    def offsets(self) -> Ints:
+        """(rows + 1,): row i holds ``values[offsets[i] : offsets[i + 1]]``."""
+        ...
+
+    @property
+    def shapes(self) -> Ints:
+        """(rows, axes)."""
+        ...
+
+
+@dataclass(frozen=True)
+class _StreamTable:
+    """Where the ids of one stream are, for every document."""
+
+    ids: StreamIds
+    values: Sequence[NDArray[np.unsignedinteger[Any]]]
+    start: Ints
+    count: Ints
+    shape: Ints
+    begin: Ints
+    """Place of the segment in the document."""
+    target: bool
+
+
+class Documents:
+    """Documents of one template, as tables over the flat arrays of the shards; nothing is copied.
+
+    Args:
+        template: what a document is made of.
+        vocabulary: the id space.
+        arrays: for each stream of the template, flat arrays that cover the same samples in the same order.
+
+    Raises:
+        ValueError: a grid has a shape that the vocabulary does not know, or a sound is empty.
+    """
+
+    def __init__(
+        self, template: SequenceTemplate, vocabulary: Vocabulary, arrays: Mapping[str, Sequence[FlatStream]]
+    ) -> None:
+        self.template, self.vocabulary = template, vocabulary
+        rows = [len(array.shapes) for array in arrays[template.streams[0]]]
+        self.source = np.repeat(np.arange(len(rows)), rows)
+        """(documents,): in which of the arrays each document is."""
+        place = np.ones(len(self.source), np.int64)
+        self.streams: list[_StreamTable] = []
+        for name in template.streams:
+            ids = vocabulary.stream(name)
+            assert [len(array.shapes) for array in arrays[name]] == rows, "the streams of a sample must go together"
+            table = _StreamTable(
+                ids,
+                [array.values for array in arrays[name]],
+                np.concatenate([array.offsets[:-1] for array in arrays[name]] or [np.zeros(0, np.int64)]),
+                np.concatenate([np.diff(array.offsets) for array in arrays[name]] or [np.zeros(0, np.int64)]),
+                np.concatenate(
+                    [_shape_indices(ids, array.shapes) for array in arrays[name]] or [np.zeros(0, np.int64)]
+                ),
+                place,
+                name in template.target,
+            )
+            self.streams.append(table)
+            place = place + ids.header + table.count + int(ids.is_open)
+        self.pairs = place
+        """(documents,): pairs of input and label of each document, one less than its tokens."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether documents may be cut: the template is one open stream."""
+        return len(self.streams) == 1 and self.streams[0].ids.is_open and self.streams[0].ids.spec.axes == ("time",)
+
+    def grids(self, document: int) -> dict[str, NDArray[Any]]:
+        """Return the shaped grids of one document."""
+        grids = {}
+        for stream in self.streams:
+            start, shape = stream.start[document], stream.ids.shapes[stream.shape[document]]
+            values = stream.values[self.source[document]][start : start + stream.count[document]]
+            grids[stream.ids.name] = values.reshape((-1, *shape) if stream.ids.is_open else shape)
+        return grids
+
+
+class Plan(NamedTuple):
+    """Which pieces of which documents each row holds, in order; row r has the pieces ``offsets[r] : offsets[r + 1]``."""
+
+    offsets: Ints
+    """(rows + 1,)."""
+    document: Ints
+    """(pieces,)."""
+    first: Ints
+    """(pieces,): the first pair of the document that the piece holds."""
+    length: Ints
+    """(pieces,): how many pairs."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.offsets) - 1
+
+
+class Rows(NamedTuple):
+    """Packed rows, all int64 of shape (rows, context)."""
+
+    ids: Ints
+    """Input tokens."""
+    labels: Ints
+    """The token after each input token, -100 where there is no loss."""
+    positions: Ints
+    """Place of each token in its piece."""
+    documents: Ints
+    """Number of the piece in its row, -1 for padding."""
+
+
+def vocabulary_of(
+    template: SequenceTemplate, specs: Mapping[str, TokenSpec], arrays: Mapping[str, Sequence[FlatStream]]
+) -> Vocabulary:
+    """Return the vocabulary of a template: the specs of its streams and the shapes that occur in the data.
+
+    Raises:
+        ValueError: there is no sample, or a stream has too many different shapes.
+    """
+    streams = {name: specs[name] for name in template.streams}
+    shapes = {}
+    for name, spec in streams.items():
+        found = [np.unique(_fixed_axes(spec, array.shapes), axis=0) for array in arrays[name] if len(array.shapes)]
+        if not found:
+            raise ValueError("the shards hold no sample; encode some data first")
+        whole = (
+            [(0, *row) for part in found for row in part.tolist()] if is_open(spec) else np.concatenate(found).tolist()
+        )
+        shapes[name] = distinct_shapes(name, spec, whole)
+    return Vocabulary(streams, shapes)
+
+
+def plan_stream(pairs: Ints, context: int, order: Ints | None = None) -> Plan:
+    """Put all documents in one line, in ``order``, and cut it every ``context`` pairs.
+
+    Args:
+        pairs: (documents,), pairs of each document, at least 1.
+        context: pairs of a row.
+        order: documents in the order of the line; as they are if None. May leave documents out.
+    """
+    order = np.arange(len(pairs)) if order is None else order
+    ends = np.cumsum(pairs[order])
+    starts = ends - pairs[order]
+    total = int(ends[-1]) if len(ends) else 0
+    # A piece begins where a document begins and where a row begins.
+    cuts = np.concatenate([starts, np.arange(0, total, context)])
+    cuts.sort(kind="stable")
+    cuts = cuts[np.diff(cuts, prepend=-1) > 0]
+    lengths = np.diff(cuts, append=total)
+    owner = np.searchsorted(starts, cuts, side="right") - 1
+    offsets = np.searchsorted(cuts, np.arange(0, total + context, context)[: -(-total // context) + 1])
+    return Plan(offsets, order[owner], cuts - starts[owner], lengths)
+
+
+def plan_whole(pairs: Ints, context: int, documents: Ints | None = None) -> Plan:
+    """Pack whole documents into rows: longest first, each into the fullest row that still has room (best-fit decreasing).
+
+    Documents of one length are placed together, so the time goes with the number of different lengths.
+
+    Args:
+        pairs: (documents,), pairs of each document.
+        context: pairs that a row can hold.
+        documents: the documents to pack; all if None.
+
+    Raises:
+        ValueError: a document is longer than ``context``.
+    """
+    documents = np.arange(len(pairs)) if documents is None else documents
+    lengths = pairs[documents]
+    if len(lengths) and lengths.max() > context:
+        raise ValueError(
+            f"the longest document has {lengths.max()} tokens, more than the context of {context}, and a document with several "
+            f"streams or of a fixed shape is never cut; use --context {lengths.max()}, or encode smaller samples"
+        )
+    row_of = np.empty(len(documents), np.int64)
+    order = np.argsort(lengths, kind="stable")[::-1]
+    bounds = np.flatnonzero(np.diff(lengths[order], prepend=-1, append=-1))
+    rows_with: dict[int, list[Ints]] = {}  # free places -> rows that have them
+    spaces: list[int] = []  # the keys of rows_with, sorted
+    rows = 0
+
+    def put_back(space: int, row: Ints) -> None:
+        if space and len(row):
+            if space not in rows_with:
+                rows_with[space] = []
+                insort(spaces, space)
+            rows_with[space].append(row)
+
+    for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        waiting, length = order[low:high], int(lengths[order[low]])
+        while len(waiting):
+            place = bisect_left(spaces, length)
+            if place < len(spaces):
+                space = spaces.pop(place)
+                open_rows = np.concatenate(rows_with.pop(space))
+            else:
+                space = context
+                open_rows = np.arange(rows, rows + -(-len(waiting) // (context // length)))
+                rows += len(open_rows)
+            each = space // length
+            used = min(len(open_rows), -(-len(waiting) // each))
+            taken, waiting = waiting[: used * each], waiting[used * each :]
+            row_of[taken] = np.repeat(open_rows[:used], each)[: len(taken)]
+            last = len(taken) - (used - 1) * each  # the last row may get fewer than the others
+            put_back(space - each * length, open_rows[: used - 1])
+            put_back(space - last * length, open_rows[used - 1 : used])
+            put_back(space, open_rows[used:])
+    by_row = np.argsort(row_of, kind="stable")
+    offsets = np.searchsorted(row_of[by_row], np.arange(rows + 1))
+    return Plan(offsets, documents[by_row], np.zeros(len(by_row), np.int64), lengths[by_row])
+
+
+def fill_rows(documents: Documents, plan: Plan, rows: Ints, context: int) -> Rows:
+    """Return the packed rows ``rows`` of a plan.
+
+    Args:
+        documents: what the plan is about.
+        plan: from `plan_stream` or `plan_whole`.
+        rows: (n,), row numbers in any order.
+        context: the row length that the plan was made for.
+
+    Raises:
+        ValueError: a shard holds an id outside its vocabulary.
+    """
+    number = plan.offsets[rows + 1] - plan.offsets[rows]
+    pieces = np.repeat(plan.offsets[rows] - (np.cumsum(number) - number), number) + np.arange(number.sum())
+    document, first, length = plan.document[pieces], plan.first[pieces], plan.length[pieces]
+    first_piece = np.cumsum(number) - number
+    row = np.repeat(np.arange(len(rows)), number)
+    running = np.cumsum(length) - length
+    place = running - np.repeat(running[first_piece], number) + row * context  # where the piece goes in the flat rows
+    piece_in_row = np.arange(len(pieces)) - np.repeat(first_piece, number)
+
+    ids = np.full(len(rows) * context, documents.vocabulary.pad)
+    labels = np.full(len(rows) * context, IGNORED)
+    beginning = first == 0
+    ids[place[beginning]] = documents.vocabulary.bos
+    after = np.full(len(pieces), IGNORED)  # the label of the last input of each piece
+    for stream in documents.streams:
+        _fill_stream(stream, documents.source, ids, after, _Pieces(document, first, length, place))
+    labels[:-1] = ids[1:]
+    labels[place + length - 1] = after
+    for stream in documents.streams:
+        _hide_labels(stream, labels, _Pieces(document, first, length, place))
+
+    if int(length.sum()) == len(ids):
+        starts, spans, names = place, length, piece_in_row
+    else:
+        # Padding becomes a piece of its own at the end of each row, named -1; only then are all places covered.
+        filled = np.bincount(row, weights=length, minlength=len(rows)).astype(np.int64)
+        starts = np.concatenate([place, np.arange(len(rows)) * context + filled])
+        spans = np.concatenate([length, context - filled])
+        names = np.concatenate([piece_in_row, np.full(len(rows), -1)])
+        order = np.argsort(starts, kind="stable")
+        starts, spans, names = starts[order], spans[order], names[order]
+    positions = np.arange(len(ids)) - np.repeat(starts, spans)
+    numbers = np.repeat(names, spans)
+    if int(length.sum()) != len(ids):
+        labels[numbers < 0] = IGNORED
+    shape = (len(rows), context)
+    return Rows(ids.reshape(shape), labels.reshape(shape), positions.reshape(shape), numbers.reshape(shape))
+
+
+class _Pieces(NamedTuple):
+    document: Ints
+    first: Ints
+    length: Ints
+    place: Ints
+
+
+def _fill_stream(stream: _StreamTable, source: Ints, ids: Ints, after: Ints, pieces: _Pieces) -> None:
+    """Write one stream's tokens into ``ids``, and into ``after`` the token that follows the last input of each piece."""
+    known = stream.ids
+    begin = stream.begin[pieces.document] - pieces.first  # place of <begin> counted from the start of the piece
+    content = begin + known.header
+    count = stream.count[pieces.document]
+    _put(ids, pieces, begin, known.begin)
+    if known.first_shape is not None:
+        _put(ids, pieces, begin + 1, known.first_shape + stream.shape[pieces.document])
+    if known.end is not None:
+        _put(ids, pieces, content + count, known.end)
+        after[content + count == pieces.length] = known.end
+
+    # The ids themselves: the part of the run [content, content + count) that lies in the piece, and the one label after it.
+    low = np.maximum(content, 0)
+    size = np.minimum(content + count, pieces.length) - low
+    start = stream.start[pieces.document] - content
+    next_one = (content <= pieces.length) & (pieces.length < content + count)
+    owner = source[pieces.document]
+    for number in np.unique(owner).tolist():
+        values = stream.values[number]
+        mine = np.flatnonzero((owner == number) & (size > 0))
+        spans = size[mine]
+        ahead = np.cumsum(spans) - spans
+        steps = np.arange(int(spans.sum()))
+        where = np.repeat(start[mine] + low[mine] - ahead, spans)
+        where += steps
+        found = _checked(values[where], known)
+        offset = (
+            known.offsets[0]
+            if len(known.offsets) == 1
+            else _offsets(known, where - np.repeat(start[mine] + content[mine], spans))
+        )
+        goal = np.repeat(pieces.place[mine] + low[mine] - ahead, spans)
+        goal += steps
+        # Out of place: the shards are narrow unsigned integers, the sum must not wrap.
+        ids[goal] = np.add(found, offset, dtype=np.int64)
+        ending = np.flatnonzero((owner == number) & next_one)
+        if len(ending):
+            where = start[ending] + pieces.length[ending]
+            offset = (
+                known.offsets[0]
+                if len(known.offsets) == 1
+                else _offsets(known, pieces.length[ending] - content[ending])
+            )
+            after[ending] = np.add(_checked(values[where], known), offset, dtype=np.int64)
+
+
+def _hide_labels(stream: _StreamTable, labels: Ints, pieces: _Pieces) -> None:
+    """Take the loss from ``<begin>``, and in a condition from the whole segment."""
+    begin = stream.begin[pieces.document] - pieces.first
+    if stream.target:
+        inside = (begin >= 1) & (begin <= pieces.length)
+        labels[(pieces.place + begin - 1)[inside]] = IGNORED
+        return
+    size = stream.ids.header + stream.count[pieces.document] + int(stream.ids.is_open)
+    low = np.maximum(begin - 1, 0)
+    spans = np.maximum(np.minimum(begin - 1 + size, pieces.length) - low, 0)
+    ahead = np.cumsum(spans) - spans
+    labels[np.repeat(pieces.place + low - ahead, spans) + np.arange(int(spans.sum()))] = IGNORED
+
+
+def _put(ids: Ints, pieces: _Pieces, where: Ints, token: int | Ints) -> None:
+    inside = (where >= 0) & (where < pieces.length)
+    ids[(pieces.place + where)[inside]] = token if isinstance(token, int) else token[inside]
+
+
+def _checked(values: NDArray[Any], known: StreamIds) -> NDArray[Any]:
+    limit = known.spec.max_vocab_size
+    if len(values) and int(values.max()) >= limit:
+        raise ValueError(
+            f"stream {known.name!r} holds the id {values.max()}, outside its vocabulary of {limit}; the shards are damaged, "
+            "check them with 'tokenize-kit verify'"
+        )
+    return values
+
+
+def _offsets(known: StreamIds, place: Ints) -> Ints:
+    codebooks = known.codebooks(known.shapes[0])
+    return np.array(known.offsets)[place % codebooks]
+
+
+def _fixed_axes(spec: TokenSpec, shapes: Ints) -> Ints:
+    return shapes[:, 1:] if is_open(spec) else shapes
+
+
+def _shape_indices(ids: StreamIds, shapes: Ints) -> Ints:
+    """Return the index in ``ids.shapes`` of each row of ``shapes`` (rows, axes)."""
+    if ids.is_open and len(shapes) and int(shapes[:, 0].min()) < ids.min_steps:
+        raise ValueError(
+            f"stream {ids.name!r} has a grid without a single time step; leave that sample out when you encode"
+        )
+    fixed = _fixed_axes(ids.spec, shapes)
+    if not fixed.shape[1]:
+        return np.zeros(len(shapes), np.int64)
+    found, inverse = np.unique(fixed, axis=0, return_inverse=True)
+    index = np.array([ids.shape_index(tuple(row)) for row in found.tolist()], np.int64)
+    if ids.spec.axes[-1] == "codebook" and len(ids.shapes) > 1:
+        raise ValueError(
+            f"stream {ids.name!r} mixes {', '.join(map(shape_name, ids.shapes))} codebooks; encode all samples with one number"
+        )
+    return index[inverse.reshape(-1)]

@@ -1,0 +1,37 @@
+"""How sequences are sampled, as plain data that a command line can read without loading torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How each next token is drawn from the model's distribution. The defaults draw from it as it is."""
+
+    temperature: float = 1.0
+    """Logits are divided by it: below 1 sharpens, 0 takes the most probable token."""
+    top_k: int | None = None
+    """Keep the k most probable tokens; None keeps all."""
+    top_p: float | None = None
+    """Keep the most probable tokens that together reach this probability (nucleus sampling); None keeps all."""
+    min_p: float | None = None
+    """Keep the tokens with at least this part of the probability of the most probable one; None keeps all."""
+    seed: int = 0
+    """Sequence number i is drawn from a generator of its own that follows from the seed and i."""
+    batch_size: int = 16
+    """How many sequences are generated at once."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature {self.temperature} must be 0 or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k {self.top_k} must be at least 1, or left out to keep all tokens")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p} must be above 0 and at most 1, or left out to keep all tokens")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p {self.min_p} must be in [0, 1], or left out to keep all tokens")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size} must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed {self.seed} must be in [0, 2^63)")

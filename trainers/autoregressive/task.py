@@ -1,0 +1,216 @@
+"""Next-token prediction as a `trainers.loop.Task`: packed batches in, summed cross entropy out, validation by stream.
+
+Validation gives bits a token, and for each predicted stream the bits of what its tokens stand for: a byte of text, a
+dimension (one channel of one pixel) of a picture. For a lossless tokenizer that is the model's likelihood of the samples
+themselves; for the others it is that of their decoded form, and the metric's name ends in ``_quantised``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tokenize_kit.tokenizer import Tokenizer
+from tokenize_kit.vocabulary import Vocabulary
+from trainers.autoregressive.data import Batch, PackedDataset, TokenData, every_row_once
+from trainers.autoregressive.model_folder import write_weights
+from trainers.autoregressive.models import SequenceModel
+from trainers.autoregressive.packing import IGNORED, Documents, Ints
+from trainers.config import OptimizerConfig
+from trainers.loop import PhaseLoss, Runtime
+from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
+
+NATS_PER_BIT = math.log(2)
+
+
+class NextToken(nn.Module):
+    """A sequence model whose forward pass is its loss, so that wrappers for several processes see every forward pass."""
+
+    def __init__(self, model: SequenceModel, z_loss: float) -> None:
+        super().__init__()
+        self.model = cast("nn.Module", model)
+        self.z_loss = z_loss
+
+    def forward(
+        self,
+        ids: Tensor,
+        labels: Tensor,
+        positions: Tensor | None,
+        documents: Tensor | None,
+        counted: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the summed loss and the summed negative log-likelihood in nats.
+
+        Args:
+            ids: int64 (B, T).
+            labels: int64 (B, T), -100 where there is no loss.
+            positions: int64 (B, T) or None.
+            documents: int64 (B, T) or None.
+            counted: bool (B, T), which labels to count; all but -100 if None.
+        """
+        counted = labels != IGNORED if counted is None else counted
+        loss = cast("SequenceModel", self.model).loss(
+            ids, labels, counted.float(), positions=positions, documents=documents, z_loss=self.z_loss
+        )
+        return loss.total, loss.nll
+
+
+class SequenceTask:
+    """Trains a sequence model on packed documents.
+
+    Args:
+        model: freshly built.
+        data: training batches of this process.
+        validation: what to measure after training steps.
+        optimizer: its options.
+        steps: of the whole run, for the learning rate.
+        z_loss: factor of the squared log-partition.
+        out: the model folder, where the best weights go.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        data: PackedDataset,
+        validation: Validation,
+        optimizer: OptimizerConfig,
+        steps: int,
+        z_loss: float,
+        out: Path,
+    ) -> None:
+        self.model, self.data, self.validation, self.out = cast("nn.Module", model), data, validation, out
+        self.networks: dict[str, nn.Module] = {"model": NextToken(model, z_loss)}
+        tables = model.tables() if hasattr(model, "tables") else ()
+        self.optimizers = {"model": build_optimizers(self.model, optimizer, tables)}
+        self._config, self._steps = optimizer, steps
+
+    def batch(self, index: int) -> Batch:
+        """Return this process's micro-batch ``index``."""
+        return self.data.batch(index)
+
+    def weight(self, batch: Batch) -> int:
+        """Return the number of predicted tokens."""
+        return batch.weight
+
+    def loss(self, phase: str, batch: Batch, step: int) -> PhaseLoss:  # noqa: ARG002
+        """Return the summed loss of a batch."""
+        total, nll = self.networks["model"](batch.ids, batch.labels, batch.positions, batch.documents)
+        return PhaseLoss(total, {"loss": total.detach(), "nll": nll})
+
+    def set_learning_rates(self, step: int) -> float:
+        """Set the learning rates of step ``step``; return that of AdamW."""
+        set_learning_rate(self.optimizers["model"], learning_rate_factor(step, self._steps, self._config))
+        return float(self.optimizers["model"][-1].param_groups[0]["lr"])
+
+    def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:
+        """Return the mean loss (nats, with z-loss) and the bits a token."""
+        weight = max(1, weight)
+        return {"loss": sums["loss"] / weight, "bits_per_token": sums["nll"] / weight / NATS_PER_BIT}
+
+    def validate(self, runtime: Runtime) -> dict[str, float]:
+        """Return the metrics of the present weights on the held-out documents; see `Validation`."""
+        return self.validation.measure(self.networks["model"], runtime)
+
+    def save_best(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the weights into the model folder."""
+        write_weights(self.out, self.model, step, metrics)
+
+
+class Validation:
+    """Measures a model on held-out documents.
+
+    Args:
+        documents: all documents.
+        chosen: those that are held out; may be empty, and then there are no metrics.
+        context: tokens of a row.
+        batch_size: rows of a batch.
+        tokenizers: the tokenizer of each stream, to count what the tokens stand for.
+    """
+
+    def __init__(
+        self, documents: Documents, chosen: Ints, context: int, batch_size: int, tokenizers: Mapping[str, Tokenizer]
+    ) -> None:
+        self.documents, self.chosen, self.context, self.batch_size = documents, chosen, context, batch_size
+        self.units = {
+            name: _count_units(documents, chosen, name, tokenizers[name]) for name in documents.template.target
+        }
+        """For each predicted stream, the metric's name and how many bytes or dimensions the documents have."""
+        self._stream_of = stream_of_ids(documents.vocabulary)
+
+    def measure(self, network: nn.Module, runtime: Runtime) -> dict[str, float]:
+        """Return ``bits_per_token``, ``loss`` (nats a token) and a rate for each predicted stream, over all processes."""
+        if not len(self.chosen):
+            return {}
+        names = self.documents.template.target
+        nats = dict.fromkeys(names, 0.0)
+        count = 0
+        for batch in self._batches(runtime):
+            count += batch.weight
+            moved = batch.to(runtime.device)
+            for name, counted in self._counted(moved.labels):
+                nats[name] += float(network(moved.ids, moved.labels, moved.positions, moved.documents, counted)[1])
+        *by_stream, total = runtime.sums([*(nats[name] for name in names), float(count)])
+        mean = sum(by_stream) / total
+        metrics = {"bits_per_token": mean / NATS_PER_BIT, "loss": mean}
+        for name, value in zip(names, by_stream, strict=True):
+            unit, number = self.units[name]
+            if number:
+                metrics[f"{name}/{unit}"] = value / NATS_PER_BIT / number
+        return metrics
+
+    def _batches(self, runtime: Runtime) -> Iterator[Batch]:
+        return every_row_once(self.documents, self.chosen, self.context, self.batch_size, runtime.rank, runtime.world)
+
+    def _counted(self, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield for each predicted stream which labels are its own."""
+        names = self.documents.template.target
+        if len(names) == 1:
+            yield names[0], labels != IGNORED
+            return
+        owner = self._stream_of.to(labels.device)[labels.clamp(min=0)]
+        order = list(self.documents.vocabulary.streams)
+        for name in names:
+            yield name, (owner == order.index(name)) & (labels != IGNORED)
+
+
+def stream_of_ids(vocabulary: Vocabulary) -> Tensor:
+    """Return for each id the index of the stream that it is of, special tokens included; -1 for those of no stream."""
+    owner = torch.full((vocabulary.size,), -1)
+    for index, ids in enumerate(vocabulary.streams.values()):
+        owner[ids.begin] = index
+        if ids.end is not None:
+            owner[ids.end] = index
+        if ids.first_shape is not None:
+            owner[ids.first_shape : ids.first_shape + len(ids.shapes)] = index
+        for codebook, offset in enumerate(ids.offsets):
+            sizes = ids.spec.codebook_sizes
+            owner[offset : offset + sizes[min(codebook, len(sizes) - 1)]] = index
+    return owner
+
+
+def check_vocabulary(data: TokenData, vocabulary: Vocabulary, source: str) -> None:
+    """Check that another model's vocabulary is that of the data.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if data.documents.vocabulary != vocabulary:
+        raise ValueError(
+            f"{source} has another vocabulary than these shards and this template; begin with a model of the same streams, "
+            "or leave --init-from out"
+        )
+
+
+def _count_units(documents: Documents, chosen: Ints, name: str, tokenizer: Tokenizer) -> tuple[str, int]:
+    spec = tokenizer.spec
+    suffix = "" if spec.lossless else "_quantised"
+    number = 0
+    for document in chosen.tolist():
+        sample: Any = tokenizer.decode(torch.from_numpy(documents.grids(document)[name].astype("int64")))
+        number += len(sample.encode("utf-8", "surrogatepass")) if isinstance(sample, str) else sample.numel()
+    return f"bits_per_{'byte' if spec.modality == 'text' else 'dimension'}{suffix}", number

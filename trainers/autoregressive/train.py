@@ -1,0 +1,197 @@
+"""``train transformer``: from shard sets to a model folder. The work is that of `data`, `task` and `trainers.loop`.
+
+The module loads no torch until it is called, so that a command line can show its options at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.autoregressive.options import TrainTransformerOptions
+
+if TYPE_CHECKING:
+    from tokenize_kit.progress import Progress
+    from trainers.autoregressive.data import TokenData
+
+DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
+"""Context of a text model by preset."""
+
+# What does not change the weights, or is represented by what it contains.
+_NOT_IDENTITY = {"shards", "out", "tokenizer", "init_from", "family_config", "log_every", "checkpoint_every", "device"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training made."""
+
+    model: str
+    """The model folder."""
+    parameters: int
+    """Trainable parameters."""
+    vocabulary: int
+    """Number of ids."""
+    context: int
+    """Tokens of a row."""
+    documents: int
+    """Documents that were trained on."""
+    validation_documents: int
+    """Documents that were held out and measured."""
+    steps: int
+    """Steps made in all."""
+    epochs: float
+    """How often each document was seen."""
+    resumed_from: int
+    """The step from which this call continued; the last one if it had nothing to do."""
+    best_step: int
+    """The step of the weights in model.safetensors."""
+    metrics: dict[str, float]
+    """The validation at that step; empty if nothing is held out."""
+
+
+def train_transformer(options: TrainTransformerOptions, progress: Progress | None = None) -> TrainResult:
+    """Train a sequence model on shard sets, or continue the run that ``options.out`` holds.
+
+    Raises:
+        FileNotFoundError: a shard set, tokenizer or model folder is missing.
+        ValueError: the options do not fit the data or the run in ``options.out``, or training broke down.
+    """
+    import torch
+
+    from trainers.autoregressive.data import PackedDataset, TokenData, split_documents
+    from trainers.autoregressive.model_folder import (
+        ModelConfigFile,
+        read_model_config,
+        read_weights,
+        write_model_folder,
+    )
+    from trainers.autoregressive.models import build_model
+    from trainers.autoregressive.task import SequenceTask, Validation, check_vocabulary
+    from trainers.checkpoints import claim_folder
+    from trainers.loop import run, start
+
+    data = TokenData.open(options.shards, options.template)
+    tokenizers = _find_tokenizers(data, options.tokenizer)
+    chosen, held_out = split_documents(data, options.validation_fraction, options.validation_tokens)
+    context = options.context or _default_context(data, options)
+    config = _model_config(options, data.documents.vocabulary.size, context)
+    identity = _identity(options, data, context, config)
+
+    runtime = start(options)
+    dataset = PackedDataset(
+        data.documents, chosen, context, options.batch_size, options.seed, runtime.rank, runtime.world
+    )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(options.seed)
+        model: Any = build_model(options.family, config)
+    out = Path(options.out)
+    if options.init_from is not None:
+        check_vocabulary(data, read_model_config(options.init_from).vocabulary, options.init_from)
+        read_weights(Path(options.init_from), model)
+    if runtime.rank == 0:
+        claim_folder(out, identity)
+        folder_config = ModelConfigFile(
+            options.family,
+            config,
+            data.documents.template,
+            data.documents.vocabulary,
+            {name: info.fingerprint for name, info in data.infos.items()},
+        )
+        write_model_folder(out, folder_config, {name: folder for name, (folder, _) in tokenizers.items()})
+    runtime.fabric.barrier()
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if progress is not None and runtime.rank == 0:
+        progress.note(
+            f"{parameters:,} parameters, {len(chosen):,} documents of {dataset.tokens_per_epoch:,} tokens in rows of {context}, "
+            f"{len(held_out):,} documents held out, {runtime.device.type} {runtime.precision}"
+        )
+        if not len(held_out) and options.validation_fraction:
+            progress.note(
+                f"none of the {len(chosen):,} documents falls into the validation part: the last weights are kept instead of "
+                "the best (for text, encode with --split paragraphs to get more documents)"
+            )
+    validation = Validation(
+        data.documents,
+        held_out,
+        context,
+        options.batch_size,
+        {name: loaded for name, (_, loaded) in tokenizers.items()},
+    )
+    task = SequenceTask(model, dataset, validation, options.optimizer, options.steps, options.z_loss, out)
+    result = run(task, options, runtime, out, progress)
+    return TrainResult(
+        str(out),
+        parameters,
+        data.documents.vocabulary.size,
+        context,
+        len(chosen),
+        len(held_out),
+        result.step,
+        dataset.epoch(result.step * options.accumulate),
+        result.resumed_from,
+        result.best_step,
+        result.best_metrics,
+    )
+
+
+def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
+    if data.documents.is_stream:
+        return DEFAULT_CONTEXT[options.preset]
+    return int(data.documents.pairs.max())
+
+
+def _model_config(options: TrainTransformerOptions, vocab_size: int, context: int) -> dict[str, Any]:
+    """Return the plain form of the model's configuration."""
+    if options.family != "transformer":
+        from tokenize_kit.files import read_json_object
+
+        values = read_json_object(options.family_config) if options.family_config is not None else {}
+        return {**values, "vocab_size": vocab_size, "context": context}
+    from trainers.autoregressive.models.config import preset
+
+    return preset(
+        options.preset, options.style, vocab_size=vocab_size, context=context, **options.model.to_dict()
+    ).to_dict()
+
+
+def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:
+    """Return the folder and the tokenizer of each stream, by fingerprint: those given first, then those in the shard sets."""
+    from tokenize_kit.tokenizer import load_tokenizer
+
+    given = [(Path(folder), load_tokenizer(folder)) for folder in folders]
+    found: dict[str, tuple[Path, Any]] = {}
+    for name, info in data.infos.items():
+        carried = [folder / "tokenizers" / name for folder in data.folders]
+        candidates = given + [(folder, load_tokenizer(folder)) for folder in carried if folder.is_dir()]
+        for folder, tokenizer in candidates:
+            if tokenizer.fingerprint == info.fingerprint:
+                found[name] = (folder, tokenizer)
+                break
+        else:
+            raise ValueError(
+                f"the tokenizer of stream {name!r} (a {info.tokenizer} with fingerprint {info.fingerprint[:12]}) is needed for "
+                f"the model folder; {'none of those given is it' if candidates else 'give it'} with --tokenizer DIR"
+            )
+    return found
+
+
+def _identity(
+    options: TrainTransformerOptions, data: TokenData, context: int, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return all that determines the weights; a folder that holds a run with another identity is refused."""
+    from tokenize_kit.files import sha256_of_file
+
+    values = {name: value for name, value in asdict(options).items() if name not in _NOT_IDENTITY}
+    values["validate_every"] = options.steps_between_validations
+    values["context"] = context
+    values["model"] = dict(config)
+    values["template"] = str(data.documents.template)
+    values["shards"] = data.digest
+    values["tokenizers"] = {name: info.fingerprint for name, info in data.infos.items()}
+    if options.init_from is not None:
+        values["init_from"] = sha256_of_file(Path(options.init_from) / "model.safetensors")
+    result: dict[str, Any] = json.loads(json.dumps(values))
+    return result

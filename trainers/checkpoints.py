@@ -1,0 +1,241 @@
+"""Checkpoints that appear whole or not at all, and the guard that keeps two different runs out of one folder.
+
+    OUT/run.json                        what determines the result of the run; another run is refused
+    OUT/checkpoints/step_00000200/      the last checkpoint
+        state.json                      step, best score so far, what else the loop remembers, sha256 of the other files
+        NAME.safetensors                weights and buffers of each network
+        optimizer_PHASE_0.safetensors   tensors of each optimiser; everything else about it follows from the options
+
+A checkpoint is written under another name, synced and renamed; the one before it is removed after that. So the folder with
+the highest step is always whole, whenever the process is killed, and no pointer to it can be wrong. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tokenize_kit.files import read_json_object, sha256_of_file, sync_folder, write_json
+
+FORMAT_VERSION = 1
+RUN_FILE = "run.json"
+STATE_FILE = "state.json"
+_PREFIX = "step_"
+
+
+def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make ``folder`` the home of a run, or check that it is the home of this very run.
+
+    Args:
+        folder: where the run keeps everything.
+        identity: JSON-ready; all that determines the result, by names that the user knows.
+
+    Raises:
+        ValueError: the folder belongs to a run with another identity (the message says what differs), or to something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder")
+    path = folder / RUN_FILE
+    if not path.exists():
+        if folder.exists() and any(not item.name.startswith(f"{RUN_FILE}.partial-") for item in folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and holds no training run; choose another --out")
+        write_json(path, {"format_version": FORMAT_VERSION, **identity})
+        return
+    before = read_json_object(path)
+    if before.pop("format_version", None) != FORMAT_VERSION:
+        raise ValueError(f"{path} is of another version of tokenize-kit; choose another --out")
+    differing = sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
+    if differing:
+        changes = "; ".join(_difference(key, before.get(key), identity.get(key)) for key in differing)
+        hint = f"choose another --out, or continue from its weights there with --init-from {folder}"
+        if "steps" in differing:
+            hint = f"the learning rate schedule depends on the number of steps, so a run cannot be made longer: {hint}"
+        raise ValueError(f"{folder} holds a run with other options ({changes}); {hint}")
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
+    """Write a checkpoint and remove the older ones.
+
+    Args:
+        folder: where checkpoints are kept.
+        step: how many steps have been made.
+        tensors: for each file (named without ending) its tensors.
+        state: JSON-ready; what else must be remembered.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; the checkpoint before is untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    goal = folder / f"{_PREFIX}{step:08}"
+    partial = folder / f"{goal.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir()
+        hashes = {}
+        for name, content in tensors.items():
+            path = partial / f"{name}.safetensors"
+            save_file(dict(content), path)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            hashes[path.name] = sha256_of_file(path)
+        write_json(partial / STATE_FILE, {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes, **state})
+        sync_folder(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if goal.exists():
+        _remove(goal)
+    partial.rename(goal)
+    sync_folder(folder)
+    for old in _checkpoints(folder):
+        if old != goal:
+            _remove(old)
+    return goal
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint with the highest step, or None; what a killed process left half-written is not looked at."""
+    found = _checkpoints(folder)
+    return found[-1] if found else None
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes left half-written or half-removed."""
+    if folder.is_dir():
+        for path in folder.glob(f"{_PREFIX}*.partial-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def load_checkpoint(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote: the tensors of each file, and the state with ``step``.
+
+    Raises:
+        ValueError: a file is missing, or is not what was written.
+    """
+    state = read_json_object(checkpoint / STATE_FILE)
+    tensors = {}
+    for name, expected in state["sha256"].items():
+        path = checkpoint / name
+        if not path.is_file() or sha256_of_file(path) != expected:
+            raise ValueError(
+                f"{path} is missing or damaged; remove {checkpoint} to start the training again, or restore it from a copy"
+            )
+        tensors[path.stem] = load_file(path)
+    return tensors, state
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights and buffers of a module on the CPU; of tied ones only the first name."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in module.state_dict(keep_vars=True).items():
+        if id(value) not in seen:
+            seen.add(id(value))
+            tensors[name] = value.detach().to("cpu").contiguous()
+    return tensors
+
+
+def load_module(module: nn.Module, tensors: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+    """Put the tensors of `module_tensors` into a module; every name and shape must agree.
+
+    Args:
+        module: built with the same configuration.
+        tensors: by name.
+        source: where they come from, for the error message.
+
+    Raises:
+        ValueError: a name is missing or unknown, or a shape differs.
+    """
+    own: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in module.state_dict(keep_vars=True).items():
+        if id(value) not in seen:
+            seen.add(id(value))
+            own[name] = value
+    if missing := sorted(set(own) - set(tensors)):
+        raise ValueError(f"{source} lacks the tensor {missing[0]!r} ({len(missing)} missing); it is of another model")
+    if unknown := sorted(set(tensors) - set(own)):
+        raise ValueError(
+            f"{source} has an unknown tensor {unknown[0]!r} ({len(unknown)} unknown); it is of another model"
+        )
+    for name, value in own.items():
+        if value.shape != tensors[name].shape or value.dtype != tensors[name].dtype:
+            raise ValueError(
+                f"{source}: tensor {name!r} is {tensors[name].dtype} {tuple(tensors[name].shape)}, the model has "
+                f"{value.dtype} {tuple(value.shape)}"
+            )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(tensors[name])
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it from a copy") from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of an optimiser as tensors named ``PARAMETER.STATE``; numbers become float64 scalars."""
+    tensors = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            assert isinstance(value, (Tensor, int, float)), f"optimiser state {name} is a {type(value).__name__}"
+            tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+            tensors[f"{index}.{name}"] = tensor.detach().to("cpu").contiguous()
+    return tensors
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put the tensors of `optimizer_tensors` into an optimiser that was built with the same options."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        plain = value.dtype == torch.float64 and value.ndim == 0
+        state.setdefault(int(index), {})[name] = value.item() if plain else value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.name.startswith(_PREFIX) and path.name[len(_PREFIX) :].isdigit()
+    )
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint so that a kill in between leaves no half of one under its name."""
+    doomed = checkpoint.with_name(f"{checkpoint.name}.partial-{os.getpid()}-old")
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        return "; ".join(_difference(f"{key}.{name}", before.get(name), now.get(name)) for name in inner)
+    return f"{key} was {_short(before)}, now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
