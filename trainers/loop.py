@@ -399,6 +399,7 @@ class _Loop:
     def _open_logs(self) -> None:
         if self.runtime.rank != 0:
             return
+        self.out.mkdir(parents=True, exist_ok=True)
         rewind_log(self.out / LOG_FILE, self.memory.step)
         self.log = self.stack.enter_context((self.out / LOG_FILE).open("a", encoding="utf-8"))
         from torch.utils.tensorboard import SummaryWriter

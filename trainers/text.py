@@ -268,8 +268,9 @@ def _agrees(texts: Texts, options: TrainBPEOptions) -> bool:
     size = 0
     sample: list[str] = []
     for text in texts.strings():
-        sample.append(text)
-        size += len(text.encode())
+        # Only the beginning: the reference takes minutes over a long word, such as a text without spaces may be.
+        sample.append(text[:4096])
+        size += len(sample[-1].encode())
         if size >= _SAMPLE_BYTES:
             break
     special = _special_bytes(options)
@@ -341,10 +342,10 @@ def _reference_merges(documents: Iterator[str], vocab_size: int, options: TrainB
     from tokenizers import AddedToken
     from tokenizers.trainers import BpeTrainer
 
-    from tokenize_kit.text.formats import byte_alphabet, make_definition, reference_tokenizer, to_bytes
+    from tokenize_kit.text.formats import byte_alphabet, dump_definition, make_definition, reference_tokenizer, to_bytes
     from trainers.bpe import Merges
 
-    tokenizer = reference_tokenizer(make_definition({}, [], options.pattern, {}))
+    tokenizer = reference_tokenizer(dump_definition(make_definition({}, [], options.pattern, {})))
     trainer = BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=options.min_frequency,

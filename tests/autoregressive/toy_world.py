@@ -138,15 +138,15 @@ class MeanModel(nn.Module):
     def loss(self, ids, labels, weights=None, *, positions=None, documents=None, z_loss=0.0):
         return next_token_loss(self(ids, positions=positions, documents=documents), labels, weights, z_loss=z_loss)
 
-    def new_cache(self, batch, length, *, device=None, dtype=None, left_padding=None):
+    def new_cache(self, batch, length, *, device=None, dtype=None, left_padding=None, compiled=False):
         padding = torch.zeros(batch, dtype=torch.int64) if left_padding is None else left_padding
         return MeanCache(torch.zeros(batch, 0, dtype=torch.int64), length, padding)
 
     @torch.no_grad()
-    def step(self, ids, cache):
+    def step(self, ids, cache, *, last_only=False):
         cache.ids = torch.cat([cache.ids, ids], 1)
         documents = -(torch.arange(cache.position) < cache.padding[:, None]).long()
-        return self(cache.ids, documents=documents)[:, -ids.shape[1] :]
+        return self(cache.ids, documents=documents)[:, -1 if last_only else -ids.shape[1] :]
 
 
 register_tokenizer("letters", Letters)

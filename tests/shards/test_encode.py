@@ -28,7 +28,9 @@ SOURCES = str(Path(__file__).parent)
 
 def contents(folder):
     """The bytes of every file of a folder."""
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()
+    }
 
 
 def write_jsonl(path, count, bad=()):
@@ -51,7 +53,7 @@ def corpus(tmp_path):
     ToyText().save(tmp_path / "tokenizer")
     RaggedToyText().save(tmp_path / "ragged")
     return EncodeOptions(
-        tokenizer=(str(tmp_path / "tokenizer"),),
+        tokenizer=(str(tmp_path / "ragged"),),
         data=(str(data),),
         out=str(tmp_path / "out"),
         shard_mb=0.004,
@@ -100,8 +102,8 @@ def test_the_bytes_do_not_depend_on_workers_parts_or_place(corpus, tmp_path):
 
 
 def test_the_fast_way_gives_the_bytes_of_the_slow_one(corpus, tmp_path):
-    slow = replace(corpus, out=str(tmp_path / "slow"))
-    fast = replace(corpus, out=str(tmp_path / "fast"), tokenizer=(str(tmp_path / "ragged"),))
+    slow = replace(corpus, out=str(tmp_path / "slow"), tokenizer=(str(tmp_path / "tokenizer"),))
+    fast = replace(corpus, out=str(tmp_path / "fast"))
     encode(slow)
     encode(fast)
     first, second = contents(slow.out), contents(fast.out)
@@ -196,7 +198,7 @@ def test_what_is_lost_is_made_again(corpus):
 def test_another_run_is_refused_and_says_why(corpus, tmp_path):
     encode(corpus)
     expected = contents(corpus.out)
-    ToyText(shift=43).save(tmp_path / "other")
+    RaggedToyText(shift=43).save(tmp_path / "other")
 
     def refused(options, words):
         with pytest.raises(ValueError, match=words):
@@ -293,7 +295,7 @@ def test_wrong_options_are_said_at_once(corpus, change, words):
 
 
 def test_two_tokenizers_of_one_modality_need_names(corpus, tmp_path):
-    both = (corpus.tokenizer[0], str(tmp_path / "ragged"))
+    both = (str(tmp_path / "tokenizer"), corpus.tokenizer[0])
     with pytest.raises(ValueError, match="two streams would be named 'text'"):
         encode(replace(corpus, tokenizer=both))
     result = encode(replace(corpus, tokenizer=(both[0], f"fast={both[1]}")))
@@ -360,24 +362,26 @@ if __name__ == "__main__":
 def start(options, workers):
     values = {**options.__dict__, "workers": workers}
     script = RUN.format(sources=SOURCES, options=values)
-    return subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    environment = {**os.environ, "TOY_SECONDS": "0.02"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script], start_new_session=True, env=environment, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_run_continues_to_the_same_bytes(corpus, tmp_path, workers):
-    write_jsonl(Path(corpus.data[0]) / "a.jsonl", 8000, bad={7, 300})
-    corpus = replace(corpus, shard_mb=0.02)
+    write_jsonl(Path(corpus.data[0]) / "a.jsonl", 2000, bad={7, 300})
     encode(corpus)
     expected = contents(corpus.out)
     options = replace(corpus, out=str(tmp_path / "killed"))
     out = Path(options.out)
-    for wanted in (2, 9):
+    for wanted in (2, 12):
         process = start(options, workers)
         deadline = time.monotonic() + 60
         while len(list(out.glob("*.arrow"))) < wanted and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.001)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         assert not (out / "dataset.json").exists()
         assert 0 < len(list(out.glob("*.arrow"))) < len(expected)
     encode(options)
@@ -385,9 +389,8 @@ def test_a_killed_run_continues_to_the_same_bytes(corpus, tmp_path, workers):
 
 
 def test_a_worker_that_dies_is_said(corpus, tmp_path):
-    write_jsonl(Path(corpus.data[0]) / "a.jsonl", 20_000)
-    script = RUN.format(sources=SOURCES, options={**corpus.__dict__, "workers": 2})
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    write_jsonl(Path(corpus.data[0]) / "a.jsonl", 2000)
+    process = start(corpus, workers=2)
     deadline = time.monotonic() + 60
     while len(list(Path(corpus.out).glob("*.arrow"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -408,8 +411,8 @@ def test_units_travel_as_json(corpus):
 
     encode(corpus)
     read = ReadOptions(max_document_bytes=1000)
-    toy = ToyText()
-    recipe = Recipe(read, (StreamInfo("text", toy.spec, toy.fingerprint, "uint16", "toy-text"),))
+    toy = RaggedToyText()
+    recipe = Recipe(read, (StreamInfo("text", toy.spec, toy.fingerprint, "uint16", "toy-ragged"),))
     unit = plan_units(find_sources(corpus.data, read), read, 4000)[3]
     unit, recipe = (
         Unit.from_dict(json.loads(json.dumps(unit.to_dict()))),

@@ -1,6 +1,7 @@
 """The file format: dtypes at both sides of each limit, what is refused, and reading that copies nothing."""
 
 import json
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -127,13 +128,11 @@ def test_arrays_are_views_of_the_mapped_file(tmp_path):
 
 
 def test_many_shards_keep_no_file_open(tmp_path):
-    import os
-
     write_set(tmp_path, [stream()], [[[{"text": [number]}]] for number in range(50)])
     shards = ShardSet.open(tmp_path)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     assert sum(len(array.values) for array in shards.stream_arrays("text")) == 50
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_the_digest_taken_while_writing_is_that_of_the_file(tmp_path):
@@ -183,7 +182,7 @@ def test_names_that_cannot_be_streams(name):
 
 def test_columns_may_not_collide(tmp_path):
     with pytest.raises(ValueError, match="two columns of a shard would be named 'text'"):
-        write_set(tmp_path, [stream()], [], {"text": "int64"})
+        write_set(tmp_path, [stream()], [[[{"text": [1]}]]], {"text": "int64"}, {"text": [1]})
 
 
 def test_a_remote_set_is_copied_once_and_checked(tmp_path, monkeypatch):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tokenize_kit.tokenizer import (
-    TokenSpec,
     Tokenizer,
+    TokenSpec,
     check_ids,
     check_target,
     fingerprint_of,
@@ -33,12 +34,17 @@ class ToyText(Tokenizer):
     def fingerprint(self):
         return fingerprint_of("toy-text", {"shift": self.shift, "vocab_size": self.vocab_size})
 
-    def encode(self, sample):
+    def ids(self, sample):
         if not isinstance(sample, str):
             raise TypeError(f"a text sample is a str, got {type(sample).__name__}")
         if "REFUSED" in sample:
             raise ValueError("the toy does not like this text")
-        return torch.tensor(list(sample.encode()), dtype=torch.int64) + self.shift
+        return np.frombuffer(sample.encode(), np.uint8).astype(np.int64) + self.shift
+
+    def encode(self, sample):
+        import torch
+
+        return torch.from_numpy(self.ids(sample))
 
     def decode(self, ids):
         return bytes((check_ids(ids, self.spec) - self.shift).tolist()).decode()
@@ -52,15 +58,17 @@ class ToyText(Tokenizer):
 
 
 class RaggedToyText(ToyText):
-    """The same with the fast way."""
+    """The same with the fast way, which needs no torch, so that a process starts quickly."""
 
     @property
     def fingerprint(self):
         return fingerprint_of("toy-ragged", {"shift": self.shift, "vocab_size": self.vocab_size})
 
     def encode_ragged(self, texts):
+        # So that a test has the time to kill a run.
+        time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
         texts = texts.to_pylist() if hasattr(texts, "to_pylist") else texts
-        grids = [self.encode(text).numpy().astype(np.uint32) for text in texts]
+        grids = [self.ids(text).astype(np.uint32) for text in texts]
         return np.concatenate([np.zeros(0, np.uint32), *grids]), np.array([len(grid) for grid in grids], np.int64)
 
 
@@ -82,6 +90,8 @@ class ToyImage(Tokenizer):
         return patches.mean((-1, -2)).round().long()
 
     def decode(self, ids):
+        import torch
+
         grey = check_ids(ids, self.spec).to(torch.uint8)
         return grey.repeat_interleave(2, 0).repeat_interleave(2, 1)[None].expand(3, -1, -1).contiguous()
 

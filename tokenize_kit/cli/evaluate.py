@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenize_kit.files import write_json
 from tokenize_kit.metrics.options import EvaluateOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenize_kit.metrics.evaluate import EvaluateResult
     from tokenize_kit.progress import Progress
+    from tokenize_kit.report import Page
 
 
 def evaluate_command(options: EvaluateOptions, progress: Progress) -> EvaluateResult:
@@ -31,7 +34,7 @@ def evaluate_command(options: EvaluateOptions, progress: Progress) -> EvaluateRe
     return result
 
 
-def evaluation_page(options: EvaluateOptions, result: EvaluateResult) -> Any:
+def evaluation_page(options: EvaluateOptions, result: EvaluateResult) -> Page:
     """Build the report of one evaluation: the numbers, originals beside reconstructions or tokens, the usage of ids."""
     from tokenize_kit.report import Page
 
@@ -42,16 +45,23 @@ def evaluation_page(options: EvaluateOptions, result: EvaluateResult) -> Any:
     return page
 
 
-def add_evaluation(page: Any, result: EvaluateResult) -> None:
+def add_evaluation(page: Page, result: EvaluateResult) -> None:
     """Add the numbers and the examples of an evaluation to a page."""
-    page.table(("metric", "value"), [(name.replace("_", " "), value) for name, value in result.metrics.items()])
+    rows = [
+        (name.replace("_", " "), "not defined" if value is None else value) for name, value in result.metrics.items()
+    ]
+    page.table(("metric", "value"), rows)
     page.paragraph(result.protocol)
-    pictures = []
+    pictures: list[tuple[Tensor, str]] = []
     for example in result.examples:
         if example.tokens is not None:
             page.tokens(example.tokens, example.ids)
-        elif not isinstance(example.sample, str):
-            pictures += [(example.sample, example.key), (example.reconstruction, f"decoded: {example.note}")]
+        elif isinstance(example.sample, str):
+            page.quote(example.sample)
+            page.quote(str(example.reconstruction))
+        else:
+            assert not isinstance(example.reconstruction, str), "a picture decodes to a picture"
+            pictures += [(example.sample, example.key), (example.reconstruction, f"decoded, {example.note}")]
     if pictures:
         page.pictures(pictures, scale=max(1, 96 // pictures[0][0].shape[-1]))
     if result.usage_counts:

@@ -179,11 +179,12 @@ def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) 
         if file.kind in ("jsonl", "parquet", "tar") or options.text_only:
             pieces += _divide(file, options, unit_bytes)
         elif file.kind != "text" or PurePosixPath(file.key).suffix.lower() == ".txt":
-            samples.setdefault(stem_of(file.key)[0], []).append(file)
-    for stem, members in samples.items():
-        files_ = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in members)
-        key = members[0].key if len(options.modalities) == 1 and len(members) == 1 else stem
-        pieces.append(Piece("files", key, sum(file.size for file in members), members=files_))
+            # Files of one stem are one sample, but only where a sample has several of them.
+            key = file.key if len(options.modalities) == 1 else stem_of(file.key)[0]
+            samples.setdefault(key, []).append(file)
+    for key, group in samples.items():
+        members = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in group)
+        pieces.append(Piece("files", key, sum(file.size for file in group), members=members))
     return pieces
 
 

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.media.samples import KeyedSample, iter_samples
-from tokenize_kit.metrics.image import SSIM_WINDOW, psnr_of, squared_error, ssim
+from tokenize_kit.metrics.image import SSIM_MIN_SIDE, SSIM_WINDOW, psnr_of, squared_error, ssim
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.usage import UsageCounter
+from tokenize_kit.progress import Progress
 from tokenize_kit.tokenizer import Tokenizer, TokenSpec, load_tokenizer, tokenizer_name
 
 if TYPE_CHECKING:
-    from tokenize_kit.progress import Progress
     from tokenize_kit.tokenizer import Sample
 
 Metrics: TypeAlias = dict[str, float | int | None]
@@ -126,8 +126,13 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> EvaluateResult:
     progress.task("evaluate", options.limit)
     count = tokens = 0
     encoding = decoding = 0.0
+    first = True
     examples: list[Example] = []
     for batch in _batches(samples, options.limit):
+        if first:
+            first = False
+            # What is built at the first use (tables, compiled kernels) is no property of the speed.
+            tokenizer.decode_batch(_encode(tokenizer, batch, _Failures(len(batch), Progress(enabled=False)))[1])
         began = time.perf_counter()
         batch, grids = _encode(tokenizer, batch, failures)
         encoded = time.perf_counter()
@@ -169,7 +174,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> EvaluateResult:
         protocol=(
             f"{measure.protocol} Usage, entropy and perplexity are counted over all {tokens:,} tokens together. "
             f"Speeds are totals over the time of the encode and decode calls, with batches of up to {_BATCH_SAMPLES} "
-            f"samples and {torch.get_num_threads()} threads, first use included; reading files is not."
+            f"samples and {torch.get_num_threads()} threads; the first batch is run once before the clock starts, and "
+            "reading files is not part of it."
         ),
         examples=examples,
         usage_counts=ordered[ordered > 0].tolist(),
@@ -202,8 +208,8 @@ class _ImageMeasure(_Measure):
     protocol = (
         "PSNR and SSIM on uint8 pictures, data range 255. psnr and ssim are means over pictures; pictures that come back "
         "exactly are counted in exact_samples and left out of psnr, where they would be infinite. psnr_of_all_pixels is the "
-        f"PSNR of the mean squared error over all values. SSIM: Gaussian window of {SSIM_WINDOW}, sigma 1.5; smaller "
-        "pictures are left out of it."
+        f"PSNR of the mean squared error over all values. SSIM: Gaussian window of {SSIM_WINDOW}, sigma 1.5, mirrored "
+        f"edges; pictures with a side below {SSIM_MIN_SIDE} are left out of it."
     )
 
     def __init__(self) -> None:
@@ -217,7 +223,7 @@ class _ImageMeasure(_Measure):
         self._values += sample.numel()
         self._pixels += sample.shape[-2] * sample.shape[-1]
         self._error += error
-        if min(sample.shape[-2:]) >= SSIM_WINDOW:
+        if min(sample.shape[-2:]) >= SSIM_MIN_SIDE:
             self._ssim.append(ssim(sample, reconstruction))
         if not error:
             self._exact += 1

@@ -10,9 +10,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 SSIM_WINDOW = 11
-"""Side of the Gaussian window, in pixels: SSIM needs pictures at least this large."""
+"""Side of the Gaussian window, in pixels."""
+
+SSIM_MIN_SIDE = SSIM_WINDOW // 2 + 1
+"""SSIM needs pictures at least this large, because a border of half a window is mirrored around them."""
 
 _PEAK = 255.0
 _SIGMA = 1.5
@@ -47,16 +51,19 @@ def psnr(picture: Tensor, other: Tensor) -> float:
 def ssim(picture: Tensor, other: Tensor) -> float:
     """Return the structural similarity of two uint8 pictures ``(C, H, W)``, in [-1, 1] (Wang et al. 2004).
 
-    A Gaussian window of 11x11 pixels with sigma 1.5, k1 0.01, k2 0.03, averaged over the channels and over all windows
-    that lie inside the picture.
+    A Gaussian window of 11x11 pixels with sigma 1.5 around every pixel, the picture mirrored at its edges; k1 0.01,
+    k2 0.03, averaged over the channels and pixels.
 
     Raises:
-        ValueError: the dtypes or shapes differ, or a side is shorter than the window.
+        ValueError: the dtypes or shapes differ, or a side is shorter than `SSIM_MIN_SIDE`.
     """
     squared_error(picture, other)
-    if min(picture.shape[-2:]) < SSIM_WINDOW:
-        raise ValueError(f"a picture of shape {tuple(picture.shape)} is smaller than SSIM's window of {SSIM_WINDOW}")
-    x, y = picture.to(torch.float64), other.to(torch.float64)
+    if min(picture.shape[-2:]) < SSIM_MIN_SIDE:
+        raise ValueError(
+            f"a picture of shape {tuple(picture.shape)} is smaller than the {SSIM_MIN_SIDE} that SSIM needs"
+        )
+    both = torch.stack([picture, other]).to(torch.float64)
+    x, y = functional.pad(both, (SSIM_WINDOW // 2,) * 4, mode="reflect")
     maps = _filtered(_filtered(torch.stack([x, y, x * x, y * y, x * y]), -1), -2)
     mean_x, mean_y, square_x, square_y, product = maps
     c1, c2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
@@ -67,7 +74,7 @@ def ssim(picture: Tensor, other: Tensor) -> float:
 
 
 def _filtered(maps: Tensor, axis: int) -> Tensor:
-    """Return the Gaussian mean along one axis, of the windows inside; shifted sums cost less than a float64 convolution."""
+    """Return the Gaussian mean along one axis, of the windows inside: shifted sums cost less than a float64 convolution."""
     window = [math.exp(-0.5 * ((place - SSIM_WINDOW // 2) / _SIGMA) ** 2) for place in range(SSIM_WINDOW)]
     length = maps.shape[axis] - SSIM_WINDOW + 1
     total = torch.zeros_like(maps.narrow(axis, 0, length))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -71,8 +71,15 @@ class EncodeResult:
         return "\n".join(lines)
 
 
-def encode(options: EncodeOptions, progress: Progress | None = None) -> EncodeResult:
+def encode(
+    options: EncodeOptions, progress: Progress | None = None, loaded: Mapping[str, Tokenizer] | None = None
+) -> EncodeResult:
     """Turn files into a shard set; continues a run that was stopped, and returns at once if it is complete.
+
+    Args:
+        options: what to read, how, and where to.
+        progress: where to show how far it is.
+        loaded: tokenizers that are in memory already, by the folder that ``options.tokenizer`` names.
 
     Raises:
         FileNotFoundError: a tokenizer or an input is not there.
@@ -81,11 +88,11 @@ def encode(options: EncodeOptions, progress: Progress | None = None) -> EncodeRe
         RuntimeError: a worker died.
         OSError: the disk is full, or an input cannot be read. In all cases finished shards are kept.
     """
-    return _Run(options, progress or Progress(enabled=False)).run()
+    return _Run(options, progress or Progress(enabled=False), loaded or {}).run()
 
 
 class _Run:
-    def __init__(self, options: EncodeOptions, progress: Progress) -> None:
+    def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
         from tokenize_kit.media.fields import resolve_columns
         from tokenize_kit.media.sources import ReadOptions, find_sources, plan_units
         from tokenize_kit.shards.format import shard_schema
@@ -95,7 +102,7 @@ class _Run:
         self.progress = progress
         self.began = time.monotonic()
         self.part, self.parts = _check(options)
-        self.folders, self.tokenizers = _load(options.tokenizer)
+        self.folders, self.tokenizers = _load(options.tokenizer, loaded)
         streams = tuple(_stream(name, tokenizer) for name, tokenizer in self.tokenizers.items())
         read = ReadOptions(
             modalities=tuple(dict.fromkeys(stream.spec.modality for stream in streams)),
@@ -256,7 +263,7 @@ class _Run:
         )
 
     def _finish(self, results: Sequence[UnitResult], plan: dict[str, Any]) -> None:
-        from tokenize_kit.shards.format import Manifest
+        from tokenize_kit.shards.format import TOKENIZERS_FOLDER, Manifest
 
         failures = [failure for result in results for failure in result.failures]
         _write_failures(self.out, failures)
@@ -277,10 +284,10 @@ class _Run:
         )
         # The tokenizers travel with their tokens: a model that is trained on these needs nothing else to decode.
         for name, tokenizer in self.tokenizers.items():
-            tokenizer.save(self.out / "tokenizers" / name)
+            tokenizer.save(self.out / TOKENIZERS_FOLDER / name)
         write_json(self.out / "dataset.json", manifest.to_dict())
         # Left behind by killed processes; nobody writes here any more.
-        for partial in self.out.glob("*.partial-*"):
+        for partial in self.out.rglob("*.partial-*"):
             partial.unlink(missing_ok=True)
 
     def _known(self) -> list[UnitResult]:
@@ -343,7 +350,7 @@ def _check(options: EncodeOptions) -> tuple[int, int]:
     return int(number), int(parts)
 
 
-def _load(given: Sequence[str]) -> tuple[dict[str, str], dict[str, Tokenizer]]:
+def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> tuple[dict[str, str], dict[str, Tokenizer]]:
     """Return folder and tokenizer of each stream."""
     from tokenize_kit.media import medium
     from tokenize_kit.tokenizer import load_tokenizer
@@ -356,7 +363,7 @@ def _load(given: Sequence[str]) -> tuple[dict[str, str], dict[str, Tokenizer]]:
         name, equals, folder = text.partition("=")
         if not equals or "/" in name:
             name, folder = "", text
-        tokenizer = load_tokenizer(folder)
+        tokenizer = loaded[folder] if folder in loaded else load_tokenizer(folder)
         medium(tokenizer.spec.modality)
         name = name or tokenizer.spec.modality
         if name in tokenizers:

@@ -26,6 +26,8 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "dataset.json"
 PLAN_FILE = "plan.json"
 FAILURES_FILE = "failures.jsonl"
+TOKENIZERS_FOLDER = "tokenizers"
+"""Holds a copy of the tokenizer of each stream, by its name."""
 KEY = "key"
 SHAPE_SUFFIX = ".shape"
 

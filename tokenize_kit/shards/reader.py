@@ -24,6 +24,7 @@ from tokenize_kit.shards.format import (
     KEY,
     MANIFEST_FILE,
     SHAPE_SUFFIX,
+    TOKENIZERS_FOLDER,
     FileEntry,
     Manifest,
     StreamInfo,
@@ -256,17 +257,27 @@ def _cached_copy(url: str) -> Path:
         raise FileNotFoundError(f"no shard set at {url}: it has no {MANIFEST_FILE}") from None
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = os.environ.get("TOKENIZE_KIT_CACHE") or Path(caches) / "tokenize-kit"
-    folder = Path(home) / "shards" / hashlib.sha256(url.encode() + b"\0" + manifest_bytes).hexdigest()[:32]
+    digest = hashlib.sha256(url.encode() + b"\0" + manifest_bytes).hexdigest()[:32]
+    folder = (Path(home) / "shards" / digest).resolve()
     with atomic_write(folder / MANIFEST_FILE) as target:
         target.write(manifest_bytes)
     for file in read_manifest(folder).files:
         path = folder / file.name
         if path.is_file() and path.stat().st_size == file.bytes:
             continue
-        with atomic_write(path) as target, filesystem.open(f"{root}/{file.name}", "rb") as source:
-            while block := source.read(1 << 22):
-                target.write(block)
+        _fetch(filesystem, f"{root}/{file.name}", path)
         if sha256_of_file(path) != file.sha256:
             path.unlink()
             raise ValueError(f"{url}/{file.name} has not the sha256 that its {MANIFEST_FILE} says; it is damaged")
+    # The tokenizers that travel with the shards; each checks its own fingerprint when it is loaded.
+    for name in filesystem.find(f"{root}/{TOKENIZERS_FOLDER}"):
+        path = folder / name[name.rindex(f"/{TOKENIZERS_FOLDER}/") + 1 :]
+        if not path.is_file() and folder in path.resolve().parents:
+            _fetch(filesystem, name, path)
     return folder
+
+
+def _fetch(filesystem: Any, name: str, path: Path) -> None:
+    with atomic_write(path) as target, filesystem.open(name, "rb") as source:
+        while block := source.read(1 << 22):
+            target.write(block)

@@ -15,9 +15,18 @@ import pyarrow.compute as pc
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import sha256_of_file
 from tokenize_kit.progress import Progress
-from tokenize_kit.shards.format import FAILURES_FILE, KEY, MANIFEST_FILE, FileEntry, Manifest, StreamInfo, read_manifest
+from tokenize_kit.shards.format import (
+    FAILURES_FILE,
+    KEY,
+    MANIFEST_FILE,
+    TOKENIZERS_FOLDER,
+    FileEntry,
+    Manifest,
+    StreamInfo,
+    read_manifest,
+)
 from tokenize_kit.shards.reader import local_folder, read_batches, stream_array
-from tokenize_kit.tokenizer import load_tokenizer
+from tokenize_kit.tokenizer import load_tokenizer, read_config
 
 _SHOWN = 10
 
@@ -69,6 +78,7 @@ def verify(
     manifest = read_manifest(folder)
     problems: list[str] = []
     compared = _compare_tokenizers(manifest, tokenizers, problems)
+    _check_carried(folder, manifest, problems)
     keys: list[pa.Array] = []
     if progress:
         progress.task("verify", sum(file.bytes for file in manifest.files))
@@ -110,6 +120,21 @@ def _compare_tokenizers(manifest: Manifest, given: Sequence[str], problems: list
             expected = ", ".join(f"{stream} {manifest.streams[stream].fingerprint[:12]}" for stream in streams)
             problems.append(f"the tokenizer in {folder} ({fingerprint[:12]}) is not the one that made {expected}")
     return compared
+
+
+def _check_carried(folder: Path, manifest: Manifest, problems: list[str]) -> None:
+    """Compare the copies of the tokenizers by what they say of themselves: the package of one may not be installed here."""
+    for name, stream in manifest.streams.items():
+        copy = folder / TOKENIZERS_FOLDER / name
+        if not copy.is_dir():
+            continue
+        try:
+            fingerprint = read_config(copy)["fingerprint"]
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if fingerprint != stream.fingerprint:
+            problems.append(f"{TOKENIZERS_FOLDER}/{name} ({fingerprint[:12]}) did not make its stream")
 
 
 def split_name(text: str, manifest: Manifest) -> tuple[str, str]:

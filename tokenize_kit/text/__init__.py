@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tokenize_kit.files import atomic_write
 from tokenize_kit.text import formats
-from tokenize_kit.text.engines import Engine, Reference, Texts, best_engine, utf8
+from tokenize_kit.text.engines import Engine, Texts, best_engine, utf8
 from tokenize_kit.text.formats import Definition
 from tokenize_kit.tokenizer import (
     Tokenizer,
@@ -30,6 +30,7 @@ from tokenize_kit.tokenizer import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer as ReferenceTokenizer
     from torch import Tensor
 
     from tokenize_kit.tokenizer import Sample
@@ -61,8 +62,7 @@ class BPETokenizer(Tokenizer):
         """
         self._definition = formats.check_definition(definition)
         self._fast = fast
-        self._with_special = formats.reference_tokenizer(self._definition)
-        self._added = formats.added_tokens(self._with_special)
+        self._added = formats.added_tokens(self._definition)
         tokens = {i: formats.to_bytes(token) for token, i in self._definition["model"]["vocab"].items()}
         tokens |= {i: token.content.encode() for i, token in self._added.items()}
         # Some vocabularies have ids that no token uses; they decode to nothing.
@@ -96,13 +96,16 @@ class BPETokenizer(Tokenizer):
 
     @property
     def engine(self) -> str:
-        """Name of the engine in use: ``gigatoken``, ``tiktoken`` or ``tokenizers``."""
+        """Name of the engine in use: ``gigatoken`` or ``tokenizers``."""
         return self._engine.name
 
     @cached_property
     def _engine(self) -> Engine:
-        definition = formats.without_special(self._definition, self._added)
-        return best_engine(definition, Reference(formats.reference_tokenizer(definition)), self._fast)
+        return best_engine(formats.without_special(self._definition, self._added), self._fast)
+
+    @cached_property
+    def _with_special(self) -> ReferenceTokenizer:
+        return formats.reference_tokenizer(formats.dump_definition(self._definition))
 
     def encode(self, sample: Sample, allow_special: bool = False) -> Tensor:
         """Encode one text.
@@ -236,7 +239,7 @@ class BPETokenizer(Tokenizer):
             FileNotFoundError: it does not exist.
             ValueError: it is another kind of tokenizer, or damaged.
         """
-        return cls(formats.read_tokenizer_json(path))
+        return cls(formats.read_tokenizer_json(path))._checked()
 
     @classmethod
     def from_gpt2(cls, vocab: str | os.PathLike[str], merges: str | os.PathLike[str]) -> Self:
@@ -246,7 +249,7 @@ class BPETokenizer(Tokenizer):
             FileNotFoundError: a file does not exist.
             ValueError: a file is damaged, or the two are not of one model.
         """
-        return cls(formats.read_gpt2(vocab, merges))
+        return cls(formats.read_gpt2(vocab, merges))._checked()
 
     @classmethod
     def from_tiktoken(
@@ -263,7 +266,12 @@ class BPETokenizer(Tokenizer):
             FileNotFoundError: the file does not exist.
             ValueError: the file is damaged, or an id is taken.
         """
-        return cls(formats.read_tiktoken(path, pattern, special_tokens))
+        return cls(formats.read_tiktoken(path, pattern, special_tokens))._checked()
+
+    def _checked(self) -> Self:
+        """Build the engine now: what was imported may be refused by it."""
+        assert self._engine is not None
+        return self
 
     def _check_bytes(self, data: bytes | NDArray[np.uint8]) -> None:
         """Raise ValueError if ``data`` has a byte without a token: the reference would drop it without a word."""

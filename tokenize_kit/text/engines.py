@@ -1,24 +1,23 @@
 """The engines that turn text into ids, and the gate that a fast one must pass.
 
-``tokenizers`` is the reference. gigatoken is many times as fast, tiktoken a few times; either is used for a vocabulary only
-after it gave the same ids as the reference on `probe_texts` for this very vocabulary, and else not at all.
+``tokenizers`` is the reference. gigatoken is many times as fast; it is used for a vocabulary only after it gave the same ids
+as the reference on `probe_texts` for this very vocabulary, and else not at all. (tiktoken would be in between, but fails on
+a long run of spaces, and the patterns that it alone knows are rare.)
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from tokenize_kit.text.formats import PATTERNS, Definition, merges_of_ranks, to_bytes
+from tokenize_kit.text.formats import Definition, dump_definition, reference_tokenizer
 from tokenize_kit.text.probe import probe_texts
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer as ReferenceTokenizer
 
     Ragged: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.int64]]
 
@@ -118,8 +117,9 @@ class Reference:
 
     name = "tokenizers"
 
-    def __init__(self, tokenizer: ReferenceTokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, content: bytes) -> None:
+        """Take the text of a ``tokenizer.json``; ValueError if the package refuses it."""
+        self._tokenizer = reference_tokenizer(content)
 
     def encode(self, text: bytes) -> NDArray[np.uint32]:
         """See `Engine.encode`."""
@@ -138,10 +138,11 @@ class GigaToken:
 
     name = "gigatoken"
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, content: bytes) -> None:
+        """Take the text of a ``tokenizer.json``; it must not have special tokens, which would be found in any text."""
         import gigatoken
 
-        self._tokenizer = gigatoken.Tokenizer.from_json(json.dumps(definition, ensure_ascii=False))
+        self._tokenizer = gigatoken.Tokenizer.from_json(content)
 
     def encode(self, text: bytes) -> NDArray[np.uint32]:
         """See `Engine.encode`."""
@@ -165,61 +166,39 @@ class GigaToken:
         return values[offsets[0] : offsets[-1]], np.diff(offsets)
 
 
-class TikToken:
-    """The tiktoken package, for vocabularies whose merges are what tiktoken derives from the ids."""
-
-    name = "tiktoken"
-
-    def __init__(self, definition: Definition) -> None:
-        import tiktoken
-
-        ranks, pattern = _ranks_and_pattern(definition)
-        self._encoding = tiktoken.Encoding("tokenize-kit", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-
-    def encode(self, text: bytes) -> NDArray[np.uint32]:
-        """See `Engine.encode`."""
-        return self._encoding.encode_to_numpy(text.decode("utf-8"), disallowed_special=())
-
-    def encode_ragged(self, texts: Texts) -> Ragged:
-        """See `Engine.encode_ragged`."""
-        return _join(self._encoding.encode_ordinary_batch(texts.strings()))
-
-
-def best_engine(definition: Definition, reference: Reference, fast: bool = True) -> Engine:
-    """Return the fastest engine that agrees with ``reference`` on `probe_texts`, which may be the reference itself.
+def best_engine(definition: Definition, fast: bool = True) -> Engine:
+    """Return gigatoken if it agrees with ``tokenizers`` on `probe_texts`, else ``tokenizers``.
 
     Args:
         definition: the tokenizer, without its special tokens.
-        reference: the ``tokenizers`` engine of the same definition.
         fast: False takes the reference at once.
+
+    Raises:
+        ValueError: ``tokenizers`` refuses the definition.
     """
+    content = dump_definition(definition)
+    reference = Reference(content)
     if not fast:
         return reference
-    texts: Texts | None = None
-    expected: Ragged | None = None
-    candidates: tuple[Callable[[Definition], Engine], ...] = (GigaToken, TikToken)
-    for candidate in candidates:
-        try:
-            engine = candidate(definition)
-        except Exception as error:
-            # Not installed, or it does not know this pattern or normalizer: every package has its own errors.
-            log.debug("engine %s does not apply: %s", getattr(candidate, "name", candidate), error)
-            continue
-        if texts is None or expected is None:
-            texts = Texts.of(probe_texts(definition))
-            expected = reference.encode_ragged(texts)
-        if _agrees(engine, texts, expected):
-            return engine
-        log.info("engine %s gives other ids than tokenizers for this vocabulary and is not used", engine.name)
+    try:
+        engine = GigaToken(content)
+    except Exception as error:
+        # It does not know this pattern or normalizer.
+        log.debug("gigatoken does not apply: %s", error)
+        return reference
+    if _agrees(engine, reference, Texts.of(probe_texts(definition))):
+        return engine
+    log.info("gigatoken gives other ids than tokenizers for this vocabulary and is not used")
     return reference
 
 
-def _agrees(engine: Engine, texts: Texts, expected: Ragged) -> bool:
+def _agrees(engine: Engine, reference: Engine, texts: Texts) -> bool:
     import numpy as np
 
+    expected_values, expected_lengths = reference.encode_ragged(texts)
     try:
         values, lengths = engine.encode_ragged(texts)
-        if not (np.array_equal(values, expected[0]) and np.array_equal(lengths, expected[1])):
+        if not (np.array_equal(values, expected_values) and np.array_equal(lengths, expected_lengths)):
             return False
         # The path for one text is another one than that for a batch.
         whole = texts.data.tobytes()
@@ -231,34 +210,6 @@ def _agrees(engine: Engine, texts: Texts, expected: Ragged) -> bool:
     except Exception as error:
         log.info("engine %s failed on the probe: %s", engine.name, error)
         return False
-
-
-def _ranks_and_pattern(definition: Definition) -> tuple[dict[bytes, int], str]:
-    """Return what tiktoken needs, or raise ValueError where it would not mean the same as ``definition``."""
-    model = definition["model"]
-    splitter = definition.get("pre_tokenizer") or {}
-    if definition.get("normalizer") or definition.get("added_tokens") or not model.get("ignore_merges"):
-        raise ValueError("a normalizer, added tokens or merges that are not ignored")
-    if splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True) and not splitter.get("add_prefix_space"):
-        pattern = PATTERNS["gpt2"]
-    else:
-        steps = splitter.get("pretokenizers") or []
-        if (
-            len(steps) != 2
-            or steps[0].get("type") != "Split"
-            or steps[0].get("behavior") != "Isolated"
-            or steps[0].get("invert")
-            or steps[1].get("type") != "ByteLevel"
-            or steps[1].get("use_regex", True)
-            or steps[1].get("add_prefix_space", True)
-        ):
-            raise ValueError("other pre-tokenisation than one regex")
-        pattern = steps[0]["pattern"]["Regex"]
-    ranks = {to_bytes(token): rank for token, rank in model["vocab"].items()}
-    # A probe cannot find every difference here, so the merges themselves are compared.
-    if [tuple(pair) for pair in model["merges"]] != merges_of_ranks(ranks):
-        raise ValueError("merges that do not follow from the ids")
-    return ranks, pattern
 
 
 def _join(rows: Sequence[Sequence[int]]) -> Ragged:

@@ -11,13 +11,13 @@ import binascii
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tokenize_kit.files import read_json_object
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken
     from tokenizers import Tokenizer as ReferenceTokenizer
 
 Definition: TypeAlias = dict[str, Any]
@@ -203,8 +203,8 @@ def check_definition(definition: Definition) -> Definition:
     return definition
 
 
-def reference_tokenizer(definition: Definition) -> ReferenceTokenizer:
-    """Build the ``tokenizers`` object of a definition.
+def reference_tokenizer(content: bytes) -> ReferenceTokenizer:
+    """Build the ``tokenizers`` object out of the text of a ``tokenizer.json``.
 
     Raises:
         ValueError: that package refuses it.
@@ -212,14 +212,40 @@ def reference_tokenizer(definition: Definition) -> ReferenceTokenizer:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_str(json.dumps({**definition, "truncation": None, "padding": None}, ensure_ascii=False))
+        tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:
-        raise ValueError(f"damaged: {error}") from None
+        raise ValueError(f"the tokenizer is damaged: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
-def added_tokens(tokenizer: ReferenceTokenizer) -> dict[int, AddedToken]:
-    """Return the added tokens under the ids that they really get, which need not be those of the file."""
-    return dict(sorted(tokenizer.get_added_tokens_decoder().items()))
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that is looked for in the text before everything else."""
+
+    content: str
+    special: bool
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = True
+
+
+def added_tokens(definition: Definition) -> dict[int, AddedToken]:
+    """Return the added tokens under the ids that ``tokenizers`` gives them, which need not be those of the file.
+
+    https://github.com/huggingface/tokenizers/blob/main/tokenizers/src/tokenizer/added_vocabulary.rs
+    """
+    vocab: dict[str, int] = definition["model"]["vocab"]
+    added: dict[int, AddedToken] = {}
+    for entry in definition.get("added_tokens") or []:
+        content = entry["content"]
+        known = vocab.get(content, next((i for i, token in added.items() if token.content == content), None))
+        token_id = max(len(vocab), max(added, default=-1) + 1) if known is None else known
+        flags = {name: bool(entry.get(name, False)) for name in ("single_word", "lstrip", "rstrip", "normalized")}
+        added[token_id] = AddedToken(content, bool(entry.get("special", False)), **flags)
+    return dict(sorted(added.items()))
 
 
 def identity(definition: Definition, added: Mapping[int, AddedToken]) -> dict[str, Any]:
@@ -242,6 +268,8 @@ def without_special(definition: Definition, added: Mapping[int, AddedToken]) -> 
 
     Added tokens that are not special (runs of spaces in some vocabularies) are part of the ordinary text and stay.
     """
+    if not added:
+        return definition
     model = definition["model"]
     special = {token.content for token in added.values() if token.special}
     ordinary = {i: token for i, token in added.items() if not token.special}
@@ -369,4 +397,5 @@ def _prefixes(step: Any) -> bool:
 
 def dump_definition(definition: Definition) -> bytes:
     """Return the text of a ``tokenizer.json``, the same bytes each time."""
-    return (json.dumps(definition, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    # On one line: with indentation Python needs seconds for a large vocabulary.
+    return (json.dumps(definition, separators=(",", ":"), ensure_ascii=False) + "\n").encode("utf-8")

@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001 - look-alike characters are what the probe is made of
+
 """The texts on which a fast engine must agree with the reference before it is used for a vocabulary."""
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from trainers.autoregressive.packing import (
     vocabulary_of,
 )
 
-CHUNK_TOKENS = 1 << 17
+CHUNK_TOKENS = 1 << 18
 """Tokens that are materialised at once: enough to make the cost of numpy calls vanish, few enough for the CPU's cache."""
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from trainers.autoregressive.models.functional import autocast_dtype
+
 CHUNK_ELEMENTS = 2**21
 """Logits held at a time by `linear_next_token_loss`: 8 MB in float32, which the processor's cache and malloc both like."""
 
@@ -76,8 +78,7 @@ def linear_next_token_loss(
     """
     flat = hidden.reshape(-1, hidden.shape[-1])
     weights = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights.float()
-    if torch.is_autocast_enabled(hidden.device.type):
-        kind = torch.get_autocast_dtype(hidden.device.type)
+    if (kind := autocast_dtype(hidden.device.type)) is not None:
         flat, head = flat.to(kind), head.to(kind)
     rows = max(1, chunk_elements // head.shape[0])
     total, nll = _LinearLoss.apply(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.config import LoopConfig, OptimizerConfig
 
 
@@ -114,7 +115,7 @@ class TrainTransformerOptions(LoopConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
+class GenerateOptions(SamplingOptions):
     """Sample from a trained model folder; whatever is sampled decodes to whole samples."""
 
     model: str
@@ -127,28 +128,14 @@ class GenerateOptions:
     """Text of the first stream: the whole condition of a template with an arrow, or the start of a text to continue."""
     prompt_file: tuple[str, ...] = ()
     """Files for the first streams of the template, in their order, instead of a prompt."""
-    seed: int = 0
-    """Sample i depends on the seed and i alone."""
-    temperature: float = 1.0
-    """Divides the logits; 0 takes the most likely token."""
-    top_k: int | None = None
-    """Sample among the k most likely tokens only."""
-    top_p: float | None = None
-    """Sample among the most likely tokens that together have this probability."""
-    min_p: float | None = None
-    """Sample among tokens at least this probable, relative to the most likely one."""
-    batch_size: int = 16
-    """Samples that are drawn side by side."""
     max_length: int | None = None
-    """The most tokens of a sequence; None means the model's context."""
+    """The most tokens of a sequence, prompt included; None means the model's context."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to sample; auto takes a GPU if there is one."""
 
     def __post_init__(self) -> None:
-        for name in ("count", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed} must not be negative")
+        super().__post_init__()
+        if self.count < 1:
+            raise ValueError(f"--count {self.count} must be at least 1")
         if self.prompt is not None and self.prompt_file:
             raise ValueError("--prompt and --prompt-file both say how a sequence begins; give one of them")

@@ -218,14 +218,16 @@ def plan_whole(pairs: Ints, context: int, documents: Ints | None = None) -> Plan
         documents: the documents to pack; all if None.
 
     Raises:
-        ValueError: a document is longer than ``context``.
+        ValueError: a document has more than ``context`` tokens.
     """
     documents = np.arange(len(pairs)) if documents is None else documents
     lengths = pairs[documents]
-    if len(lengths) and lengths.max() > context:
+    if len(lengths) and lengths.max() >= context:
+        # One place more than its pairs, so that generation, which ends with <eos>, fits wherever training did.
+        tokens = int(lengths.max()) + 1
         raise ValueError(
-            f"the longest document has {lengths.max()} tokens, more than the context of {context}, and a document with several "
-            f"streams or of a fixed shape is never cut; use --context {lengths.max()}, or encode smaller samples"
+            f"the longest document has {tokens} tokens, more than the context of {context}, and a document with several "
+            f"streams or of a fixed shape is never cut; use --context {tokens}, or encode smaller samples"
         )
     row_of = np.empty(len(documents), np.int64)
     order = np.argsort(lengths, kind="stable")[::-1]

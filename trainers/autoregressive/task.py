@@ -7,7 +7,6 @@ themselves; for the others it is that of their decoded form, and the metric's na
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,14 +17,13 @@ from torch import Tensor, nn
 from tokenize_kit.tokenizer import Tokenizer
 from tokenize_kit.vocabulary import Vocabulary
 from trainers.autoregressive.data import Batch, PackedDataset, TokenData, every_row_once
+from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import write_weights
 from trainers.autoregressive.models import SequenceModel
 from trainers.autoregressive.packing import IGNORED, Documents, Ints
 from trainers.config import OptimizerConfig
 from trainers.loop import PhaseLoss, Runtime
 from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
-
-NATS_PER_BIT = math.log(2)
 
 
 class NextToken(nn.Module):
@@ -110,7 +108,7 @@ class SequenceTask:
     def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:
         """Return the mean loss (nats, with z-loss) and the bits a token."""
         weight = max(1, weight)
-        return {"loss": sums["loss"] / weight, "bits_per_token": sums["nll"] / weight / NATS_PER_BIT}
+        return {"loss": sums["loss"] / weight, "bits_per_token": bits_per(sums["nll"], weight)}
 
     def validate(self, runtime: Runtime) -> dict[str, float]:
         """Return the metrics of the present weights on the held-out documents; see `Validation`."""
@@ -155,12 +153,11 @@ class Validation:
             for name, counted in self._counted(moved.labels):
                 nats[name] += float(network(moved.ids, moved.labels, moved.positions, moved.documents, counted)[1])
         *by_stream, total = runtime.sums([*(nats[name] for name in names), float(count)])
-        mean = sum(by_stream) / total
-        metrics = {"bits_per_token": mean / NATS_PER_BIT, "loss": mean}
+        metrics = {"bits_per_token": bits_per(sum(by_stream), total), "loss": sum(by_stream) / total}
         for name, value in zip(names, by_stream, strict=True):
             unit, number = self.units[name]
             if number:
-                metrics[f"{name}/{unit}"] = value / NATS_PER_BIT / number
+                metrics[f"{name}/{unit}"] = bits_per(value, number)
         return metrics
 
     def _batches(self, runtime: Runtime) -> Iterator[Batch]:

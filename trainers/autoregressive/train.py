@@ -140,7 +140,7 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
 def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
     if data.documents.is_stream:
         return DEFAULT_CONTEXT[options.preset]
-    return int(data.documents.pairs.max())
+    return int(data.documents.pairs.max()) + 1
 
 
 def _model_config(options: TrainTransformerOptions, vocab_size: int, context: int) -> dict[str, Any]:

@@ -131,20 +131,28 @@ class SequenceModel(Protocol):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         left_padding: Tensor | None = None,
+        compiled: bool = False,
     ) -> Cache:
         """Return an empty cache for ``batch`` rows of up to ``length`` tokens.
 
         Args:
             batch: number of rows.
-            length: number of tokens, left padding included, at most ``config.context``.
+            length: number of tokens, left padding included; without it at most ``config.context``.
             device: default: where the model is.
             dtype: default: the dtype of the model's weights.
             left_padding: int64 (B,), how many leading places of each row are padding; None means none.
+            compiled: compile the step of a single row, which pays for long generation; a model may not know how to.
         """
         ...
 
-    def step(self, ids: Tensor, cache: Any) -> Tensor:
-        """Return the logits (B, n, V) after each of the next ``n`` tokens ``ids`` (B, n), and remember them in ``cache``."""
+    def step(self, ids: Tensor, cache: Any, *, last_only: bool = False) -> Tensor:
+        """Return the logits (B, n, V) after each of the next ``n`` tokens, and remember them in ``cache``.
+
+        Args:
+            ids: int64 (B, n).
+            cache: made by `new_cache`.
+            last_only: return only the logits after the last of them, (B, 1, V).
+        """
         ...
 
     def tables(self) -> list[nn.Parameter]:

@@ -25,7 +25,7 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
         gain: (D,).
         eps: added to the mean square.
     """
-    kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    kind = autocast_dtype(x.device.type) or x.dtype
     if torch.is_grad_enabled():
         out: Tensor = _RMSNorm.apply(x, gain, eps, kind)
         return out
@@ -57,6 +57,13 @@ def swiglu(x: Tensor) -> Tensor:
         return out
     gate, up = x.chunk(2, -1)
     return torch.nn.functional.silu(gate).mul_(up)
+
+
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """Return the dtype of matrix products under the autocast that is in force on this kind of device, or None."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 def _wide(x: Tensor) -> Tensor:

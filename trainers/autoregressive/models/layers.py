@@ -65,18 +65,6 @@ class Waves:
         return torch.stack((sin[:, 0], cos[:, 0, : self.size // 2]), -1).flatten(1)
 
 
-class LayerCache:
-    """Keys and values (B, K, length, E) of one layer; filled from the left."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys = keys
-        self.values = values
-
-    def select(self, rows: Tensor) -> LayerCache:
-        """Return the cache of some rows."""
-        return LayerCache(self.keys.index_select(0, rows), self.values.index_select(0, rows))
-
-
 class Attention(nn.Module):
     """Causal self-attention with grouped queries, one matrix for queries, keys and values."""
 
@@ -96,7 +84,8 @@ class Attention(nn.Module):
         # Queries and keys lie side by side, so that one norm and one rotation serve both.
         joint, values = self.qkv(x).unflatten(-1, (-1, self.head_dim)).split((both, self.kv_heads), 2)
         if rotation is not None or self.qk_norm_eps is not None:
-            joint = place_heads(joint, *(rotation or (None, None)), self.qk_norm_eps)
+            cos, sin = (None, None) if rotation is None else rotation
+            joint = place_heads(joint, cos, sin, self.qk_norm_eps)
         queries, keys = joint.split((self.heads, self.kv_heads), 2)
         return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
@@ -114,21 +103,22 @@ class Attention(nn.Module):
         result: Tensor = self.out(seen.transpose(1, 2).flatten(2))
         return result
 
-    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: LayerCache, start: int) -> Tensor:
+    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: Tensor, start: int) -> Tensor:
         """Attend from the places ``start`` to ``start + n`` of ``x`` (B, n, D) to all that is in the cache and themselves.
 
+        ``cache`` (B, 2, K, length, E) holds keys and values.
         Without a ``mask`` (B or 1, 1, n, start + n) either ``n`` is 1 or ``start`` is 0.
         """
         count = x.shape[1]
         stop = start + count
         queries, keys, values = self.project(x, rotation)
-        cache.keys[:, :, start:stop] = keys
-        cache.values[:, :, start:stop] = values
+        cache[:, 0, :, start:stop] = keys
+        cache[:, 1, :, start:stop] = values
         first = max(0, stop - self.window) if self.window is not None and count == 1 and mask is None else 0
         seen = F.scaled_dot_product_attention(
             queries,
-            cache.keys[:, :, first:stop],
-            cache.values[:, :, first:stop],
+            cache[:, 0, :, first:stop],
+            cache[:, 1, :, first:stop],
             attn_mask=mask,
             is_causal=mask is None and count > 1,
             enable_gqa=self.heads != self.kv_heads,
@@ -182,7 +172,7 @@ class Block(nn.Module):
         x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
-    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: LayerCache, start: int) -> Tensor:
+    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: Tensor, start: int) -> Tensor:
         """Map the next places ``x`` (B, n, D) to (B, n, D); see `Attention.step`."""
         if self.post:
             x = self.attention_norm(x + self.attention.step(x, rotation, mask, cache, start))

@@ -12,7 +12,7 @@ It knows nothing of files, tokenizers or the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from trainers.autoregressive.losses import SequenceLoss, linear_next_token_loss
 from trainers.autoregressive.models.config import TransformerConfig
-from trainers.autoregressive.models.layers import Block, LayerCache, Rotation, Waves, make_norm
+from trainers.autoregressive.models.decode import StepWeights, decode, decode_one, step_weights
+from trainers.autoregressive.models.layers import Block, Rotation, Waves, make_norm
 
 EMBEDDING_STD = 0.02
 HEAD_STD = 0.001
@@ -30,21 +31,32 @@ HEAD_STD = 0.001
 class TransformerCache:
     """Keys and values of every layer, for a fixed number of rows and places; see `Transformer.new_cache`."""
 
-    def __init__(self, layers: list[LayerCache], length: int, left_padding: Tensor | None) -> None:
+    def __init__(
+        self,
+        layers: list[Tensor],
+        left_padding: Tensor | None,
+        weights: StepWeights,
+        run: Callable[..., Tensor] | None,
+    ) -> None:
         self.layers = layers
-        self.length = length
+        """For each layer (B, 2, K, length, E): keys and values, filled from the left."""
         self.left_padding = left_padding
+        self.weights = weights
+        self.run = run
+        """The compiled step of one row, if it was asked for."""
+        self.length = layers[0].shape[3]
         self.position = 0
+        self.shortest_padding = 0 if left_padding is None else int(left_padding.min())
 
     @property
     def batch(self) -> int:
         """Number of rows."""
-        return self.layers[0].keys.shape[0]
+        return self.layers[0].shape[0]
 
     def select(self, rows: Tensor) -> TransformerCache:
         """Return a cache of the rows ``rows`` (int64), in that order."""
         padding = None if self.left_padding is None else self.left_padding[rows]
-        chosen = TransformerCache([layer.select(rows) for layer in self.layers], self.length, padding)
+        chosen = TransformerCache([layer[rows] for layer in self.layers], padding, self.weights, self.run)
         chosen.position = self.position
         return chosen
 
@@ -62,7 +74,7 @@ class Transformer(nn.Module):
         # The last block of a post-norm model ends with a norm already.
         self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.unembedding = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
-        self._waves = Waves(
+        self.waves = Waves(
             config.context, config.head_dim if config.positions == "rotary" else config.width, config.rope_base
         )
         self.reset_parameters()
@@ -185,6 +197,7 @@ class Transformer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         left_padding: Tensor | None = None,
+        compiled: bool = False,
     ) -> TransformerCache:
         """Return an empty cache for ``batch`` rows of up to ``length`` tokens; see `SequenceModel.new_cache`.
 
@@ -192,31 +205,44 @@ class Transformer(nn.Module):
             ValueError: ``length`` is beyond the context.
         """
         config = self.config
-        if length > config.context:
-            raise ValueError(f"a cache of {length} tokens does not fit the model's context of {config.context}")
-        weight = self.embedding.weight
-        shape = (batch, config.key_value_heads, length, config.head_dim)
-        device = weight.device if device is None else torch.device(device)
-        dtype = weight.dtype if dtype is None else dtype
-        layers = [
-            LayerCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
-            for _ in range(config.layers)
-        ]
         if left_padding is not None and not bool((left_padding > 0).any()):
             left_padding = None
-        return TransformerCache(layers, length, None if left_padding is None else left_padding.to(device))
+        longest = length if left_padding is None else length - int(left_padding.max())
+        if longest > config.context:
+            raise ValueError(f"a cache of {longest} tokens does not fit the model's context of {config.context}")
+        weight = self.embedding.weight
+        shape = (batch, 2, config.key_value_heads, length, config.head_dim)
+        device = weight.device if device is None else torch.device(device)
+        dtype = weight.dtype if dtype is None else dtype
+        layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        padding = None if left_padding is None else left_padding.to(device)
+        run = torch.compile(decode_one, dynamic=False) if compiled else None
+        return TransformerCache(layers, padding, step_weights(self, device), run)
 
     @torch.no_grad()
-    def step(self, ids: Tensor, cache: TransformerCache) -> Tensor:
+    def step(self, ids: Tensor, cache: TransformerCache, *, last_only: bool = False) -> Tensor:
         """Return the logits (B, n, V) after each of the next ``n`` tokens ``ids`` (B, n), and remember them in ``cache``.
+
+        Args:
+            ids: int64 (B, n).
+            cache: of these rows.
+            last_only: return only the logits after the last token, (B, 1, V).
 
         Raises:
             ValueError: the tokens do not fit the cache.
         """
         start, count = cache.position, ids.shape[1]
         stop = start + count
-        if stop > cache.length:
-            raise ValueError(f"{stop} tokens do not fit the cache of {cache.length}")
+        if stop > cache.length or stop - cache.shortest_padding > self.config.context:
+            raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
+        if count == 1 and cache.left_padding is None:
+            if cache.run is not None and cache.batch == 1:
+                place = torch.tensor([start], device=ids.device)
+                logits = cache.run(cache.weights, self.config, ids[0], place, cache.layers)
+            else:
+                logits = decode(cache.weights, self.config, ids[:, 0], start, cache.layers)
+            cache.position = stop
+            return logits[:, None]
         places: slice | Tensor = slice(start, stop)
         if cache.left_padding is not None:
             places = torch.arange(start, stop, device=ids.device) - cache.left_padding[:, None]
@@ -228,22 +254,23 @@ class Transformer(nn.Module):
             assert isinstance(block, Block)
             x = block.step(x, rotation, mask, layer, start)
         cache.position = stop
-        return self.head(self.norm(x))
+        return self.head(self.norm(x[:, -1:] if last_only else x))
 
     def _embed(self, ids: Tensor, places: slice | Tensor) -> Tensor:
-        x = F.embedding(ids, self.embedding.weight)
+        x: Tensor = self.embedding(ids)
         if self.config.embedding_scale != 1:
             x = x * self.config.embedding_scale
         if self.positions is not None:
             x = x + self.positions.weight[places]
         elif self.config.positions == "sinusoidal":
-            x = x + self._waves.sinusoids(ids.device)[places].to(x.dtype)
-        return self.dropout(x)  # type: ignore[no-any-return]
+            x = x + self.waves.sinusoids(ids.device)[places].to(x.dtype)
+        result: Tensor = self.dropout(x)
+        return result
 
     def _rotation(self, device: torch.device, places: slice | Tensor) -> Rotation | None:
         if self.config.positions != "rotary":
             return None
-        cos, sin = self._waves.rotation(device)
+        cos, sin = self.waves.rotation(device)
         return cos[places], sin[places]
 
     def _mask(self, documents: Tensor | None, length: int, device: torch.device) -> Tensor | None:

@@ -1,0 +1,275 @@
+"""One contract for every sequence model: all registered families, and the Transformer in all its styles."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from trainers.autoregressive.likelihood import score
+from trainers.autoregressive.losses import next_token_loss
+from trainers.autoregressive.models import SequenceModel, build_model, model_class, register_model, registered_models
+from trainers.autoregressive.models.config import TransformerConfig, preset
+
+VOCAB, CONTEXT = 11, 24
+SIZES = {"vocab_size": VOCAB, "context": CONTEXT, "layers": 2, "width": 32, "heads": 4}
+
+# How a family is built small, and how far back it must see. A new family adds its line here.
+FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
+    "transformer": [
+        ("llama", {}, CONTEXT),
+        ("grouped", {"kv_heads": 2}, CONTEXT),
+        ("one-kv-head", {"kv_heads": 1, "logit_soft_cap": 3.0, "mlp": "relu2"}, CONTEXT),
+        ("window", {"window": 4}, 7),
+        ("window-grouped", {"window": 3, "kv_heads": 2, "qk_norm": False}, 5),
+        ("layernorm-tied", {"norm": "layer", "tied_head": True, "bias": True}, CONTEXT),
+        ("learned", {"positions": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "qk_norm": False}, CONTEXT),
+        (
+            "sinusoidal",
+            {
+                "positions": "sinusoidal",
+                "norm": "layer",
+                "norm_position": "post",
+                "mlp": "relu",
+                "bias": True,
+                "qk_norm": False,
+                "embedding_scale": 32**0.5,
+            },
+            CONTEXT,
+        ),
+        ("post-rms", {"norm_position": "post", "tied_head": True}, CONTEXT),
+    ],
+}
+CASES = [
+    pytest.param(name, values, reach, id=f"{name}-{label}")
+    for name, family in FAMILIES.items()
+    for label, values, reach in family
+]
+every_model = pytest.mark.parametrize(("name", "values", "reach"), CASES)
+
+
+def build(name: str, values: dict[str, object], *, trained: bool = True, **more: object) -> SequenceModel:
+    """A model whose weights are as if trained: fresh ones have zero output projections, which hide mistakes."""
+    torch.manual_seed(0)
+    model = build_model(name, {**SIZES, **values, **more})
+    if trained:
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.15)
+    return model.eval()
+
+
+def some_ids(rows: int, length: int, seed: int = 1, vocab: int = VOCAB) -> torch.Tensor:
+    return torch.randint(0, vocab, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_registered_family_is_under_this_contract() -> None:
+    assert set(FAMILIES) == set(registered_models())
+
+
+@every_model
+def test_causal_by_gradient(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values).double()
+    ids = some_ids(1, CONTEXT)
+    embedding = next(module for module in model.modules() if isinstance(module, torch.nn.Embedding))
+    embedded = embedding.weight.detach()[ids].requires_grad_()
+    # What the embedding gives is replaced by a leaf, so that the gradient tells which token reaches which logit.
+    handle = embedding.register_forward_hook(lambda *_: embedded)
+    logits = model(ids)
+    handle.remove()
+    for place in (0, 5, CONTEXT - 1):
+        (gradient,) = torch.autograd.grad(logits[0, place].square().sum(), embedded, retain_graph=True)
+        influence = gradient[0].abs().sum(-1)
+        first = max(0, place - reach + 1)
+        assert torch.all(influence[place + 1 :] == 0)
+        assert torch.all(influence[first : place + 1] > 0)
+        assert torch.all(influence[:first] == 0)
+
+
+@every_model
+def test_cached_equals_uncached(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values)
+    ids = some_ids(3, CONTEXT)
+    whole = model(ids)
+    for cuts in ([0, 24], [0, 1, 2, 3, 11, 12, 20, 24], list(range(25)), [0, 7, *range(8, 25)]):
+        cache = model.new_cache(3, CONTEXT)
+        pieces = [model.step(ids[:, start:stop], cache) for start, stop in itertools.pairwise(cuts)]
+        torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=2e-5, rtol=1e-4)
+        assert cache.position == CONTEXT
+        with pytest.raises(ValueError, match="do not fit"):
+            model.step(ids[:, :1], cache)
+    cache = model.new_cache(3, CONTEXT)
+    torch.testing.assert_close(model.step(ids, cache, last_only=True), whole[:, -1:], atol=2e-5, rtol=1e-4)
+
+
+@every_model
+def test_left_padding_and_dropped_rows(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values)
+    lengths = [5, 9, 2]
+    ids = some_ids(3, CONTEXT)
+    alone = [model(ids[row : row + 1]) for row in range(3)]
+    padding = torch.tensor([9 - length for length in lengths])
+    prompt = torch.stack([torch.cat((torch.full((9 - n,), 3), ids[row, :n])) for row, n in enumerate(lengths)])
+    cache = model.new_cache(3, 20, left_padding=padding)
+    pieces = torch.cat([model.step(prompt[:, :4], cache), model.step(prompt[:, 4:], cache)], 1)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(pieces[row, 9 - length :], alone[row][0, :length], atol=2e-5, rtol=1e-4)
+    kept = [2, 0]
+    cache = cache.select(torch.tensor(kept))
+    for more in range(4):
+        new = torch.tensor([[int(ids[row, lengths[row] + more])] for row in kept])
+        logits = model.step(new, cache)
+        for place, row in enumerate(kept):
+            torch.testing.assert_close(logits[place, 0], alone[row][0, lengths[row] + more], atol=2e-5, rtol=1e-4)
+
+
+@every_model
+def test_documents_do_not_see_each_other(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values)
+    first, second = some_ids(2, 8, 1), some_ids(2, 10, 2)
+    documents = torch.tensor([[0] * 8 + [1] * 10 + [-1] * 3] * 2)
+    positions = torch.tensor([[*range(8), *range(10), *range(3)]] * 2)
+    packed = torch.cat((first, second, torch.zeros(2, 3, dtype=torch.int64)), 1)
+    logits = model(packed, positions=positions, documents=documents)
+    changed = torch.cat((some_ids(2, 8, 3), second, torch.full((2, 3), 7)), 1)
+    torch.testing.assert_close(
+        model(changed, positions=positions, documents=documents)[:, 8:18], logits[:, 8:18], atol=0, rtol=0
+    )
+    torch.testing.assert_close(logits[:, :8], model(first), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(logits[:, 8:18], model(second), atol=2e-5, rtol=1e-4)
+    assert torch.isfinite(logits).all()
+
+
+@every_model
+def test_left_padded_rows_in_the_forward_pass(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values)
+    ids = some_ids(1, 6)
+    padded = torch.cat((torch.full((1, 4), 9), ids), 1)
+    positions = torch.tensor([[0, 0, 0, 0, *range(6)]])
+    documents = torch.tensor([[-1] * 4 + [0] * 6])
+    logits = model(padded, positions=positions, documents=documents)
+    torch.testing.assert_close(logits[:, 4:], model(ids), atol=2e-5, rtol=1e-4)
+
+
+@every_model
+def test_loss_starts_at_ln_vocabulary(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values, trained=False, vocab_size=512, width=64, logit_soft_cap=None)
+    ids = some_ids(8, CONTEXT, vocab=512)
+    loss = next_token_loss(model(ids[:, :-1]), ids[:, 1:])
+    assert float((loss.total / loss.weight).detach()) == pytest.approx(math.log(512), abs=0.05)
+
+
+@every_model
+def test_fused_loss_equals_the_plain_one(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values)
+    ids, weights = some_ids(3, CONTEXT), torch.rand(3, CONTEXT - 1, generator=torch.Generator().manual_seed(4))
+    weights[:, :5] = 0
+    gradients = []
+    for fused in (True, False):
+        model.zero_grad()
+        if fused:
+            loss = model.loss(ids[:, :-1], ids[:, 1:], weights, z_loss=0.01)
+        else:
+            loss = next_token_loss(model(ids[:, :-1]), ids[:, 1:], weights, z_loss=0.01)
+        loss.total.backward()
+        gradients.append((loss, [parameter.grad.clone() for parameter in model.parameters()]))
+    (ours, our_gradients), (plain, plain_gradients) = gradients
+    torch.testing.assert_close(list(ours), list(plain), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(our_gradients, plain_gradients, atol=1e-4, rtol=1e-4)
+
+
+@every_model
+def test_weights_survive_saving(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values)
+    weights = load(save({key: value.clone() for key, value in model.state_dict().items()}))
+    other = build_model(name, model.config.to_dict())
+    other.load_state_dict(weights, strict=True)
+    ids = some_ids(2, CONTEXT)
+    assert torch.equal(other.eval()(ids), model(ids))
+    assert sum(p.numel() for p in model.parameters()) == sum(value.numel() for value in weights.values())
+
+
+@every_model
+def test_probabilities_of_all_sequences_sum_to_one(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values, vocab_size=3)
+    sequences = [[0, *rest] for rest in itertools.product(range(3), repeat=4)]
+    total = sum(math.exp(float(each.double().sum())) for each in score(model, sequences))
+    assert total == pytest.approx(1, abs=1e-5)
+
+
+@every_model
+def test_bfloat16_runs(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values).train()
+    ids = some_ids(2, CONTEXT)
+    plain = model.loss(ids[:, :-1], ids[:, 1:])
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model.loss(ids[:, :-1], ids[:, 1:], z_loss=1e-4)
+    mixed.total.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    assert float(mixed.nll) == pytest.approx(float(plain.nll), rel=0.02)
+    pure = model.eval().to(torch.bfloat16)
+    whole, cache = pure(ids).float(), pure.new_cache(2, CONTEXT)
+    stepped = torch.cat([pure.step(ids[:, place : place + 1], cache) for place in range(CONTEXT)], 1).float()
+    assert torch.isfinite(whole).all()
+    # bfloat16 has 8 bits: the two paths round differently, by a few per cent of the spread of the logits.
+    assert float((whole - stepped).abs().max()) < 0.15 * float(whole.std())
+
+
+@every_model
+def test_tables_are_parameters_of_the_model(name: str, values: dict[str, object], reach: int) -> None:
+    model = build(name, values)
+    known = {id(parameter) for parameter in model.parameters()}
+    assert model.tables()
+    assert all(id(table) in known for table in model.tables())
+
+
+@pytest.mark.parametrize("style", ["llama", "gpt2", "sinusoidal"])
+def test_base_preset_has_its_shapes_without_memory(style: str) -> None:
+    with torch.device("meta"):
+        model = build_model("transformer", preset("base", style, vocab_size=50257, context=1024).to_dict())
+        assert model(torch.zeros(2, 64, dtype=torch.int64)).shape == (2, 64, 50257)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    # GPT-2 small has 124,439,808; the others an untied head of 38.6 M and no table of positions.
+    assert {"gpt2": count == 124_439_808, "llama": 160e6 < count < 165e6, "sinusoidal": 160e6 < count < 165e6}[style]
+
+
+def test_too_long_sequences_are_refused() -> None:
+    model = build("transformer", {})
+    with pytest.raises(ValueError, match="25 tokens does not fit the model's context of 24"):
+        model(some_ids(1, 25))
+    with pytest.raises(ValueError, match="25 tokens does not fit the model's context of 24"):
+        model.new_cache(1, 25)
+
+
+def test_registry_suggests_the_closest_name() -> None:
+    with pytest.raises(ValueError, match="did you mean 'transformer'"):
+        model_class("transfomer")
+    with pytest.raises(ValueError, match="already registered"):
+        register_model("transformer", model_class("transformer"))
+    with pytest.raises(ValueError, match="did you mean 'layers'"):
+        build_model("transformer", {"layer": 2})
+
+
+def test_misspelt_preset_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="did you mean 'small'"):
+        preset("smal", vocab_size=10, context=8)
+    with pytest.raises(ValueError, match="did you mean 'gpt2'"):
+        preset("tiny", "gpt-2", vocab_size=10, context=8)
+    with pytest.raises(ValueError, match="did you mean 'kv_heads'"):
+        preset("tiny", vocab_size=10, context=8, kv_head=2)
+    with pytest.raises(ValueError, match="did you mean 'rotary'"):
+        TransformerConfig(positions="rotry")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="width 30 is not a multiple of heads 4"):
+        TransformerConfig(width=30, heads=4)
+    with pytest.raises(ValueError, match="heads 4 is not a multiple of kv_heads 3"):
+        TransformerConfig(width=32, heads=4, kv_heads=3)
+
+
+def test_one_dial_sets_the_size() -> None:
+    for name, layers in {"tiny": 4, "small": 8, "base": 12}.items():
+        config = preset(name, vocab_size=100, context=64)
+        assert (config.layers, config.width, config.heads, config.head_dim) == (layers, 64 * layers, layers, 64)
+    assert preset("tiny", vocab_size=100, context=64, depth=5).width == 320
+    assert TransformerConfig.from_dict(config.to_dict()) == config

@@ -1,0 +1,283 @@
+"""The Transformer's numbers against public implementations, and its fast paths against plain formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trainers.autoregressive.losses import linear_next_token_loss, next_token_loss
+from trainers.autoregressive.models.config import TransformerConfig, preset
+from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
+from trainers.autoregressive.models.transformer import Transformer
+
+IDS = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))
+
+
+def test_llama_style_equals_transformers_llama() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    theirs = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=50,
+            hidden_size=48,
+            intermediate_size=96,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=32,
+            rms_norm_eps=1e-5,
+        )
+    ).eval()
+    # Weights large enough for every part to matter.
+    for parameter in theirs.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    config = preset(
+        "tiny", vocab_size=50, context=32, layers=3, width=48, heads=4, kv_heads=2, mlp_width=96, qk_norm=False
+    )
+    ours = Transformer(config).eval()
+    weights = theirs.state_dict()
+    renamed = {
+        "embedding.weight": weights["model.embed_tokens.weight"],
+        "unembedding.weight": weights["lm_head.weight"],
+    }
+    renamed["norm.weight"] = weights["model.norm.weight"]
+    for layer in range(3):
+        source, target = f"model.layers.{layer}.", f"blocks.{layer}."
+        renamed[target + "attention_norm.weight"] = weights[source + "input_layernorm.weight"]
+        renamed[target + "mlp_norm.weight"] = weights[source + "post_attention_layernorm.weight"]
+        renamed[target + "attention.qkv.weight"] = torch.cat(
+            [weights[source + f"self_attn.{part}_proj.weight"] for part in "qkv"]
+        )
+        renamed[target + "attention.out.weight"] = weights[source + "self_attn.o_proj.weight"]
+        renamed[target + "mlp.up.weight"] = torch.cat(
+            [weights[source + f"mlp.{part}_proj.weight"] for part in ("gate", "up")]
+        )
+        renamed[target + "mlp.down.weight"] = weights[source + "mlp.down_proj.weight"]
+    ours.load_state_dict(renamed, strict=True)
+    expected = theirs(IDS).logits
+    assert float(expected.detach().std()) > 0.5
+    torch.testing.assert_close(ours(IDS), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_gpt2_style_equals_transformers_gpt2() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=32, n_embd=48, n_layer=3, n_head=4)).eval()
+    for parameter in theirs.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    ours = Transformer(preset("tiny", "gpt2", vocab_size=50, context=32, layers=3, width=48, heads=4)).eval()
+    weights = theirs.transformer.state_dict()
+    renamed = {
+        "embedding.weight": weights["wte.weight"],
+        "positions.weight": weights["wpe.weight"],
+        "norm.weight": weights["ln_f.weight"],
+        "norm.bias": weights["ln_f.bias"],
+    }
+    names = {
+        "ln_1": "attention_norm",
+        "attn.c_attn": "attention.qkv",
+        "attn.c_proj": "attention.out",
+        "ln_2": "mlp_norm",
+        "mlp.c_fc": "mlp.up",
+        "mlp.c_proj": "mlp.down",
+    }
+    for layer in range(3):
+        for theirs_name, name in names.items():
+            for part in ("weight", "bias"):
+                value = weights[f"h.{layer}.{theirs_name}.{part}"]
+                # GPT-2 keeps its matrices the other way round.
+                renamed[f"blocks.{layer}.{name}.{part}"] = value.T.contiguous() if value.ndim == 2 else value
+    ours.load_state_dict(renamed, strict=True)
+    expected = theirs(IDS).logits
+    assert float(expected.detach().std()) > 0.5
+    torch.testing.assert_close(ours(IDS), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_sinusoids_are_those_of_the_paper() -> None:
+    config = preset("tiny", "sinusoidal", vocab_size=50, context=32, layers=1, width=8, heads=2)
+    table = Transformer(config).waves.sinusoids(torch.device("cpu"))
+    for place in (0, 1, 31):
+        for i in range(4):
+            angle = torch.tensor(place / 10000 ** (2 * i / 8), dtype=torch.float64)
+            assert float(table[place, 2 * i]) == pytest.approx(float(angle.sin()), abs=1e-6)
+            assert float(table[place, 2 * i + 1]) == pytest.approx(float(angle.cos()), abs=1e-6)
+
+
+def test_rotation_depends_on_the_distance_alone() -> None:
+    torch.manual_seed(0)
+    cos, sin = Transformer(preset("tiny", vocab_size=5, context=64, depth=1)).waves.rotation(torch.device("cpu"))
+    query, key = torch.randn(1, 1, 1, 64), torch.randn(1, 1, 1, 64)
+
+    def product(a: int, b: int) -> float:
+        turned = [place_heads(x, cos[p : p + 1], sin[p : p + 1], None) for x, p in ((query, a), (key, b))]
+        return float((turned[0] * turned[1]).sum())
+
+    assert product(10, 3) == pytest.approx(product(60, 53), abs=1e-4)
+    assert product(10, 3) != pytest.approx(product(10, 4), abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+def test_fused_parts_equal_plain_formulas(kind: torch.dtype) -> None:
+    torch.manual_seed(0)
+    tolerance = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 3e-2}[kind]
+    angles = torch.rand(5, 1, 4)
+    cos, sin = torch.cat((angles.cos(), angles.cos()), -1), angles.sin()
+
+    def plain_norm(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * gain
+
+    def plain_heads(x: torch.Tensor, eps: float | None) -> torch.Tensor:
+        if eps is not None:
+            x = x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+        a, b = x.chunk(2, -1)
+        return torch.cat((a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()), -1)
+
+    cases = [
+        (lambda x, gain: rms_norm(x, gain, 1e-5), plain_norm),
+        (lambda x, gain: place_heads(x * gain, cos, sin, 1e-5), lambda x, gain: plain_heads(x * gain, 1e-5)),
+        (lambda x, gain: place_heads(x * gain, cos, sin, None), lambda x, gain: plain_heads(x * gain, None)),
+        (
+            lambda x, gain: place_heads(x * gain, None, None, 1e-3),
+            lambda x, gain: plain_norm(x * gain * 10, 1 / torch.ones(())),
+        ),
+        (
+            lambda x, gain: swiglu(x * gain),
+            lambda x, gain: F.silu((x * gain)[..., :4]) * (x * gain)[..., 4:],
+        ),
+    ]
+    for fused, plain in cases:
+        x, gain = torch.randn(2, 5, 3, 8).to(kind), torch.randn(8).to(kind)
+        results = []
+        for function, dtype in ((fused, kind), (plain, torch.float64)):
+            a, b = x.to(dtype).requires_grad_(), gain.to(dtype).requires_grad_()
+            y = function(a, b)
+            # A gradient that is not contiguous, as attention's transposes give.
+            weight = torch.linspace(-1, 1, y.numel(), dtype=dtype).view(*reversed(y.shape)).permute(3, 2, 1, 0)
+            (y * weight).sum().backward()
+            with torch.no_grad():
+                torch.testing.assert_close(function(a, b), y)
+            results.append([y.detach().double(), a.grad.double(), b.grad.double()])
+        torch.testing.assert_close(results[0], results[1], atol=tolerance * 10, rtol=tolerance)
+
+
+def test_fused_parts_pass_gradcheck() -> None:
+    torch.manual_seed(0)
+    x, gain = torch.randn(2, 3, 2, 8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
+    angles = torch.rand(3, 1, 4, dtype=torch.float64)
+    cos, sin = torch.cat((angles.cos(), angles.cos()), -1), angles.sin()
+    x.requires_grad_()
+    gain.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: rms_norm(a, b, 1e-5), (x, gain))
+    assert torch.autograd.gradcheck(lambda a: place_heads(a, cos, sin, 1e-5), (x,))
+    assert torch.autograd.gradcheck(lambda a: place_heads(a, None, None, 1e-5), (x,))
+    assert torch.autograd.gradcheck(lambda a: place_heads(a, cos, sin, None), (x,))
+    assert torch.autograd.gradcheck(swiglu, (x,))
+
+
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+@pytest.mark.parametrize("chunk", [1, 37 * 4, 10**6])
+def test_chunked_loss_equals_the_plain_one(soft_cap: float | None, chunk: int) -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(3, 10, 16), torch.randn(37, 16) * 0.5
+    labels, weights = torch.randint(0, 37, (3, 10)), torch.rand(3, 10)
+    weights[0, :4] = 0
+    labels[0, :4] = -100
+    results = []
+    for fused in (True, False):
+        h, w = hidden.clone().requires_grad_(), head.clone().requires_grad_()
+        if fused:
+            loss = linear_next_token_loss(h, w, labels, weights, z_loss=0.1, soft_cap=soft_cap, chunk_elements=chunk)
+        else:
+            logits = h @ w.T
+            logits = logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
+            loss = next_token_loss(logits, labels, weights, z_loss=0.1)
+        (loss.total * 0.5).backward()
+        results.append([*(part.detach() for part in loss), h.grad, w.grad])
+    torch.testing.assert_close(results[0], results[1], atol=2e-5, rtol=1e-5)
+    assert torch.all(results[0][3][0, :4] == 0)
+
+
+def test_plain_loss_is_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(4, 6, 9), torch.randint(0, 9, (4, 6))
+    loss = next_token_loss(logits, labels, z_loss=0.1)
+    expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+    assert float(loss.nll) == pytest.approx(float(expected), rel=1e-6)
+    assert float(loss.total) == pytest.approx(float(expected + 0.1 * logits.logsumexp(-1).square().sum()), rel=1e-6)
+    assert float(loss.weight) == 24
+
+
+def test_masked_places_reach_neither_loss_nor_z_loss() -> None:
+    model = Transformer(preset("tiny", vocab_size=50, context=32, layers=1, width=16, heads=2))
+    weights = torch.ones(2, 19)
+    weights[:, :7] = 0
+    labels = IDS[:, 1:].clone()
+    base = model.loss(IDS[:, :-1], labels, weights, z_loss=0.5)
+    labels[:, :7] = 3
+    again = model.loss(IDS[:, :-1], labels, weights, z_loss=0.5)
+    alone = next_token_loss(model(IDS[:, :-1])[:, 7:], IDS[:, 8:], z_loss=0.5)
+    assert float(base.total.detach()) == float(again.total.detach())
+    assert float(base.total.detach()) == pytest.approx(float(alone.total.detach()), rel=1e-5)
+    assert float(base.weight) == 24
+
+
+def test_accumulation_over_unequal_batches_equals_one_large_batch() -> None:
+    torch.manual_seed(0)
+    model = Transformer(preset("tiny", vocab_size=50, context=32, layers=2, width=32, heads=2))
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    weights = torch.ones(2, 19)
+    weights[0, 3:] = 0
+    gradients = []
+    for rows in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
+        model.zero_grad()
+        parts = [model.loss(IDS[r, :-1], IDS[r, 1:], weights[r], z_loss=0.01) for r in rows]
+        count = sum(part.weight for part in parts)
+        for part in parts:
+            (part.total / count).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    model = Transformer(TransformerConfig(vocab_size=50, context=32, layers=1, width=16, heads=2, dropout=0.5))
+    model.blocks[0].mlp.down.weight.data.normal_()
+    assert not torch.equal(model.train()(IDS), model(IDS))
+    assert torch.equal(model.eval()(IDS), model(IDS))
+
+
+@pytest.mark.parametrize("style", ["llama", "gpt2", "sinusoidal"])
+def test_it_learns_to_copy(style: str) -> None:
+    torch.manual_seed(0)
+    model = Transformer(preset("tiny", style, vocab_size=12, context=16, layers=2, width=32, heads=2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(250):
+        half = torch.randint(0, 12, (32, 8), generator=draw)
+        ids = torch.cat((half, half), 1)
+        weights = torch.zeros(32, 15)
+        weights[:, 7:] = 1
+        loss = model.loss(ids[:, :-1], ids[:, 1:], weights)
+        (loss.total / loss.weight).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    # Without attention to eight places back it could not be below ln 12 = 2.48.
+    assert float(loss.nll / loss.weight) < 0.3
+
+
+def test_compiled_step_equals_the_plain_one() -> None:
+    torch.manual_seed(0)
+    model = Transformer(
+        TransformerConfig(
+            vocab_size=50, context=32, layers=1, width=32, heads=4, kv_heads=2, window=6, logit_soft_cap=5.0
+        )
+    ).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    cache = model.new_cache(1, 20, compiled=True)
+    stepped = [model.step(IDS[:1, :3], cache)]
+    stepped += [model.step(IDS[:1, place : place + 1], cache) for place in range(3, 20)]
+    torch.testing.assert_close(torch.cat(stepped, 1), model(IDS[:1]), atol=1e-4, rtol=1e-4)

@@ -1,0 +1,195 @@
+"""Verify finds every kind of difference; decode gives back what was encoded and writes nowhere else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from toy_tokenizers import RaggedToyText, ToyImage, ToyText
+
+from tokenize_kit.errors import VerificationError
+from tokenize_kit.files import sha256_of_file, write_json
+from tokenize_kit.shards import ShardSet
+from tokenize_kit.shards.decode import DecodeOptions, decode, file_name
+from tokenize_kit.shards.encode import EncodeOptions, encode
+from tokenize_kit.shards.verify import verify
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A folder with data, two tokenizers and a shard set of 40 texts in 4 shards, with one failure."""
+    rows = [{"text": f"text {number}\r\n\u00e9"} for number in range(40)]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines[:20], "bad", *lines[20:]]))
+    RaggedToyText().save(tmp_path / "tok")
+    RaggedToyText(shift=40).save(tmp_path / "other")
+    encode(
+        EncodeOptions((str(tmp_path / "tok"),), (str(tmp_path / "a.jsonl"),), str(tmp_path / "out"), shard_mb=0.0003)
+    )
+    return tmp_path
+
+
+def test_a_sound_set_is_reported(made):
+    report = verify(made / "out", [str(made / "tok")])
+    shards = ShardSet.open(made / "out")
+    assert (report.rows, report.files, report.failures) == (40, len(shards.files), 1)
+    assert report.tokens == shards.num_tokens
+    assert report.bytes == sum(path.stat().st_size for path in (made / "out").glob("*.arrow"))
+    assert report.tokenizers == {"text": RaggedToyText().fingerprint}
+    assert report.files > 3
+
+
+def change_manifest(folder, change):
+    values = json.loads((folder / "dataset.json").read_text())
+    change(values)
+    write_json(folder / "dataset.json", values)
+
+
+def rewrite_shard(folder, change):
+    """Change the rows of the first shard and make its hash and size right again, as a clumsy tool would."""
+    path = folder / "00000.arrow"
+    table = change(pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all())
+    with path.open("wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    entry = {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+    change_manifest(folder, lambda values: values["files"][0].update(entry))
+
+
+def set_column(name, values):
+    def change(table):
+        field = table.schema.field(name)
+        return table.set_column(table.schema.get_field_index(name), field, pa.array(values(table), field.type))
+
+    return change
+
+
+def texts(table):
+    return table.column("text").to_pylist()
+
+
+DIFFERENCES = {
+    "a flipped bit": (lambda out: flip(out / "00001.arrow"), r"00001\.arrow: its sha256 is"),
+    "a cut shard": (lambda out: cut(out / "00001.arrow"), r"00001\.arrow: it has \d+ bytes, expected"),
+    "a missing shard": (lambda out: (out / "00002.arrow").unlink(), r"00002\.arrow: it is missing"),
+    "a stray shard": (lambda out: shutil.copy(out / "00000.arrow", out / "99999.arrow"), r"99999\.arrow is not listed"),
+    "a wrong row count": (
+        lambda out: change_manifest(out, lambda values: values["files"][0].update(rows=1)),
+        r"00000\.arrow: it has \d+ rows, expected 1",
+    ),
+    "a wrong token count": (
+        lambda out: change_manifest(out, lambda values: values["files"][0].update(tokens={"text": 5})),
+        r"stream text has \d+ ids, expected 5",
+    ),
+    "an id out of range": (
+        lambda out: rewrite_shard(out, set_column("text", lambda table: [[300, *ids[1:]] for ids in texts(table)])),
+        "stream text has the id 300, outside its vocabulary of 300",
+    ),
+    "a shape that does not fit": (
+        lambda out: rewrite_shard(out, set_column("text.shape", lambda table: [[1]] * len(table))),
+        "a grid whose shape does not fit its ids",
+    ),
+    "a doubled key": (
+        lambda out: rewrite_shard(out, set_column("key", lambda table: ["same"] * len(table))),
+        "keys occur more than once",
+    ),
+    "a lost column": (
+        lambda out: rewrite_shard(out, lambda table: table.drop_columns(["text.shape"])),
+        "other columns",
+    ),
+    "a lost failure": (lambda out: (out / "failures.jsonl").write_text(""), r"failures\.jsonl has 0 lines, expected 1"),
+    "a changed copy of the tokenizer": (
+        lambda out: (
+            shutil.rmtree(out / "tokenizers" / "text"),
+            RaggedToyText(shift=7).save(out / "tokenizers" / "text"),
+        ),
+        r"tokenizers/text \(\w+\) did not make its stream",
+    ),
+}
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_each_difference_is_found(made, name):
+    damage, words = DIFFERENCES[name]
+    damage(made / "out")
+    with pytest.raises(VerificationError, match=words) as caught:
+        verify(made / "out")
+    assert caught.value.exit_code == 3
+
+
+def test_another_tokenizer_is_found(made):
+    with pytest.raises(VerificationError, match="is not the one that made text"):
+        verify(made / "out", [str(made / "other")])
+    with pytest.raises(VerificationError, match="did not make these shards"):
+        decode(DecodeOptions(str(made / "out"), str(made / "other"), str(made / "files")))
+    assert not (made / "files").exists()
+    with pytest.raises(ValueError, match="there is no stream 'nope'"):
+        verify(made / "out", [f"nope={made / 'tok'}"])
+
+
+def test_decode_gives_the_texts_back(made):
+    result = decode(DecodeOptions(str(made / "out"), str(made / "tok"), str(made / "files")))
+    assert result.files == 40
+    records = list(ShardSet.open(made / "out").records())
+    for number, record in enumerate(records):
+        assert (made / "files" / f"{record.key}.txt").read_bytes() == f"text {number}\r\n\u00e9".encode()
+    assert result.tokens == sum(record.grids["text"].size for record in records)
+    decode(DecodeOptions(str(made / "out"), f"text={made / 'tok'}", str(made / "few"), limit=3))
+    assert len(list((made / "few").iterdir())) == 3
+    with pytest.raises(ValueError, match="is not an empty folder"):
+        decode(DecodeOptions(str(made / "out"), str(made / "tok"), str(made / "few")))
+
+
+def test_decode_keeps_the_folders_of_pictures(tmp_path):
+    for name, value in {"a/x.png": 10, "a/x.jpg": 200, "b/x.png": 90}.items():
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 6), (value, value, value)).save(tmp_path / "data" / name)
+    ToyImage().save(tmp_path / "tok")
+    encode(EncodeOptions((str(tmp_path / "tok"),), (str(tmp_path / "data"),), str(tmp_path / "out")))
+    decode(DecodeOptions(str(tmp_path / "out"), str(tmp_path / "tok"), str(tmp_path / "files")))
+    files = {path.relative_to(tmp_path / "files").as_posix(): path for path in (tmp_path / "files").rglob("*.png")}
+    pixels = {name: np.asarray(Image.open(path)) for name, path in files.items()}
+    assert {name: (array.shape, int(array[0, 0, 0])) for name, array in pixels.items()} == {
+        "a/x.png": ((6, 4, 3), 200),
+        "a/x~2.png": ((6, 4, 3), 10),
+        "b/x.png": ((6, 4, 3), 90),
+    }
+
+
+@given(keys=st.lists(st.text(st.sampled_from("ab./\\\0~ :é\n"), max_size=12) | st.just("x" * 300), max_size=8))
+def test_no_key_leads_out_of_the_folder_or_onto_another_file(keys):
+    taken: set[str] = set()
+    names = [file_name(key, ".txt", (".txt",), taken) for key in keys]
+    assert len({name.lower() for name in names}) == len(keys)
+    for name in names:
+        assert not name.startswith("/")
+        assert name.endswith(".txt")
+        for part in name.split("/"):
+            assert part not in ("", ".", "..")
+            assert len(part.encode()) < 256
+            assert not set(part) & set('\\\0:\n"')
+
+
+def test_streams_of_one_tokenizer_are_told_apart(tmp_path):
+    ToyText().save(tmp_path / "tok")
+    (tmp_path / "a.txt").write_text("x")
+    out = str(tmp_path / "out")
+    encode(EncodeOptions((f"a={tmp_path / 'tok'}", f"b={tmp_path / 'tok'}"), (str(tmp_path / "a.txt"),), out))
+    with pytest.raises(ValueError, match="the streams a, b were all made by this tokenizer"):
+        decode(DecodeOptions(out, str(tmp_path / "tok"), str(tmp_path / "files")))
+    assert decode(DecodeOptions(out, f"b={tmp_path / 'tok'}", str(tmp_path / "files"))).files == 1
+    assert Path(tmp_path / "files" / "a.txt").read_text() == "x"

@@ -1,0 +1,240 @@
+"""Drawing sequences from a model: prompts in, whole documents out, under a grammar that says which ids may come next.
+
+Each sequence draws its random numbers from a generator of its own, which follows from the seed and its number. What is
+drawn then does not depend on what else is in the batch, save that a matrix product over more rows may round the last bit
+of a logit differently, which changes a token only where the draw falls within that bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainers.autoregressive.models import Cache, SequenceModel
+from trainers.autoregressive.sampling_options import SamplingOptions
+
+Intervals = tuple[tuple[int, int], ...]
+"""Half-open intervals of ids."""
+
+
+class Grammar(Protocol):
+    """What generation asks of a grammar; `tokenize_kit.templates.Grammar` is one."""
+
+    def start(self) -> Any:
+        """Return the state before the first token."""
+        ...
+
+    def allowed(self, state: Any) -> Sequence[tuple[int, int]]:
+        """Return the ids that may come next as half-open intervals."""
+        ...
+
+    def advance(self, state: Any, token: int, /) -> Any:
+        """Return the state after ``token``; ValueError if it is not allowed."""
+        ...
+
+    def done(self, state: Any) -> bool:
+        """Whether the document is finished."""
+        ...
+
+
+def generate(
+    model: SequenceModel,
+    grammar: Grammar,
+    prompts: Sequence[Sequence[int]],
+    options: SamplingOptions,
+    *,
+    max_length: int | None = None,
+    first_index: int = 0,
+    on_tokens: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Continue each prompt until the grammar is done with it.
+
+    Args:
+        model: in any mode; it is evaluated.
+        grammar: decides what may come next. An id that is the only one allowed is taken without a draw.
+        prompts: ids that the grammar accepts, any lengths; an empty prompt starts with what the grammar forces.
+        options: how to draw.
+        max_length: the longest sequence, prompt included; at most and by default the model's context.
+        first_index: the number of the first prompt, from which each sequence's generator follows.
+        on_tokens: is told how many tokens were added, for a progress line.
+
+    Returns:
+        For each prompt all ids, the prompt's first.
+
+    Raises:
+        ValueError: a prompt is empty of what to predict from, is refused by the grammar, or is longer than ``max_length``;
+            or a sequence is not finished at ``max_length``.
+    """
+    limit = model.config.context if max_length is None else max_length
+    if limit > model.config.context:
+        raise ValueError(f"max_length {limit} is beyond the model's context of {model.config.context}")
+    rows = [_Row(grammar, prompt, index, limit, options.seed) for index, prompt in enumerate(prompts, first_index)]
+    network = model if isinstance(model, nn.Module) else None
+    was_training = network is not None and network.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            # Rows of similar length side by side need less padding.
+            order = sorted((row for row in rows if not row.done), key=lambda row: len(row.ids))
+            for start in range(0, len(order), options.batch_size):
+                _generate_batch(model, order[start : start + options.batch_size], options, limit, on_tokens)
+    finally:
+        model.train(was_training)
+    return [row.ids for row in rows]
+
+
+def sample(logits: Tensor, options: SamplingOptions, uniforms: Sequence[float]) -> Tensor:
+    """Return one index for each row of ``logits`` (N, V), int64 (N,): the inverse of the cumulative distribution.
+
+    Args:
+        logits: (N, V), any float dtype; -inf is never drawn.
+        options: temperature and filters.
+        uniforms: N numbers in [0, 1).
+    """
+    if options.temperature == 0:
+        return logits.argmax(-1)
+    cumulative = filtered_probabilities(logits, options).cumsum(-1)
+    target = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
+
+
+def filtered_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
+    """Return the distribution that is drawn from, float64 (N, V): temperature, then top-k, top-p and min-p in this order.
+
+    Each filter works on the distribution that the one before it left, as in transformers; equal probabilities at the
+    edge of top-k are all kept. A row sums to 1.
+
+    Args:
+        logits: (N, V).
+        options: ``temperature`` must not be 0.
+    """
+    # Dividing by a tiny temperature must not overflow: the largest logit becomes 0 first.
+    logits = logits.double()
+    logits = (logits - logits.amax(-1, keepdim=True)) / options.temperature
+    probabilities = logits.softmax(-1)
+    if options.top_k is not None and options.top_k < logits.shape[-1]:
+        edge = probabilities.topk(options.top_k, -1).values[:, -1:]
+        probabilities = _keep(probabilities, probabilities >= edge)
+    if options.top_p is not None and options.top_p < 1:
+        ordered, index = probabilities.sort(stable=True, dim=-1, descending=True)
+        # A token stays if the more probable ones together do not reach top_p yet.
+        before = ordered.cumsum(-1) - ordered
+        kept = torch.zeros_like(probabilities, dtype=torch.bool).scatter_(-1, index, before < options.top_p)
+        probabilities = _keep(probabilities, kept)
+    if options.min_p is not None and options.min_p > 0:
+        edge = probabilities.amax(-1, keepdim=True) * options.min_p
+        probabilities = _keep(probabilities, probabilities >= edge)
+    return probabilities
+
+
+def _keep(probabilities: Tensor, kept: Tensor) -> Tensor:
+    probabilities = probabilities * kept
+    return probabilities / probabilities.sum(-1, keepdim=True)
+
+
+class _Row:
+    """One sequence on its way: its ids, its place in the grammar and its generator."""
+
+    def __init__(self, grammar: Grammar, prompt: Sequence[int], index: int, limit: int, seed: int) -> None:
+        self.grammar = grammar
+        self.index = index
+        self.limit = limit
+        self.random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
+        self.ids: list[int] = []
+        self.state = grammar.start()
+        self.allowed: Intervals = tuple(grammar.allowed(self.state))
+        if len(prompt) > limit:
+            raise ValueError(
+                f"prompt {index} has {len(prompt)} tokens, more than the {limit} that a sequence may have; shorten it"
+            )
+        for token in prompt:
+            self.add(int(token))
+        while not self.ids and not self.done:
+            if (first := self.forced()) is None:
+                raise ValueError(f"prompt {index} is empty; give at least the token that every sequence begins with")
+            self.add(first)
+
+    @property
+    def done(self) -> bool:
+        return self.grammar.done(self.state)
+
+    def forced(self) -> int | None:
+        """Return the only id that may come next, or None where there is a choice."""
+        low, high = self.allowed[0]
+        return low if len(self.allowed) == 1 and high - low == 1 else None
+
+    def add(self, token: int) -> None:
+        if len(self.ids) == self.limit:
+            raise ValueError(
+                f"sequence {self.index} is not finished after {self.limit} tokens; give the grammar a max_length of "
+                f"{self.limit}, or use a model with a longer context"
+            )
+        self.state = self.grammar.advance(self.state, token)
+        self.allowed = () if self.done else tuple(self.grammar.allowed(self.state))
+        self.ids.append(token)
+
+
+def _generate_batch(
+    model: SequenceModel,
+    rows: list[_Row],
+    options: SamplingOptions,
+    limit: int,
+    on_tokens: Callable[[int], None] | None,
+) -> None:
+    """Finish ``rows`` in lock-step; rows that are done leave the batch and the cache."""
+    device = next(model.parameters()).device
+    longest = max(len(row.ids) for row in rows)
+    padding = torch.tensor([longest - len(row.ids) for row in rows])
+    cache: Cache = model.new_cache(
+        len(rows), limit + int(padding.max()), left_padding=padding, compiled=options.compiled and len(rows) == 1
+    )
+    # What the model has not seen yet, a column a token; forced tokens gather here until a row has a choice.
+    waiting = [[0] * (longest - len(row.ids)) + row.ids for row in rows]
+    while rows:
+        forced = [row.forced() for row in rows]
+        chosen = forced
+        if None in forced:
+            logits = model.step(torch.tensor(waiting, device=device), cache, last_only=True)[:, -1]
+            waiting = [[] for _ in rows]
+            chosen = _draw(logits, rows, forced, options)
+        for row, unseen, token in zip(rows, waiting, chosen, strict=True):
+            assert token is not None
+            row.add(token)
+            unseen.append(token)
+        if on_tokens is not None:
+            on_tokens(len(rows))
+        left = [place for place, row in enumerate(rows) if not row.done]
+        if len(left) < len(rows):
+            rows, waiting = [rows[place] for place in left], [waiting[place] for place in left]
+            if rows:
+                cache = cache.select(torch.tensor(left, device=device))
+
+
+def _draw(logits: Tensor, rows: list[_Row], forced: Sequence[int | None], options: SamplingOptions) -> list[int | None]:
+    """Return the next token of each row: rows under the same intervals are drawn together, over these ids alone."""
+    chosen = list(forced)
+    groups: dict[Intervals, list[int]] = {}
+    for place, (row, token) in enumerate(zip(rows, forced, strict=True)):
+        if token is None:
+            groups.setdefault(row.allowed, []).append(place)
+    for intervals, places in groups.items():
+        part = logits if len(places) == len(rows) else logits[places]
+        part = torch.cat([part[:, low:high] for low, high in intervals], -1)
+        # A token is drawn with one number whatever the filters are, and greedy decoding uses none.
+        uniforms = [] if options.temperature == 0 else [rows[place].random.random() for place in places]
+        for place, drawn in zip(places, sample(part, options, uniforms).tolist(), strict=True):
+            chosen[place] = _nth(intervals, drawn)
+    return chosen
+
+
+def _nth(intervals: Intervals, index: int) -> int:
+    """Return the id number ``index`` of the intervals, counted through all of them."""
+    for low, high in intervals:
+        if index < high - low:
+            return low + index
+        index -= high - low
+    raise AssertionError("an index beyond the intervals")

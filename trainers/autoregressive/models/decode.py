@@ -1,0 +1,231 @@
+"""One token at a time: the Transformer's step for generation, with as few operations as possible.
+
+At batch 1 a step multiplies one vector with every matrix, so the memory is the limit, and each further operation costs as
+much as reading a small matrix. Against the modules in `layers` this function saves half of the operations: weights are
+looked up once for a cache, queries, keys and values are rotated together, keys and values are stored together, and the
+residual is added by the matrix product. The contract test compares it with the whole forward pass.
+
+Compiled, it becomes a few fused loops over the weights. That takes half a minute once and a C++ compiler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.autoregressive.models.config import TransformerConfig
+from trainers.autoregressive.models.layers import Block
+
+if TYPE_CHECKING:
+    from trainers.autoregressive.models.transformer import Transformer
+
+
+class BlockWeights(NamedTuple):
+    """The parameters of one block."""
+
+    attention_gain: Tensor
+    attention_shift: Tensor | None
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: Tensor
+    out_bias: Tensor | None
+    mlp_gain: Tensor
+    mlp_shift: Tensor | None
+    up: Tensor
+    up_bias: Tensor | None
+    down: Tensor
+    down_bias: Tensor | None
+
+
+class StepWeights(NamedTuple):
+    """All that a step reads besides the cache."""
+
+    embedding: Tensor
+    places: Tensor | None
+    """Added to the embedding, (context, D); None with rotary positions."""
+    cos: Tensor | None
+    """Cosines (context, 1, E) in float32; None without rotary positions."""
+    sin: Tensor | None
+    """Sines (context, 1, E) with the sign of each half."""
+    blocks: list[BlockWeights]
+    gain: Tensor | None
+    shift: Tensor | None
+    head: Tensor
+
+
+def step_weights(model: Transformer, device: torch.device) -> StepWeights:
+    """Look up the weights of ``model``; they are shared, so a later change in place is seen."""
+    config = model.config
+    cos = sin = places = None
+    if config.positions == "rotary":
+        cos, sines = model.waves.rotation(device)
+        sin = torch.cat((-sines, sines), -1)
+    elif model.positions is not None:
+        places = model.positions.weight.detach()
+    else:
+        places = model.waves.sinusoids(device).to(model.embedding.weight.dtype)
+    blocks = []
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        modules = (
+            block.attention_norm,
+            block.attention.qkv,
+            block.attention.out,
+            block.mlp_norm,
+            block.mlp.up,
+            block.mlp.down,
+        )
+        blocks.append(BlockWeights(*cast(Any, [part for module in modules for part in _parts(module)])))
+    gain, shift = _parts(model.norm)
+    return StepWeights(
+        model.embedding.weight.detach(), places, cos, sin, blocks, gain, shift, model.head_weight.detach()
+    )
+
+
+def decode(weights: StepWeights, config: TransformerConfig, ids: Tensor, place: int, cache: list[Tensor]) -> Tensor:
+    """Return the logits (B, V) after the tokens ``ids`` (B,) at ``place``, and store their keys and values.
+
+    Args:
+        weights: see `step_weights`.
+        config: of the model.
+        ids: int64 (B,).
+        place: how many tokens the cache holds.
+        cache: for each layer keys and values (B, 2, K, length, E).
+    """
+    heads, kv_heads, size = config.heads, config.key_value_heads, config.head_dim
+    eps, rms = config.norm_eps, config.norm == "rms"
+    both = heads + kv_heads
+    batch = ids.shape[0]
+    stop = place + 1
+    first = 0 if config.window is None else max(0, stop - config.window)
+    x = F.embedding(ids, weights.embedding)
+    if config.embedding_scale != 1:
+        x = x * config.embedding_scale
+    if weights.places is not None:
+        x = x + weights.places[place]
+    cos = sin = None
+    if weights.cos is not None and weights.sin is not None:
+        cos, sin = weights.cos[place], weights.sin[place]
+    post = config.norm_position == "post"
+    for block, stored in zip(weights.blocks, cache, strict=True):
+        h = x if post else _norm(x, block.attention_gain, block.attention_shift, eps, rms)
+        joint = F.linear(h, block.qkv, block.qkv_bias).view(batch, both + kv_heads, size)
+        turned = joint[:, :both]
+        if config.qk_norm:
+            turned = F.rms_norm(turned, (size,), None, eps)
+        if cos is not None and sin is not None:
+            turned = torch.addcmul(turned * cos, turned.roll(size // 2, -1), sin).to(h.dtype)
+        stored[:, 0, :, place].copy_(turned[:, heads:])
+        stored[:, 1, :, place].copy_(joint[:, both:])
+        seen = F.scaled_dot_product_attention(
+            turned[:, :heads].unsqueeze(2),
+            stored[:, 0, :, first:stop],
+            stored[:, 1, :, first:stop],
+            enable_gqa=heads != kv_heads,
+        ).view(batch, heads * size)
+        x = _add_linear(x, seen, block.out, block.out_bias)
+        h = x = _norm(x, block.attention_gain, block.attention_shift, eps, rms) if post else x
+        if not post:
+            h = _norm(x, block.mlp_gain, block.mlp_shift, eps, rms)
+        x = _add_linear(x, _activate(F.linear(h, block.up, block.up_bias), config.mlp), block.down, block.down_bias)
+        if post:
+            x = _norm(x, block.mlp_gain, block.mlp_shift, eps, rms)
+    if weights.gain is not None:
+        x = _norm(x, weights.gain, weights.shift, eps, rms)
+    return _cap(F.linear(x, weights.head), config.logit_soft_cap)
+
+
+def decode_one(
+    weights: StepWeights, config: TransformerConfig, ids: Tensor, place: Tensor, cache: list[Tensor]
+) -> Tensor:
+    """Do what `decode` does for one row, in a form whose shapes do not change, for the compiler: float32 inside.
+
+    Args:
+        weights: see `step_weights`.
+        config: of the model.
+        ids: int64 (1,).
+        place: int64 (1,).
+        cache: for each layer keys and values (1, 2, K, length, E).
+    """
+    heads, kv_heads, size = config.heads, config.key_value_heads, config.head_dim
+    both = heads + kv_heads
+    length = cache[0].shape[3]
+    key = torch.arange(length, device=ids.device)
+    seen = key <= place
+    if config.window is not None:
+        seen = seen & (key > place - config.window)
+    x = weights.embedding[ids[0]].float() * config.embedding_scale
+    if weights.places is not None:
+        x = x + weights.places[place[0]].float()
+    post = config.norm_position == "post"
+    for block, stored in zip(weights.blocks, cache, strict=True):
+        h = x if post else _plain_norm(x, block.attention_gain, block.attention_shift, config)
+        joint = _matvec(h, block.qkv, block.qkv_bias).view(both + kv_heads, size)
+        turned = joint[:both]
+        if config.qk_norm:
+            turned = turned * torch.rsqrt(turned.square().mean(-1, keepdim=True) + config.norm_eps)
+        if weights.cos is not None and weights.sin is not None:
+            turned = turned * weights.cos[place[0]] + turned.roll(size // 2, -1) * weights.sin[place[0]]
+        stored[0, 0].index_copy_(1, place, turned[heads:, None].to(stored.dtype))
+        stored[0, 1].index_copy_(1, place, joint[both:, None].to(stored.dtype))
+        keys, values = stored[0, 0].float(), stored[0, 1].float()
+        queries = turned[:heads].view(kv_heads, heads // kv_heads, 1, size) * size**-0.5
+        scores = (queries * keys[:, None]).sum(-1).masked_fill(~seen, float("-inf"))
+        mixed = (scores.softmax(-1)[..., None] * values[:, None]).sum(2).view(-1)
+        x = x + _matvec(mixed, block.out, block.out_bias)
+        if post:
+            x = _plain_norm(x, block.attention_gain, block.attention_shift, config)
+        h = x if post else _plain_norm(x, block.mlp_gain, block.mlp_shift, config)
+        x = x + _matvec(_activate(_matvec(h, block.up, block.up_bias), config.mlp), block.down, block.down_bias)
+        if post:
+            x = _plain_norm(x, block.mlp_gain, block.mlp_shift, config)
+    if weights.gain is not None:
+        x = _plain_norm(x, weights.gain, weights.shift, config)
+    logits = _matvec(x, weights.head, None).to(weights.head.dtype)
+    return _cap(logits, config.logit_soft_cap)[None]
+
+
+def _parts(module: torch.nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    return (None if weight is None else weight.detach()), (None if bias is None else bias.detach())
+
+
+def _norm(x: Tensor, gain: Tensor, shift: Tensor | None, eps: float, rms: bool) -> Tensor:
+    if rms:
+        return F.rms_norm(x, gain.shape, gain, eps)
+    return F.layer_norm(x, gain.shape, gain, shift, eps)
+
+
+def _add_linear(x: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    x = torch.addmm(x, h, weight.t())
+    return x if bias is None else x.add_(bias)
+
+
+def _activate(x: Tensor, kind: str) -> Tensor:
+    if kind == "swiglu":
+        gate, up = x.chunk(2, -1)
+        return F.silu(gate) * up
+    if kind == "gelu":
+        return F.gelu(x, approximate="tanh")
+    x = F.relu(x)
+    return x.square() if kind == "relu2" else x
+
+
+def _cap(logits: Tensor, cap: float | None) -> Tensor:
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _matvec(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return ``weight @ x`` in float32 as a plain loop, which the compiler fuses with what surrounds it."""
+    y = (weight.float() * x).sum(-1)
+    return y if bias is None else y + bias.float()
+
+
+def _plain_norm(x: Tensor, gain: Tensor, shift: Tensor | None, config: TransformerConfig) -> Tensor:
+    if config.norm == "layer":
+        x = x - x.mean()
+    y = x * torch.rsqrt(x.square().mean() + config.norm_eps) * gain.float()
+    return y if shift is None else y + shift.float()

@@ -1,0 +1,221 @@
+"""``generate``: samples from a model folder, as files.
+
+The model folder carries its tokenizers and its template, so nothing else is needed. The grammar of the template, bounded by
+the model's context, makes sure that every sequence ends and decodes. The module loads no torch until it is called.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.autoregressive.options import GenerateOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tokenize_kit.progress import Progress
+    from tokenize_kit.tokenizer import Sample
+    from trainers.autoregressive.model_folder import LoadedModel
+    from trainers.autoregressive.sampling_options import SamplingOptions
+
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class GeneratedSample:
+    """One sample."""
+
+    ids: list[int]
+    """The whole sequence, prompt and special tokens included."""
+    samples: dict[str, Sample]
+    """The decoded sample of each predicted stream."""
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What was written."""
+
+    out: str
+    """The folder; its samples.jsonl has a line for each sample."""
+    count: int
+    """Number of samples."""
+    files: tuple[str, ...]
+    """The files of the samples, in order."""
+    texts: tuple[str, ...]
+    """The samples of a text stream, in order; empty if none is predicted."""
+    tokens: int
+    """Tokens that were drawn."""
+    tokens_per_second: float
+    """Tokens drawn a second, loading not counted."""
+
+
+def generate_samples(options: GenerateOptions, progress: Progress | None = None) -> GenerateResult:
+    """Sample from a model folder and write each sample as a file, and ``samples.jsonl`` with its ids, seed and prompt.
+
+    Raises:
+        FileNotFoundError: there is no model, or a prompt file is missing.
+        ValueError: the prompt does not fit the template, or an option is out of range.
+    """
+    from tokenize_kit.files import write_text
+    from tokenize_kit.media import medium
+    from trainers.autoregressive.model_folder import load_model
+    from trainers.loop import resolve_device
+
+    loaded = load_model(options.model, resolve_device(options.device))
+    grids = prompt_grids(loaded, options.prompt, options.prompt_file)
+    if progress is not None:
+        progress.task("generate", options.count)
+    began = time.monotonic()
+    generated = draw(loaded, [grids] * options.count, options, options.max_length, progress)
+    seconds = time.monotonic() - began
+
+    out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder for the samples")
+    out.mkdir(parents=True, exist_ok=True)
+    lines, files, texts, tokens = [], [], [], 0
+    prompt_length = len(_prompt_ids(loaded, grids))
+    for index, sequence in enumerate(generated):
+        written = {}
+        for stream, sample in sequence.samples.items():
+            kind = medium(loaded.tokenizers[stream].spec.modality)
+            tail = "" if len(sequence.samples) == 1 else f".{stream}"
+            path = out / f"sample_{index:05}{tail}{kind.suffix}"
+            kind.write(sample, path)
+            written[stream] = path.name
+            files.append(str(path))
+            if isinstance(sample, str):
+                texts.append(sample)
+        line = {"index": index, "seed": options.seed, "prompt": options.prompt, "files": written, "ids": sequence.ids}
+        lines.append(json.dumps(line, ensure_ascii=False))
+        tokens += len(sequence.ids) - prompt_length
+    write_text(out / SAMPLES_FILE, "\n".join(lines) + "\n")
+    return GenerateResult(str(out), len(generated), tuple(files), tuple(texts), tokens, tokens / max(1e-9, seconds))
+
+
+def draw(
+    loaded: LoadedModel,
+    prompts: Sequence[Mapping[str, NDArray[np.integer[Any]]]],
+    options: SamplingOptions,
+    max_length: int | None = None,
+    progress: Progress | None = None,
+) -> list[GeneratedSample]:
+    """Sample one sequence for each prompt and decode it.
+
+    Args:
+        loaded: from `load_model`.
+        prompts: for each sequence the grids of the template's first streams (see `prompt_grids`); may be empty. Without a
+            condition in the template, the last of them is continued where it ends.
+        options: how tokens are drawn; sequence i depends on the seed and i alone.
+        max_length: the most tokens of a sequence; the model's context if None.
+        progress: is told how many tokens were drawn.
+
+    Raises:
+        ValueError: a prompt does not fit the template, or is too long.
+    """
+    import torch
+
+    from trainers.autoregressive.generation import generate
+
+    context = loaded.model.config.context
+    limit = context if max_length is None else max_length
+    if not 1 <= limit <= context:
+        raise ValueError(f"--max-length {limit} must be between 1 and the model's context of {context}")
+    grammar = loaded.template.grammar(loaded.vocabulary, limit)
+    starts = [_prompt_ids(loaded, grids) for grids in prompts]
+    for start in starts:
+        _check_prompt(grammar, start, limit)
+    total = 0
+
+    def count(tokens: int) -> None:
+        nonlocal total
+        total += tokens
+        if progress is not None:
+            progress.update(tokens=total)
+
+    sequences = generate(loaded.model, grammar, starts, options, max_length=limit, on_tokens=count)
+    results = []
+    for ids in sequences:
+        grids = loaded.template.parse_ids(ids, loaded.vocabulary)
+        samples = {
+            stream: loaded.tokenizers[stream].decode(torch.from_numpy(grids[stream]))
+            for stream in loaded.template.target
+        }
+        results.append(GeneratedSample(ids, samples))
+    if progress is not None:
+        progress.update(len(sequences))
+    return results
+
+
+def prompt_grids(
+    loaded: LoadedModel, prompt: str | None = None, files: Sequence[str] = ()
+) -> dict[str, NDArray[np.integer[Any]]]:
+    """Encode a prompt for the template's first streams.
+
+    Args:
+        loaded: from `load_model`.
+        prompt: text for the first stream.
+        files: instead of it, a file for each of the first streams.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the first stream is no text, there are more files than streams, or a condition is missing.
+    """
+    from tokenize_kit.media import medium
+
+    template = loaded.template
+    if prompt is not None:
+        first = loaded.tokenizers[template.streams[0]]
+        if first.spec.modality != "text":
+            raise ValueError(
+                f"--prompt is text, but the first stream of the template {str(template)!r} is of modality "
+                f"{first.spec.modality!r}; use --prompt-file"
+            )
+        grids = {template.streams[0]: first.encode(prompt).numpy()}
+    else:
+        if len(files) > len(template.streams):
+            raise ValueError(f"{len(files)} prompt files, but the template {str(template)!r} has fewer streams")
+        grids = {}
+        for stream, file in zip(template.streams, files, strict=False):
+            tokenizer = loaded.tokenizers[stream]
+            sample = medium(tokenizer.spec.modality).read(Path(file).read_bytes(), tokenizer.spec)
+            grids[stream] = tokenizer.encode(sample).numpy()
+    if missing := [name for name in template.condition if name not in grids]:
+        fix = "--prompt TEXT" if loaded.tokenizers[missing[0]].spec.modality == "text" else "--prompt-file FILE"
+        raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
+    if set(grids) >= set(template.streams) and not _continues(loaded, grids):
+        raise ValueError(
+            f"the prompt gives every stream of the template {str(template)!r}; nothing is left to generate"
+        )
+    return grids
+
+
+def _continues(loaded: LoadedModel, grids: Mapping[str, Any]) -> bool:
+    """Whether the last stream of the prompt is predicted and open, so that generation goes on where it ends."""
+    if not grids:
+        return False
+    last = loaded.template.streams[len(grids) - 1]
+    return last in loaded.template.target and loaded.vocabulary.stream(last).is_open
+
+
+def _prompt_ids(loaded: LoadedModel, grids: Mapping[str, NDArray[np.integer[Any]]]) -> list[int]:
+    ids = loaded.template.prompt_ids(grids, loaded.vocabulary, unfinished=_continues(loaded, grids))
+    return [int(token) for token in ids]
+
+
+def _check_prompt(grammar: Any, ids: Sequence[int], limit: int) -> None:
+    state = grammar.start()
+    for token in ids:
+        try:
+            state = grammar.advance(state, token)
+        except ValueError:
+            raise ValueError(
+                f"the prompt of {len(ids)} tokens leaves no room to finish a sequence of at most {limit}; shorten it, or use a "
+                "model with a longer context"
+            ) from None
