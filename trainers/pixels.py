@@ -2,8 +2,7 @@
 
 Every pixel of every picture counts, through a histogram of all 2^24 colours; scikit-learn's KMeans then sees each
 colour once. Where there are very many, colours within the same cell of 4x4x4 are fitted as their weighted mean: for
-photographs that gives a smaller error than mini-batches over a sample of the pixels, in less time (see
-`benchmarks/palette.py`).
+photographs that gives a smaller error than mini-batches over a sample of the pixels (see `benchmarks/palette.py`).
 """
 
 from __future__ import annotations

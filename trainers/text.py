@@ -141,13 +141,9 @@ def _check(options: TrainBPEOptions) -> None:
     if "" in options.special_tokens:
         raise ValueError("a special token is empty")
     for token in options.special_tokens:
-        if not token.isascii() or not token.isprintable() or " " in token:
-            # A vocabulary is spelt in the byte alphabet, in which only these characters stand for themselves.
-            raise ValueError(f"special token {token!r} must be of printable ASCII characters without spaces")
-        if token in byte_alphabet():
-            raise ValueError(
-                f"special token {token!r} is a byte of the alphabet; use a longer one such as '<|{token}|>'"
-            )
+        # A vocabulary is spelt in the byte alphabet; a token of its characters could be mistaken for other bytes.
+        if len(token) == 1 or (not token.isascii() and set(token) <= set(byte_alphabet())):
+            raise ValueError(f"special token {token!r} looks like bytes of a text; use one such as '<|{token}|>'")
     least = 256 + len(set(options.special_tokens))
     if options.vocab_size < least:
         raise ValueError(f"vocab_size {options.vocab_size} is below the 256 bytes and the special tokens; use {least}")
@@ -183,7 +179,7 @@ class _Reader:
         for block in iter_text_blocks(self._options.data, self._options.field, PIECE_BYTES):
             texts = Texts.of(block)
             if self._options.limit is not None:
-                texts = texts.head(self._options.limit - self.documents)
+                texts = texts.part(0, min(len(texts), self._options.limit - self.documents))
             self.documents += len(texts)
             self.bytes_read += len(texts.data)
             if self._progress is not None:
@@ -218,7 +214,7 @@ def _train_fast(reader: _Reader, options: TrainBPEOptions, progress: Progress | 
         first = False
         found = _count_fast(texts)
         # Before a chunk is believed, one document of it is counted by the reference too.
-        middle = texts.one(len(texts) // 2)
+        middle = texts.part(len(texts) // 2, len(texts) // 2 + 1)
         if found is None or _count_fast(middle) != _count_reference(middle):
             return None
         for word, number in found.items():
@@ -303,10 +299,16 @@ def _count_fast(texts: Texts) -> dict[bytes, int] | None:
     try:
         from gigatoken.gigatoken_rs import pretokenized_counts
 
+        unassigned = texts.unassigned()
+        known = texts.only(~unassigned) if unassigned.any() else texts
         # No UTF-8 text has this byte, so it can stand between two documents.
         separator = b"\xff"
         with _quiet_stderr():
-            return dict(pretokenized_counts(texts.separated_by(separator[0]), separator))
+            counts: dict[bytes, int] = dict(pretokenized_counts(known.separated_by(separator[0]), separator))
+        if unassigned.any():
+            for word, number in _count_reference(texts.only(unassigned)).items():
+                counts[word] = counts.get(word, 0) + number
+        return counts
     except Exception:
         # An optional speed-up: whatever is wrong with it, the reference is there.
         return None

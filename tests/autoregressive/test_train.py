@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file
 from toy_world import Letters, MeanModel, picture_samples, text_samples, write_shards
 
+from tokenize_kit.files import sha256_of_file
 from tokenize_kit.shards import ShardSet
 from trainers.autoregressive.data import TokenData, split_documents
 from trainers.autoregressive.model_folder import load_model
+from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.options import TrainTransformerOptions, TransformerOverrides
 from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
@@ -77,11 +79,18 @@ def log_without_timing(folder):
     return [{k: v for k, v in line.items() if k != TIMING} for line in read_log(Path(folder) / "train_log.jsonl")]
 
 
+def file_hashes(folder):
+    files = [Path(folder) / "model.safetensors", *sorted((Path(folder) / "checkpoints").rglob("*"))]
+    return {str(path.relative_to(folder)): sha256_of_file(path) for path in files if path.is_file()}
+
+
 def assert_same_run(one, other):
     for name, tensors in weights(one).items():
         others = weights(other)[name]
         assert set(tensors) == set(others)
         assert all(torch.equal(tensors[key], others[key]) for key in tensors), name
+    # The files too: what is in them besides the tensors must not depend on the process.
+    assert file_hashes(one) == file_hashes(other)
     assert log_without_timing(one) == log_without_timing(other)
 
 
@@ -435,6 +444,14 @@ def test_shards_of_another_tokenizer_are_refused_and_missing_tokenizers_asked_fo
     Letters(salt=1).save(tmp_path / "right")
     train_transformer(options_for(other, tmp_path / "m", tokenizer=(str(tmp_path / "right"),), steps=1))
     assert load_model(tmp_path / "m").tokenizers["text"].salt == 1
+
+
+def test_every_option_of_the_transformer_can_be_overridden():
+    overridable = {field.name: field.type for field in dataclasses.fields(TransformerOverrides)}
+    config = {field.name: str(field.type) for field in dataclasses.fields(TransformerConfig)}
+    assert set(overridable) == set(config) - {"vocab_size", "context"}
+    for name, kind in overridable.items():
+        assert str(kind).removesuffix(" | None") == config[name].removesuffix(" | None")
 
 
 def test_held_out_samples_stay_held_out_when_data_is_added(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,15 @@ from trainers.autoregressive.models.functional import place_heads, rms_norm, swi
 from trainers.autoregressive.models.transformer import Transformer
 
 IDS = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are not worth a second thread, and with a busy neighbour it costs a lot."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_llama_style_equals_transformers_llama() -> None:
@@ -139,10 +151,7 @@ def test_fused_parts_equal_plain_formulas(kind: torch.dtype) -> None:
         (lambda x, gain: rms_norm(x, gain, 1e-5), plain_norm),
         (lambda x, gain: place_heads(x * gain, cos, sin, 1e-5), lambda x, gain: plain_heads(x * gain, 1e-5)),
         (lambda x, gain: place_heads(x * gain, cos, sin, None), lambda x, gain: plain_heads(x * gain, None)),
-        (
-            lambda x, gain: place_heads(x * gain, None, None, 1e-3),
-            lambda x, gain: plain_norm(x * gain * 10, 1 / torch.ones(())),
-        ),
+        (lambda x, gain: place_heads(x * gain, None, None, 1e-5), lambda x, gain: plain_norm(x * gain, torch.ones(()))),
         (
             lambda x, gain: swiglu(x * gain),
             lambda x, gain: F.silu((x * gain)[..., :4]) * (x * gain)[..., 4:],
@@ -152,7 +161,7 @@ def test_fused_parts_equal_plain_formulas(kind: torch.dtype) -> None:
         x, gain = torch.randn(2, 5, 3, 8).to(kind), torch.randn(8).to(kind)
         results = []
         for function, dtype in ((fused, kind), (plain, torch.float64)):
-            a, b = x.to(dtype).requires_grad_(), gain.to(dtype).requires_grad_()
+            a, b = (part.to(dtype, copy=True).requires_grad_() for part in (x, gain))
             y = function(a, b)
             # A gradient that is not contiguous, as attention's transposes give.
             weight = torch.linspace(-1, 1, y.numel(), dtype=dtype).view(*reversed(y.shape)).permute(3, 2, 1, 0)
@@ -250,6 +259,7 @@ def test_dropout_acts_in_training_alone() -> None:
 
 
 @pytest.mark.parametrize("style", ["llama", "gpt2", "sinusoidal"])
+@pytest.mark.usefixtures("one_thread")
 def test_it_learns_to_copy(style: str) -> None:
     torch.manual_seed(0)
     model = Transformer(preset("tiny", style, vocab_size=12, context=16, layers=2, width=32, heads=2))
@@ -268,6 +278,7 @@ def test_it_learns_to_copy(style: str) -> None:
     assert float(loss.nll / loss.weight) < 0.3
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_step_equals_the_plain_one() -> None:
     torch.manual_seed(0)
     model = Transformer(

@@ -285,6 +285,7 @@ def test_a_dry_run_writes_nothing_and_comes_close(corpus):
         ({"columns": ("nope",)}, "has no field 'nope'"),
         ({"columns": ("text",)}, "two columns of a shard would be named 'text'"),
         ({"tokenizer": ()}, "no tokenizer is given"),
+        ({"out": "memory://shards"}, "is a URL; write to a local folder"),
         ({"data": ()}, "no input is given"),
     ],
 )

@@ -119,8 +119,10 @@ class _Demo:
         )
         text = self._stage("train text model", self._train_text)
         image = self._stage("train picture model", self._train_image)
-        texts = self._stage("generate text", lambda: self._generate("text", TEXT_PROMPTS, 1))
-        pictures = self._stage("generate pictures", lambda: self._generate("emoji", IMAGE_PROMPTS, SAMPLES_A_PROMPT))
+        texts = self._stage("generate text", lambda: self._generate("text", "text", TEXT_PROMPTS, 1))
+        pictures = self._stage(
+            "generate pictures", lambda: self._generate("emoji", "image", IMAGE_PROMPTS, SAMPLES_A_PROMPT)
+        )
         report = self._stage("report", lambda: self._report(text, image, texts, pictures))
         return DemoResult(
             str(report),
@@ -211,7 +213,7 @@ class _Demo:
         )
         return train_transformer(options, self.progress)
 
-    def _generate(self, name: str, prompts: tuple[str, ...], count: int) -> list[tuple[str, list[Path]]]:
+    def _generate(self, name: str, stream: str, prompts: tuple[str, ...], count: int) -> list[tuple[str, list[Path]]]:
         from trainers.autoregressive.sample import generate_samples
 
         from trainers.autoregressive.options import GenerateOptions
@@ -230,7 +232,7 @@ class _Demo:
             )
             generate_samples(options, self.progress)
             lines = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-            made.append((prompt, [folder / json.loads(line)["file"] for line in lines]))
+            made.append((prompt, [folder / json.loads(line)["files"][stream] for line in lines]))
         return made
 
     def _report(

@@ -55,9 +55,12 @@ def _common(kinds: set[str]) -> str:
 
 def _look_jsonl(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
     with open_source(file.url, file.compression) as source:
-        lines = read_exactly(source, _LOOK_BYTES).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        lines = (
+            read_exactly(source, _LOOK_BYTES if names else _LOOK_BYTES // 8).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        )
     objects: list[dict[str, Any]] = []
-    for line in lines[:_LOOK_SAMPLES]:
+    # Types take a closer look than names.
+    for line in lines[: _LOOK_SAMPLES if names else _LOOK_SAMPLES // 20]:
         try:
             objects.append(parse_json_object(line))
         except ValueError:

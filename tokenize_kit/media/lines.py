@@ -39,6 +39,8 @@ from tokenize_kit.media.text import read_text
 MAX_LINE_BYTES = 256 << 20
 """A jsonl line above this is refused: the file is most likely not jsonl, and would fill the memory."""
 
+_PARSE_BYTES = 1 << 20
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -145,12 +147,14 @@ def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOpti
         return None
     if not fits(_large_strings(data, np.array([0, len(data)])), len(data)):
         return None
+    # Arrow parses in parallel what it may divide, and a line may not be longer than two of its parts.
+    longest = int((ends - starts).max()) + 2
     kinds = {name: COLUMN_TYPES[kind] for name, kind in options.columns.items()}
     schema = pa.schema({**kinds, options.text_field: pa.large_string()})
     try:
         table = pj.read_json(
             pa.BufferReader(data),
-            read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            read_options=pj.ReadOptions(block_size=max(longest, _PARSE_BYTES)),
             parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
     except pa.ArrowException:

@@ -1,4 +1,4 @@
 """Numbers about tokenizers: picture quality, use of the vocabulary, compression, speed.
 
-`image`, `text` and `usage` hold the plain measures; `evaluate` runs a tokenizer over real data and gathers them.
+`image` and `usage` hold the plain measures; `evaluate` runs a tokenizer over real data and gathers them.
 """

@@ -11,12 +11,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.files import read_json_object, write_json, write_text
+from tokenize_kit.files import write_json, write_text
 from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import EncodeOptions
 
@@ -59,9 +60,9 @@ class EncodeResult:
         tokens = ", ".join(f"{count:,} {name}" for name, count in self.tokens.items())
         about = "about " if self.estimated else ""
         state = "would be made in" if self.estimated else "are in" if self.complete else "are so far in"
+        shards = f"{self.shards:,} shard{'s' if self.shards != 1 else ''} of {self.output_bytes / MB:,.1f} MB"
         lines = [
-            f"{about}{self.rows:,} samples, {tokens} tokens, {self.shards:,} shards of {self.output_bytes / MB:,.1f} MB "
-            f"{state} {self.out} ({about}{self.seconds:,.1f} s)"
+            f"{about}{self.rows:,} samples, {tokens} tokens, {shards} {state} {self.out} ({about}{self.seconds:,.1f} s)"
         ]
         if self.failures:
             where = "" if self.estimated else f"; {self.out}/failures.jsonl says why"
@@ -122,16 +123,30 @@ class _Run:
     def run(self) -> EncodeResult:
         if self.options.dry_run:
             return self._estimate()
+        from tokenize_kit.shards.format import PLAN_FILE
+        from tokenize_kit.shards.plan import check_folder
+
         plan = self._plan()
-        _check_folder(self.out, plan)
+        check_folder(self.out, plan)
         self.out.mkdir(parents=True, exist_ok=True)
-        if not (self.out / "plan.json").exists():
-            write_json(self.out / "plan.json", plan)
-        results = self._limited() if self.options.limit is not None else self._all()
+        if not (self.out / PLAN_FILE).exists():
+            write_json(self.out / PLAN_FILE, plan)
+        # In a thread, because a large vocabulary takes as long to write as some megabytes to encode.
+        with ThreadPoolExecutor(1) as background:
+            saved = background.submit(self._save_tokenizers)
+            results = self._limited() if self.options.limit is not None else self._all()
+            saved.result()
         if results is None:
             return self._result(self._known(), complete=False)
         self._finish(results, plan)
         return self._result(results, complete=True)
+
+    def _save_tokenizers(self) -> None:
+        """Let the tokenizers travel with their tokens: a model that is trained on these needs nothing else to decode."""
+        from tokenize_kit.shards.format import TOKENIZERS_FOLDER
+
+        for name, tokenizer in self.tokenizers.items():
+            tokenizer.save(self.out / TOKENIZERS_FOLDER / name)
 
     def _plan(self) -> dict[str, Any]:
         """Return what must be equal for two runs to be the same one."""
@@ -263,7 +278,7 @@ class _Run:
         )
 
     def _finish(self, results: Sequence[UnitResult], plan: dict[str, Any]) -> None:
-        from tokenize_kit.shards.format import TOKENIZERS_FOLDER, Manifest
+        from tokenize_kit.shards.format import Manifest
 
         failures = [failure for result in results for failure in result.failures]
         _write_failures(self.out, failures)
@@ -282,9 +297,6 @@ class _Run:
             plan["inputs"],
             len(failures),
         )
-        # The tokenizers travel with their tokens: a model that is trained on these needs nothing else to decode.
-        for name, tokenizer in self.tokenizers.items():
-            tokenizer.save(self.out / TOKENIZERS_FOLDER / name)
         write_json(self.out / "dataset.json", manifest.to_dict())
         # Left behind by killed processes; nobody writes here any more.
         for partial in self.out.rglob("*.partial-*"):
@@ -326,7 +338,7 @@ class _Run:
             failures=round(seen.failures * scale),
             input_bytes=round(seen.bytes * scale),
             output_bytes=round(seen.output_bytes * scale),
-            seconds=round(seen.seconds * scale / min(self.options.workers, len(self.units)), 1),
+            seconds=round(seen.first_seconds + seen.seconds * scale / min(self.options.workers, len(self.units)), 1),
             estimated=True,
         )
 
@@ -342,6 +354,8 @@ def _check(options: EncodeOptions) -> tuple[int, int]:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)} is too small")
     if options.max_failures < 0:
         raise ValueError(f"--max-failures {options.max_failures} must be 0 or more")
+    if "://" in options.out:
+        raise ValueError(f"--out {options.out} is a URL; write to a local folder and copy the finished shard set there")
     number, slash, parts = options.part.partition("/")
     if not (slash and number.isdecimal() and parts.isdecimal() and int(number) < int(parts)):
         raise ValueError(f"--part {options.part} must be K/N with K from 0 to N-1, such as 0/4")
@@ -385,52 +399,6 @@ def _stream(name: str, tokenizer: Tokenizer) -> Any:
 
     dtype = dtype_for(tokenizer.spec.max_vocab_size)
     return StreamInfo(name, tokenizer.spec, tokenizer.fingerprint, dtype, tokenizer_name(tokenizer))
-
-
-def _check_folder(out: Path, plan: dict[str, Any]) -> None:
-    """Refuse a folder that belongs to something else.
-
-    Raises:
-        ValueError: names what differs.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder for the shards")
-    path = out / "plan.json"
-    if not path.exists():
-        others = [item.name for item in out.iterdir() if ".partial-" not in item.name] if out.exists() else []
-        if others:
-            raise ValueError(
-                f"{out} holds other files ({sorted(others)[0]}, ...); give an empty or new folder for the shards"
-            )
-        return
-    differing = _differences(read_json_object(path), plan)
-    if differing:
-        raise ValueError(
-            f"{out} belongs to another run: {'; '.join(differing[:4])}. Use the same options and inputs to continue it, "
-            "or another --out"
-        )
-
-
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in dict.fromkeys([*before, *now]):
-            found += _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
-        if any(line.startswith("inputs.") for line in found):
-            return [line for line in found if not line.startswith(("inputs_written", "shards"))]
-        return found
-    if before == now:
-        return []
-    if name == "inputs.digest":
-        return ["inputs.digest: the names or sizes of the input files changed"]
-    if name == "inputs_written":
-        return ["an input file was written again since the run began"]
-    return [f"{name} was {_short(before)}, is now {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _write_failures(out: Path, failures: Sequence[Failure]) -> None:

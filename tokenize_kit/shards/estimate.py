@@ -27,6 +27,8 @@ class Seen:
     bytes: int
     output_bytes: int
     seconds: float
+    first_seconds: float = 0.0
+    """What the very first sample cost, and no later one does: tables that are built, engines that are chosen."""
 
 
 def estimate(units: Sequence[Unit], tokenizers: Mapping[str, Tokenizer], recipe: Recipe) -> Seen:
@@ -43,6 +45,12 @@ def _look(unit: Unit, tokenizers: Mapping[str, Tokenizer], recipe: Recipe, seen:
     rows = Rows(writer, recipe)
     began = time.monotonic()
     for block in read_unit(unit, recipe.read):
+        if not seen.bytes:
+            warm = time.monotonic()
+            scratch = ShardWriter(io.BytesIO(), "first", recipe.streams, recipe.read.columns)
+            encode_block(block.head(1), tokenizers, recipe, Rows(scratch, recipe))
+            seen.first_seconds = time.monotonic() - warm
+            began += seen.first_seconds
         whole, size = len(block), block.size
         if whole > BLOCK_SAMPLES:
             block = block.head(BLOCK_SAMPLES)

@@ -26,6 +26,7 @@ from tokenize_kit.media.blocks import Content, one_line
 from tokenize_kit.media.reading import Failure, SampleBlock, read_unit
 from tokenize_kit.media.sources import ReadOptions, Unit
 from tokenize_kit.shards.format import COLUMN_TYPES, FileEntry, StreamInfo
+from tokenize_kit.shards.prefetch import read_ahead
 from tokenize_kit.shards.writer import Ids, ShardWriter, open_shard
 from tokenize_kit.tokenizer import Tokenizer
 
@@ -162,9 +163,12 @@ def encode_unit(
     samples = 0
     path = Path(out) / f"{unit.index:05}.arrow"
     try:
-        with open_shard(path, recipe.streams, recipe.read.columns) as writer:
+        with (
+            open_shard(path, recipe.streams, recipe.read.columns) as writer,
+            read_ahead(read_unit(unit, recipe.read)) as blocks,
+        ):
             rows = Rows(writer, recipe)
-            for block in read_unit(unit, recipe.read):
+            for block in blocks:
                 if limit is not None and len(block) > limit - samples:
                     block = block.head(limit - samples)
                 before = sum(rows.tokens.values())

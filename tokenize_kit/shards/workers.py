@@ -188,6 +188,9 @@ def _end_with_parent() -> None:
 
 def _use_one_thread() -> None:
     """Keep libraries from starting a thread a core in every worker."""
+    import pyarrow
+
+    pyarrow.set_cpu_count(1)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from tokenize_kit.text.characters import has_unassigned
 from tokenize_kit.text.formats import Definition, dump_definition, reference_tokenizer
 from tokenize_kit.text.probe import probe_texts
 
@@ -71,15 +72,31 @@ class Texts:
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
         return cls(np.concatenate([part.data for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
 
-    def head(self, count: int) -> Texts:
-        """Return the first ``count`` texts, or all if there are fewer."""
-        offsets = self.offsets[: count + 1]
-        return Texts(self.data[: offsets[-1]], offsets)
+    @classmethod
+    def one_text(cls, text: bytes) -> Texts:
+        """Make a batch of one text."""
+        import numpy as np
 
-    def one(self, index: int) -> Texts:
-        """Return a batch of one text."""
-        offsets = self.offsets[index : index + 2]
-        return Texts(self.data[offsets[0] : offsets[1]], offsets - offsets[0])
+        return cls(np.frombuffer(text, np.uint8), np.array([0, len(text)], dtype=np.int64))
+
+    def part(self, start: int, stop: int) -> Texts:
+        """Return the texts from ``start`` to before ``stop``."""
+        offsets = self.offsets[start : stop + 1]
+        return Texts(self.data[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def only(self, chosen: NDArray[np.bool_]) -> Texts:
+        """Return the texts where ``chosen`` is true."""
+        import numpy as np
+
+        lengths = np.diff(self.offsets)
+        return Texts(self.data[np.repeat(chosen, lengths)], np.concatenate([[0], np.cumsum(lengths[chosen])]))
+
+    def unassigned(self) -> NDArray[np.bool_]:
+        """Return for each text whether engines may disagree on a character of it, see `characters`."""
+        import pyarrow as pa
+
+        buffers = pa.py_buffer(self.offsets), pa.py_buffer(self.data)
+        return has_unassigned(pa.LargeStringArray.from_buffers(len(self), *buffers))
 
     def separated_by(self, byte: int) -> bytes:
         """Return all texts with ``byte`` after each."""
@@ -138,24 +155,46 @@ class GigaToken:
 
     name = "gigatoken"
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, reference: Engine) -> None:
         """Take the text of a ``tokenizer.json``; it must not have special tokens, which would be found in any text."""
         import gigatoken
 
         self._tokenizer = gigatoken.Tokenizer.from_json(content)
+        self._reference = reference
 
     def encode(self, text: bytes) -> NDArray[np.uint32]:
         """See `Engine.encode`."""
+        if not text.isascii() and Texts.one_text(text).unassigned().any():
+            return self._reference.encode(text)
         ids: NDArray[np.uint32] = self._tokenizer.encode(text)
         return ids
 
     def encode_ragged(self, texts: Texts) -> Ragged:
         """See `Engine.encode_ragged`."""
-        import awkward as ak
         import numpy as np
 
         if len(texts) == 0:
             return np.zeros(0, np.uint32), np.zeros(0, np.int64)
+        unassigned = texts.unassigned()
+        if unassigned.any():
+            return self._mixed(texts, unassigned)
+        return self._encode_known(texts)
+
+    def _mixed(self, texts: Texts, unassigned: NDArray[np.bool_]) -> Ragged:
+        """Leave some texts to the reference."""
+        import numpy as np
+
+        parts = []
+        borders = np.flatnonzero(unassigned[1:] != unassigned[:-1]) + 1
+        for start, stop in pairwise([0, *borders.tolist(), len(texts)]):
+            part = texts.part(start, stop)
+            parts.append(self._reference.encode_ragged(part) if unassigned[start] else self._encode_known(part))
+        return np.concatenate([values for values, _ in parts]), np.concatenate([lengths for _, lengths in parts])
+
+    def _encode_known(self, texts: Texts) -> Ragged:
+        import awkward as ak
+        import numpy as np
+
         content = ak.contents.NumpyArray(texts.data, parameters={"__array__": "char"})
         lists = ak.contents.ListOffsetArray(
             ak.index.Index64(texts.offsets), content, parameters={"__array__": "string"}
@@ -181,7 +220,7 @@ def best_engine(definition: Definition, fast: bool = True) -> Engine:
     if not fast:
         return reference
     try:
-        engine = GigaToken(content)
+        engine = GigaToken(content, reference)
     except Exception as error:
         # It does not know this pattern or normalizer.
         log.debug("gigatoken does not apply: %s", error)

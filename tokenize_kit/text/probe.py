@@ -1,4 +1,3 @@
-
 """The texts on which a fast engine must agree with the reference before it is used for a vocabulary."""
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ def write_model_folder(folder: Path, config: ModelConfigFile, tokenizers: Mappin
 
 def write_weights(folder: Path, model: nn.Module, step: int, metrics: Mapping[str, float]) -> None:
     """Write ``model.safetensors``, whole or not at all."""
-    metadata = {"format": "pt", "step": str(step), "metrics": json.dumps(dict(metrics))}
+    # One entry: safetensors writes several in an order that changes from process to process, and so the file's bytes.
+    metadata = {"training": json.dumps({"step": step, "metrics": dict(metrics)})}
     with atomic_write(folder / WEIGHTS_FILE) as file:
         file.write(save(module_tensors(model), metadata))
 
@@ -181,7 +182,7 @@ def read_weights(folder: Path, model: nn.Module) -> tuple[int, dict[str, float]]
     load_module(model, read_tensors(path), path)
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        return int(metadata["step"]), json.loads(metadata["metrics"])
-    except (SafetensorError, KeyError, ValueError) as error:
+            training = json.loads((file.metadata() or {})["training"])
+        return int(training["step"]), dict(training["metrics"])
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: its metadata lacks the step and metrics ({error})") from None

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.config import LoopConfig, OptimizerConfig
 
+# A dataclass takes the fields of its last base first: what a user must say comes before how long and on what it runs.
+
 
 @dataclass(frozen=True)
 class TransformerOverrides:
@@ -59,8 +61,8 @@ class TransformerOverrides:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTransformerOptions(LoopConfig):
-    """Train a causal model on token shards. The same command continues a run that was stopped."""
+class SequenceOptions:
+    """Which data a sequence model sees, and which model it is."""
 
     shards: tuple[str, ...]
     """Folders or URLs of shard sets."""
@@ -95,6 +97,11 @@ class TrainTransformerOptions(LoopConfig):
     init_from: str | None = None
     """A model folder whose weights to begin with; it must have the same configuration and vocabulary."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTransformerOptions(LoopConfig, SequenceOptions):
+    """Train a causal model on token shards. The same command continues a run that was stopped."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("batch_size", "validation_tokens"):
@@ -115,8 +122,8 @@ class TrainTransformerOptions(LoopConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(SamplingOptions):
-    """Sample from a trained model folder; whatever is sampled decodes to whole samples."""
+class PromptOptions:
+    """From which model how many samples are drawn, and how they begin."""
 
     model: str
     """The model folder; it carries its tokenizers."""
@@ -132,6 +139,11 @@ class GenerateOptions(SamplingOptions):
     """The most tokens of a sequence, prompt included; None means the model's context."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to sample; auto takes a GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(SamplingOptions, PromptOptions):
+    """Sample from a trained model folder; whatever is sampled decodes to whole samples."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

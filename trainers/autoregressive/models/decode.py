@@ -157,9 +157,12 @@ def decode_one(
     seen = key <= place
     if config.window is not None:
         seen = seen & (key > place - config.window)
-    x = weights.embedding[ids[0]].float() * config.embedding_scale
+    # Tensors of one index, never numbers: those would end the compiled graph.
+    x = weights.embedding.index_select(0, ids)[0].float() * config.embedding_scale
     if weights.places is not None:
-        x = x + weights.places[place[0]].float()
+        x = x + weights.places.index_select(0, place)[0].float()
+    cos = None if weights.cos is None else weights.cos.index_select(0, place)[0]
+    sin = None if weights.sin is None else weights.sin.index_select(0, place)[0]
     post = config.norm_position == "post"
     for block, stored in zip(weights.blocks, cache, strict=True):
         h = x if post else _plain_norm(x, block.attention_gain, block.attention_shift, config)
@@ -167,8 +170,8 @@ def decode_one(
         turned = joint[:both]
         if config.qk_norm:
             turned = turned * torch.rsqrt(turned.square().mean(-1, keepdim=True) + config.norm_eps)
-        if weights.cos is not None and weights.sin is not None:
-            turned = turned * weights.cos[place[0]] + turned.roll(size // 2, -1) * weights.sin[place[0]]
+        if cos is not None and sin is not None:
+            turned = turned * cos + turned.roll(size // 2, -1) * sin
         stored[0, 0].index_copy_(1, place, turned[heads:, None].to(stored.dtype))
         stored[0, 1].index_copy_(1, place, joint[both:, None].to(stored.dtype))
         keys, values = stored[0, 0].float(), stored[0, 1].float()

@@ -54,9 +54,11 @@ class Waves:
     def rotation(self, device: torch.device) -> Rotation:
         """Return cosines (places, 1, size) and sines (places, 1, size / 2) in float32."""
         if device not in self._tables:
-            angles = self.angles(device)
-            cos, sin = angles.cos().float(), angles.sin().float()
-            self._tables[device] = (torch.cat((cos, cos), -1)[:, None], sin[:, None])
+            # A table that is made while generating must serve a later training step too.
+            with torch.inference_mode(False):
+                angles = self.angles(device)
+                cos, sin = angles.cos().float(), angles.sin().float()
+                self._tables[device] = (torch.cat((cos, cos), -1)[:, None], sin[:, None])
         return self._tables[device]
 
     def sinusoids(self, device: torch.device) -> Tensor:

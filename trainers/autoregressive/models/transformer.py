@@ -216,7 +216,7 @@ class Transformer(nn.Module):
         dtype = weight.dtype if dtype is None else dtype
         layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
         padding = None if left_padding is None else left_padding.to(device)
-        run = torch.compile(decode_one, dynamic=False) if compiled else None
+        run = torch.compile(decode_one, dynamic=False, fullgraph=True) if compiled else None
         return TransformerCache(layers, padding, step_weights(self, device), run)
 
     @torch.no_grad()
