@@ -80,7 +80,7 @@ def main() -> int:
         ]
         # Small, so that reading, validating and saving take as large a part of the time as the steps do.
         train += ["--model.layers", "2", "--model.width", "64", "--model.heads", "2"]
-        train += ["--validation-tokens", "4000", "--model.dropout", "0.1", "--tokenizer", *folders, "--out"]
+        train += ["--validation-tokens", "4000", "--model.dropout", "0.1", "--out"]
 
         process = subprocess.Popen([*COMMAND, *train, str(root / "whole")], stdout=subprocess.DEVNULL)
         start_up = wait_for_log(process, root / "whole", 0)

@@ -144,6 +144,8 @@ ODD_LINES = [
     b'{"text": "2020-01-01"}',
     b'{"text": "2020-01-01T00:00:00Z", "label": 7}',
     b'{"text": "lone \\ud800"}',
+    b'{"text": "low \\udc00"}',
+    b'{"text": "swapped \\udc00\\ud800"}',
     b'{"text": "bad \xff utf-8"}',
     b'{"text": "raw\ttab"}',
     b"[1, 2]",

@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -344,6 +345,7 @@ def fingerprint_of(name: str, options: Mapping[str, Any], tensors: Mapping[str, 
     return digest.hexdigest()
 
 
+@cache
 def _entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 

@@ -97,7 +97,8 @@ class _Learner:
         inside[np.cumsum(lengths + 1)] = False
         self._symbols[inside] = table[data]
         self._words = np.cumsum(~inside, dtype=np.int32) - 1
-        del inside, data
+        # The windows below need several times the memory of the words, so nothing else is kept meanwhile.
+        del inside, data, words
         self._lengths = np.zeros(max(2 * len(self.tokens), 1024), dtype=place_type)
         self._lengths[: len(self.tokens)] = [len(token) for token in self.tokens]
         self._code = "i" if place_type is np.int32 else "q"
@@ -112,7 +113,8 @@ class _Learner:
         self._doubled: set[int] = set()
 
         starts = np.flatnonzero((self._symbols[:-1] >= 0) & (self._symbols[1:] >= 0)).astype(place_type)
-        self._add_many(_pair(self._symbols[starts], self._symbols[starts + 1]), starts)
+        first, second = self._symbols[starts], self._symbols[starts + 1]
+        self._add_many(_pair(first, second), starts)
 
     def run(self, vocab_size: int, min_frequency: int, progress: Callable[[int], None] | None) -> None:
         queue, counts = self._queue, self._counts
@@ -241,7 +243,9 @@ class _Learner:
         if not len(pairs):
             return
         order = np.argsort(pairs, kind="stable")
-        pairs, places = pairs[order], places[order]
+        places = places[order]
+        pairs = pairs[order]
+        del order
         heads = _heads(pairs)
         sums = np.add.reduceat(self._weights[self._words[places]], heads).tolist()
         starts = heads.tolist()

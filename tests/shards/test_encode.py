@@ -230,7 +230,8 @@ def test_too_many_failures_stop_the_run_and_keep_what_is_finished(corpus, tmp_pa
             encode(options)
         assert caught.value.exit_code == 5
         assert len((Path(options.out) / "failures.jsonl").read_text().splitlines()) > 5
-        assert (Path(options.out) / "00000.arrow").exists()
+        # Which ones are finished depends on the workers' speed, but some are.
+        assert list(Path(options.out).glob("*.arrow"))
         assert not (Path(options.out) / "dataset.json").exists()
         assert encode(replace(options, max_failures=20)).failures == 20
     assert contents(tmp_path / "stop1") == contents(tmp_path / "stop2")

@@ -194,14 +194,18 @@ def as_column(name: str, value: Any, kind: str) -> Any:
     raise ValueError(f"column {name!r} is {value!r}, expected {kind}")
 
 
-def fits(texts: pa.Array, limit: int) -> bool:
-    """Whether an Arrow array of large strings is texts of at most ``limit`` bytes each: no nulls, UTF-8."""
+def fits(texts: pa.Array, limit: int, validate: bool = True) -> bool:
+    """Whether an Arrow array of large strings is texts of at most ``limit`` bytes each: no nulls, UTF-8.
+
+    ``validate`` False trusts that they are UTF-8.
+    """
     if texts.null_count:
         return False
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
+    if validate:
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            return False
     longest = pc.max(pc.binary_length(texts)).as_py()
     return longest is None or bool(longest <= limit)
 

@@ -160,7 +160,8 @@ def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOpti
     except pa.ArrowException:
         return None
     texts = _one_chunk(table.column(options.text_field))
-    if len(texts) != len(starts) or not fits(texts, options.max_document_bytes):
+    # The bytes were UTF-8, so only an escape (half of a surrogate pair) can have made something else of them.
+    if len(texts) != len(starts) or not fits(texts, options.max_document_bytes, validate=b"\\u" in data):
         return None
     columns: dict[str, Sequence[Any] | pa.Array] = {
         name: _one_chunk(table.column(name)).cast(kind) for name, kind in kinds.items()

@@ -189,9 +189,10 @@ def _generate_batch(
     device = next(model.parameters()).device
     longest = max(len(row.ids) for row in rows)
     padding = torch.tensor([longest - len(row.ids) for row in rows])
-    cache: Cache = model.new_cache(
-        len(rows), limit + int(padding.max()), left_padding=padding, compiled=options.compiled and len(rows) == 1
-    )
+    compiled = options.compiled and len(rows) == 1
+    # A compiled step is made for one length of the cache, so that is always the same one.
+    length = model.config.context if compiled else limit + int(padding.max())
+    cache: Cache = model.new_cache(len(rows), length, left_padding=padding, compiled=compiled)
     # What the model has not seen yet, a column a token; forced tokens gather here until a row has a choice.
     waiting = [[0] * (longest - len(row.ids)) + row.ids for row in rows]
     while rows:

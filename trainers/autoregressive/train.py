@@ -159,12 +159,13 @@ def _model_config(options: TrainTransformerOptions, vocab_size: int, context: in
 
 def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:
     """Return the folder and the tokenizer of each stream, by fingerprint: those given first, then those in the shard sets."""
+    from tokenize_kit.shards.format import TOKENIZERS_FOLDER
     from tokenize_kit.tokenizer import load_tokenizer
 
     given = [(Path(folder), load_tokenizer(folder)) for folder in folders]
     found: dict[str, tuple[Path, Any]] = {}
     for name, info in data.infos.items():
-        carried = [folder / "tokenizers" / name for folder in data.folders]
+        carried = [folder / TOKENIZERS_FOLDER / name for folder in data.folders]
         candidates = given + [(folder, load_tokenizer(folder)) for folder in carried if folder.is_dir()]
         for folder, tokenizer in candidates:
             if tokenizer.fingerprint == info.fingerprint:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.autoregressive.models.config import TransformerConfig
-from trainers.autoregressive.models.layers import Block
+from trainers.autoregressive.models.layers import Block, KeyValues
 
 if TYPE_CHECKING:
     from trainers.autoregressive.models.transformer import Transformer
@@ -85,7 +85,7 @@ def step_weights(model: Transformer, device: torch.device) -> StepWeights:
     )
 
 
-def decode(weights: StepWeights, config: TransformerConfig, ids: Tensor, place: int, cache: list[Tensor]) -> Tensor:
+def decode(weights: StepWeights, config: TransformerConfig, ids: Tensor, place: int, cache: list[KeyValues]) -> Tensor:
     """Return the logits (B, V) after the tokens ``ids`` (B,) at ``place``, and store their keys and values.
 
     Args:
@@ -93,7 +93,7 @@ def decode(weights: StepWeights, config: TransformerConfig, ids: Tensor, place: 
         config: of the model.
         ids: int64 (B,).
         place: how many tokens the cache holds.
-        cache: for each layer keys and values (B, 2, K, length, E).
+        cache: keys and values of each layer.
     """
     heads, kv_heads, size = config.heads, config.key_value_heads, config.head_dim
     eps, rms = config.norm_eps, config.norm == "rms"
@@ -110,7 +110,7 @@ def decode(weights: StepWeights, config: TransformerConfig, ids: Tensor, place: 
     if weights.cos is not None and weights.sin is not None:
         cos, sin = weights.cos[place], weights.sin[place]
     post = config.norm_position == "post"
-    for block, stored in zip(weights.blocks, cache, strict=True):
+    for block, (keys, values) in zip(weights.blocks, cache, strict=True):
         h = x if post else _norm(x, block.attention_gain, block.attention_shift, eps, rms)
         joint = F.linear(h, block.qkv, block.qkv_bias).view(batch, both + kv_heads, size)
         turned = joint[:, :both]
@@ -118,12 +118,12 @@ def decode(weights: StepWeights, config: TransformerConfig, ids: Tensor, place: 
             turned = F.rms_norm(turned, (size,), None, eps)
         if cos is not None and sin is not None:
             turned = torch.addcmul(turned * cos, turned.roll(size // 2, -1), sin).to(h.dtype)
-        stored[:, 0, :, place].copy_(turned[:, heads:])
-        stored[:, 1, :, place].copy_(joint[:, both:])
+        keys.select(2, place).copy_(turned[:, heads:])
+        values.select(2, place).copy_(joint[:, both:])
         seen = F.scaled_dot_product_attention(
             turned[:, :heads].unsqueeze(2),
-            stored[:, 0, :, first:stop],
-            stored[:, 1, :, first:stop],
+            keys[:, :, first:stop],
+            values[:, :, first:stop],
             enable_gqa=heads != kv_heads,
         ).view(batch, heads * size)
         x = _add_linear(x, seen, block.out, block.out_bias)
@@ -139,7 +139,7 @@ def decode(weights: StepWeights, config: TransformerConfig, ids: Tensor, place: 
 
 
 def decode_one(
-    weights: StepWeights, config: TransformerConfig, ids: Tensor, place: Tensor, cache: list[Tensor]
+    weights: StepWeights, config: TransformerConfig, ids: Tensor, place: Tensor, cache: list[KeyValues]
 ) -> Tensor:
     """Do what `decode` does for one row, in a form whose shapes do not change, for the compiler: float32 inside.
 
@@ -148,11 +148,11 @@ def decode_one(
         config: of the model.
         ids: int64 (1,).
         place: int64 (1,).
-        cache: for each layer keys and values (1, 2, K, length, E).
+        cache: keys and values of each layer.
     """
     heads, kv_heads, size = config.heads, config.key_value_heads, config.head_dim
     both = heads + kv_heads
-    length = cache[0].shape[3]
+    length = cache[0][0].shape[2]
     key = torch.arange(length, device=ids.device)
     seen = key <= place
     if config.window is not None:
@@ -164,7 +164,7 @@ def decode_one(
     cos = None if weights.cos is None else weights.cos.index_select(0, place)[0]
     sin = None if weights.sin is None else weights.sin.index_select(0, place)[0]
     post = config.norm_position == "post"
-    for block, stored in zip(weights.blocks, cache, strict=True):
+    for block, (keys, values) in zip(weights.blocks, cache, strict=True):
         h = x if post else _plain_norm(x, block.attention_gain, block.attention_shift, config)
         joint = _matvec(h, block.qkv, block.qkv_bias).view(both + kv_heads, size)
         turned = joint[:both]
@@ -172,12 +172,11 @@ def decode_one(
             turned = turned * torch.rsqrt(turned.square().mean(-1, keepdim=True) + config.norm_eps)
         if cos is not None and sin is not None:
             turned = turned * cos + turned.roll(size // 2, -1) * sin
-        stored[0, 0].index_copy_(1, place, turned[heads:, None].to(stored.dtype))
-        stored[0, 1].index_copy_(1, place, joint[both:, None].to(stored.dtype))
-        keys, values = stored[0, 0].float(), stored[0, 1].float()
+        keys.index_copy_(2, place, turned[None, heads:, None].to(keys.dtype))
+        values.index_copy_(2, place, joint[None, both:, None].to(values.dtype))
         queries = turned[:heads].view(kv_heads, heads // kv_heads, 1, size) * size**-0.5
-        scores = (queries * keys[:, None]).sum(-1).masked_fill(~seen, float("-inf"))
-        mixed = (scores.softmax(-1)[..., None] * values[:, None]).sum(2).view(-1)
+        scores = (queries * keys[0, :, None].float()).sum(-1).masked_fill(~seen, float("-inf"))
+        mixed = (scores.softmax(-1)[..., None] * values[0, :, None].float()).sum(2).view(-1)
         x = x + _matvec(mixed, block.out, block.out_bias)
         if post:
             x = _plain_norm(x, block.attention_gain, block.attention_shift, config)
@@ -222,7 +221,13 @@ def _cap(logits: Tensor, cap: float | None) -> Tensor:
 
 
 def _matvec(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``weight @ x`` in float32 as a plain loop, which the compiler fuses with what surrounds it."""
+    """Return ``weight @ x`` in float32.
+
+    Half-precision weights go through a plain loop, which the compiler fuses with what surrounds it: on a CPU without
+    bfloat16 units it is faster than the library's product, which wins in float32.
+    """
+    if weight.dtype == torch.float32:
+        return F.linear(x[None], weight, bias)[0]
     y = (weight.float() * x).sum(-1)
     return y if bias is None else y + bias.float()
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
 
+KeyValues = tuple[Tensor, Tensor]
+"""Keys and values of one layer, (B, K, length, E) each, filled from the left."""
 Rotation = tuple[Tensor, Tensor]
 """Cosines (..., T, 1, E) and sines (..., T, 1, E/2) in float32, as `place_heads` wants them."""
 
@@ -105,22 +107,22 @@ class Attention(nn.Module):
         result: Tensor = self.out(seen.transpose(1, 2).flatten(2))
         return result
 
-    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: Tensor, start: int) -> Tensor:
+    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValues, start: int) -> Tensor:
         """Attend from the places ``start`` to ``start + n`` of ``x`` (B, n, D) to all that is in the cache and themselves.
 
-        ``cache`` (B, 2, K, length, E) holds keys and values.
         Without a ``mask`` (B or 1, 1, n, start + n) either ``n`` is 1 or ``start`` is 0.
         """
         count = x.shape[1]
         stop = start + count
         queries, keys, values = self.project(x, rotation)
-        cache[:, 0, :, start:stop] = keys
-        cache[:, 1, :, start:stop] = values
+        all_keys, all_values = cache
+        all_keys[:, :, start:stop] = keys
+        all_values[:, :, start:stop] = values
         first = max(0, stop - self.window) if self.window is not None and count == 1 and mask is None else 0
         seen = F.scaled_dot_product_attention(
             queries,
-            cache[:, 0, :, first:stop],
-            cache[:, 1, :, first:stop],
+            all_keys[:, :, first:stop],
+            all_values[:, :, first:stop],
             attn_mask=mask,
             is_causal=mask is None and count > 1,
             enable_gqa=self.heads != self.kv_heads,
@@ -174,7 +176,7 @@ class Block(nn.Module):
         x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
-    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: Tensor, start: int) -> Tensor:
+    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValues, start: int) -> Tensor:
         """Map the next places ``x`` (B, n, D) to (B, n, D); see `Attention.step`."""
         if self.post:
             x = self.attention_norm(x + self.attention.step(x, rotation, mask, cache, start))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trainers.autoregressive.losses import SequenceLoss, linear_next_token_loss
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.decode import StepWeights, decode, decode_one, step_weights
-from trainers.autoregressive.models.layers import Block, Rotation, Waves, make_norm
+from trainers.autoregressive.models.layers import Block, KeyValues, Rotation, Waves, make_norm
 
 EMBEDDING_STD = 0.02
 HEAD_STD = 0.001
@@ -33,30 +33,30 @@ class TransformerCache:
 
     def __init__(
         self,
-        layers: list[Tensor],
+        layers: list[KeyValues],
         left_padding: Tensor | None,
         weights: StepWeights,
         run: Callable[..., Tensor] | None,
     ) -> None:
         self.layers = layers
-        """For each layer (B, 2, K, length, E): keys and values, filled from the left."""
         self.left_padding = left_padding
         self.weights = weights
         self.run = run
         """The compiled step of one row, if it was asked for."""
-        self.length = layers[0].shape[3]
+        self.length = layers[0][0].shape[2]
         self.position = 0
         self.shortest_padding = 0 if left_padding is None else int(left_padding.min())
 
     @property
     def batch(self) -> int:
         """Number of rows."""
-        return self.layers[0].shape[0]
+        return self.layers[0][0].shape[0]
 
     def select(self, rows: Tensor) -> TransformerCache:
         """Return a cache of the rows ``rows`` (int64), in that order."""
         padding = None if self.left_padding is None else self.left_padding[rows]
-        chosen = TransformerCache([layer[rows] for layer in self.layers], padding, self.weights, self.run)
+        layers = [(keys[rows], values[rows]) for keys, values in self.layers]
+        chosen = TransformerCache(layers, padding, self.weights, self.run)
         chosen.position = self.position
         return chosen
 
@@ -211,10 +211,13 @@ class Transformer(nn.Module):
         if longest > config.context:
             raise ValueError(f"a cache of {longest} tokens does not fit the model's context of {config.context}")
         weight = self.embedding.weight
-        shape = (batch, 2, config.key_value_heads, length, config.head_dim)
+        shape = (batch, config.key_value_heads, length, config.head_dim)
         device = weight.device if device is None else torch.device(device)
         dtype = weight.dtype if dtype is None else dtype
-        layers = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        layers = [
+            (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+            for _ in range(config.layers)
+        ]
         padding = None if left_padding is None else left_padding.to(device)
         run = torch.compile(decode_one, dynamic=False, fullgraph=True) if compiled else None
         return TransformerCache(layers, padding, step_weights(self, device), run)
