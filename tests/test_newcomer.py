@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +30,9 @@ class BlockTokenizer(Tokenizer):
 
     @property
     def spec(self):
-        return TokenSpec("image", self._levels, ("height", "width"), (4, 4), lossless=False, channels=1, size_multiple=4)
+        return TokenSpec(
+            "image", self._levels, ("height", "width"), (4, 4), lossless=False, channels=1, size_multiple=4
+        )
 
     @property
     def fingerprint(self):
@@ -65,7 +68,7 @@ def newcomer(tmp_path_factory):
         pixels = torch.randint(0, 256, (4, 4), generator=generator).repeat_interleave(4, 0).repeat_interleave(4, 1)
         Image.fromarray(pixels.to(torch.uint8).numpy()).save(root / "pictures" / f"{number:02}.png")
     BlockTokenizer().save(root / "tokenizer")
-    before = os.getcwd()
+    before = Path.cwd()
     os.chdir(root)
     assert main(["encode", "--tokenizer", "tokenizer", "--data", "pictures", "--out", "shards", "--quiet"]) == 0
     yield root
@@ -84,7 +87,9 @@ def test_encode_wrote_the_ids_that_the_tokenizer_gives(newcomer):
     assert shards.num_tokens == {"image": 40 * 16}
     assert shards.streams["image"].spec == BlockTokenizer().spec
     record = next(iter(shards.records()))
-    picture = torch.tensor(list(Image.open(newcomer / "pictures" / "00.png").tobytes()), dtype=torch.uint8).reshape(1, 16, 16)
+    picture = torch.tensor(list(Image.open(newcomer / "pictures" / "00.png").tobytes()), dtype=torch.uint8).reshape(
+        1, 16, 16
+    )
     assert record.grids["image"].tolist() == BlockTokenizer().encode(picture).tolist()
 
 
@@ -113,7 +118,7 @@ def test_evaluate_measures_it(newcomer, capsys):
 def test_a_transformer_trains_and_generates_with_it(newcomer, capsys):
     words = "train transformer --shards shards --template image --out model --steps 4 --batch-size 4 --model.layers 1"
     result_of(capsys, *words.split(), "--model.width", "32", "--model.heads", "2")
-    assert main("generate --model model --out samples --count 3 --seed 1 --quiet".split()) == 0
+    assert main(["generate", "--model", "model", "--out", "samples", "--count", "3", "--seed", "1", "--quiet"]) == 0
     files = sorted((newcomer / "samples").rglob("*.png"))
     assert len(files) == 3
     assert {Image.open(file).size for file in files} == {(16, 16)}

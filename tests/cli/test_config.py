@@ -27,7 +27,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(UsageError, match="nowhere.yaml"):
+    with pytest.raises(UsageError, match=r"nowhere\.yaml"):
         read_config_tokens("nowhere.yaml")
 
 

@@ -214,9 +214,8 @@ class _Demo:
         return train_transformer(options, self.progress)
 
     def _generate(self, name: str, stream: str, prompts: tuple[str, ...], count: int) -> list[tuple[str, list[Path]]]:
-        from trainers.autoregressive.sample import generate_samples
-
         from trainers.autoregressive.options import GenerateOptions
+        from trainers.autoregressive.sample import generate_samples
 
         made = []
         for number, prompt in enumerate(prompts):
