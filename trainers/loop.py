@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 LOG_FILE = "train_log.jsonl"
+_NOT_SHOWN = {"gradient_norm", "learning_rate", "bits_per_token", "validation/loss"}
+"""What the log has and the progress line leaves out, as it says little or says it twice."""
 TIMING = "tokens_per_second"
 """The only entry of the log that differs between two runs of the same options."""
 
@@ -415,7 +417,7 @@ class _Loop:
         self.log.flush()
         for name, value in line.items():
             self.writer.add_scalar(name if "/" in name else f"train/{name}", value, self.memory.step)
-        shown = {name: value for name, value in line.items() if name != "gradient_norm"}
+        shown = {name: value for name, value in line.items() if name not in _NOT_SHOWN}
         self.progress.update(self.memory.step, **shown)
 
     def _result(self, resumed: int) -> LoopResult:

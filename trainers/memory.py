@@ -14,8 +14,8 @@ def keep_freed_memory() -> bool:
     """Ask the C library to keep freed memory for the next tensor instead of handing it back to the system.
 
     Every step of training on a CPU frees its activations and allocates the same again. By default glibc returns blocks of
-    more than 32 MB, and the top of its heap, to the system, and each page of the next step is a fault; that cost a tenth to
-    a fifth of a step when it was measured (``benchmarks/transformer_training.py`` prints it). The process keeps its peak
+    more than 32 MB, and the top of its heap, to the system, and each page of the next step is a fault
+    (``benchmarks/transformer_training.py`` runs transformers' Llama with and without this setting). The process keeps its peak
     memory until it ends. It holds for the whole process, so a trainer calls it and a library function does not.
 
     Returns:

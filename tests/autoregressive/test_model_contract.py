@@ -166,7 +166,9 @@ def test_loss_starts_at_ln_vocabulary(name: str, values: dict[str, object], reac
     model = build(name, values, trained=False, vocab_size=512, width=64, logit_soft_cap=None)
     ids = some_ids(8, CONTEXT, vocab=512)
     loss = next_token_loss(model(ids[:, :-1]), ids[:, 1:])
-    assert float((loss.total / loss.weight).detach()) == pytest.approx(math.log(512), abs=0.05)
+    # Half the variance of the first logits (0.3 squared) above it; with a tied head each token is a little likely to follow
+    # itself besides.
+    assert math.log(512) - 0.02 < float((loss.total / loss.weight).detach()) < math.log(512) + 0.1
 
 
 @every_model

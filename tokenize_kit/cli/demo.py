@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tokenize_kit.files import read_json_object, write_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenize_kit.progress import Progress
     from tokenize_kit.report import Page
 
@@ -24,13 +26,13 @@ T = TypeVar("T")
 
 IMAGE_PROMPTS = (
     "red heart",
-    "green apple",
-    "yellow circle",
-    "blue book",
+    "blue heart",
+    "green circle",
     "grinning face",
+    "sleeping face",
     "cat face",
-    "pizza",
     "four o’clock",
+    "full moon",
 )
 TEXT_PROMPTS = ("Everyone has the right to", "Toute personne a droit", "Toda persona tiene derecho a")
 SAMPLES_A_PROMPT = 4
@@ -55,9 +57,9 @@ class DemoOptions:
     """Colours of the palette."""
     image_size: int = 16
     """Side of the pictures in pixels; a picture is this many tokens squared."""
-    text_steps: int = 250
+    text_steps: int = 120
     """Training steps of the text model."""
-    image_steps: int = 500
+    image_steps: int = 340
     """Training steps of the caption-to-picture model."""
     seed: int = 0
     """Seed of training and sampling."""
@@ -254,8 +256,10 @@ class _Demo:
             f"Each row: a caption and {SAMPLES_A_PROMPT} pictures that the model drew for it, token by token. "
             f"Held-out emoji cost it {image.metrics['bits_per_token']:.3f} bits a pixel."
         )
-        for prompt, files in pictures:
-            page.pictures([(read_image(file.read_bytes(), 3), prompt) for file in files], scale=5)
+        drawn = [(prompt, [read_image(file.read_bytes(), 3) for file in files]) for prompt, files in pictures]
+        for prompt, images in drawn:
+            page.pictures([(image, prompt) for image in images], scale=5)
+        _write_sheet(drawn, self.out / "pictures.png")
         page.heading("Text")
         page.paragraph(f"Held-out paragraphs cost the model {text.metrics['text/bits_per_byte']:.3f} bits a byte.")
         for _, files in texts:
@@ -285,3 +289,24 @@ class _Demo:
                 rows = [row for row in map(json.loads, lines) if key in row]
                 curves[f"{name}, {label}"] = ([row["step"] for row in rows], [row[key] for row in rows])
         page.curves(curves, "step", "bits a token")
+
+
+def _write_sheet(columns: list[tuple[str, list[Tensor]]], path: Path, scale: int = 6, gap: int = 8) -> None:
+    """Write one picture with a column for each caption and its pictures (C, H, W) below it."""
+    from PIL import Image, ImageDraw
+
+    from tokenize_kit.files import atomic_write
+    from tokenize_kit.media.image import to_pillow
+
+    side = columns[0][1][0].shape[-1] * scale
+    rows = max(len(images) for _, images in columns)
+    sheet = Image.new("RGB", (len(columns) * (side + gap) + gap, rows * (side + gap) + 24), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (caption, images) in enumerate(columns):
+        left = gap + column * (side + gap)
+        draw.text((left + side / 2, 12), caption, fill="black", anchor="mm")
+        for row, image in enumerate(images):
+            picture = to_pillow(image).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(picture, (left, 24 + row * (side + gap)))
+    with atomic_write(path) as file:
+        sheet.save(file, "PNG")

@@ -23,7 +23,7 @@ class SamplingOptions:
     """How many sequences are generated at once."""
     compiled: bool = False
     """Compile the model's step for sequences that are generated one at a time (batch_size 1): half a minute once and a C++
-    compiler, then about twice as fast. It helps nothing at larger batches."""
+    compiler, so it pays for long generation. It does nothing at larger batches."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):

@@ -2,7 +2,7 @@
 
 Written out in ordinary tensor operations each of these makes four to eight passes over the activations and as many
 temporaries for the backward pass, which at the sizes that are trained on a CPU costs as much as the matrix products
-(``F.rms_norm`` there is six times as slow as LayerNorm). Here each saves only its input and writes its gradient in place.
+(``F.rms_norm`` there is several times as slow as LayerNorm). Here each saves only its input and writes its gradient in place.
 The tests compare each with the plain formula.
 """
 
