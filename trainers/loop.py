@@ -43,6 +43,7 @@ from trainers.checkpoints import (
     save_checkpoint,
 )
 from trainers.config import LoopConfig
+from trainers.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -457,6 +458,8 @@ def _process_settings(config: LoopConfig, runtime: Runtime) -> Iterator[None]:
     if config.deterministic and runtime.device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     devices = [runtime.device.index or 0] if runtime.device.type == "cuda" else []
+    if runtime.device.type == "cpu":
+        keep_freed_memory()
     try:
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
         # Filling fresh memory costs time and only hides reads of it, which these tasks do not make.
