@@ -1,0 +1,35 @@
+"""Every command line of the README and of the help texts is one that the command line takes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tokenize_kit.cli.commands import all_commands
+from tokenize_kit.cli.main import _find, _parse, _resolve
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def readme_commands():
+    text = "\n".join(re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL))
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.removeprefix("tokenize-kit ") for line in lines if line.startswith("tokenize-kit ")]
+
+
+EXAMPLES = [example for command in all_commands().values() for example in command.examples]
+
+
+def test_the_readme_shows_each_verb():
+    shown = {line.split()[0] for line in readme_commands()}
+    assert {"train", "encode", "decode", "evaluate", "generate", "inspect", "verify"} <= shown
+
+
+@pytest.mark.parametrize("line", [*readme_commands(), *(line for line in EXAMPLES if "--config" not in line)])
+def test_it_parses(line):
+    commands = all_commands()
+    command, rest = _find(shlex.split(line), commands)
+    assert command is not None
+    options, _ = _parse(command, _resolve(command)[1], rest)
+    assert type(options).__name__.endswith("Options")
