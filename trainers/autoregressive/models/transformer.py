@@ -97,9 +97,7 @@ class Transformer(nn.Module):
 
         Matrices are normal with a variance of 1 / inputs, output projections and biases zero, gains one. The head gives
         logits of standard deviation 0.3, so the loss starts 0.045 above ln(vocab_size). A head nearer to zero would start
-        closer but trains clearly slower, and so does a small gain of the last norm where the head is tied: in the first
-        hundreds of steps both were behind transformers' Llama, with this one the model is ahead of it
-        (``benchmarks/transformer_training.py`` prints both losses).
+        closer, but trains slower.
         """
         head_std = LOGIT_STD * float(self.config.width**-0.5)
         embedding_std = EMBEDDING_STD / self.config.embedding_scale
