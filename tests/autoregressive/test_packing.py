@@ -8,7 +8,7 @@ from tokenize_kit.shards import StreamArray
 from tokenize_kit.templates import SequenceTemplate
 from tokenize_kit.tokenizer import TokenSpec
 from tokenize_kit.vocabulary import Vocabulary
-from trainers.autoregressive.data import PackedDataset, every_row_once, key_fractions
+from trainers.autoregressive.data import PackedDataset, every_row_once
 from trainers.autoregressive.packing import Documents, fill_rows, plan_stream, plan_whole, vocabulary_of
 
 SPECS = {
@@ -219,11 +219,3 @@ def test_reading_copies_nothing_of_the_shards() -> None:
     documents = make_documents("text", [5])
     values = documents.streams[0].values[0]
     assert np.shares_memory(documents.grids(int(np.argmax(documents.pairs)))["text"], values)
-
-
-def test_the_split_goes_by_the_key_alone() -> None:
-    keys = [f"file-{index}" for index in range(4000)]
-    fractions = key_fractions(keys)
-    assert 0.04 < (fractions < 0.05).mean() < 0.06
-    assert np.array_equal(key_fractions(keys[::-1])[::-1], fractions)
-    assert np.array_equal(key_fractions([*keys, "more"])[:-1], fractions)

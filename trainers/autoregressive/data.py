@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.files import canonical_json
+from tokenize_kit.media.heldout import check_fraction, key_fractions
 from tokenize_kit.shards import ShardSet, StreamInfo
 from tokenize_kit.templates import SequenceTemplate
 from tokenize_kit.vocabulary import Vocabulary
@@ -116,13 +117,6 @@ class TokenData:
         return cls(Documents(parsed, vocabulary, arrays), keys, infos, folders, digest)
 
 
-def key_fractions(keys: Sequence[str]) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each key, from its sha256 alone: the same wherever and beside whatever it is seen."""
-    digests = b"".join(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8] for key in keys)
-    # 53 bits are what a float64 holds; with all 64 the largest would round up to 1.
-    return (np.frombuffer(digests, ">u8") >> np.uint64(11)) / float(1 << 53)
-
-
 def split_documents(data: TokenData, validation_fraction: float, validation_tokens: int) -> tuple[Ints, Ints]:
     """Return the documents for training and those for validation.
 
@@ -133,8 +127,7 @@ def split_documents(data: TokenData, validation_fraction: float, validation_toke
     Raises:
         ValueError: the fraction is outside [0, 1), or leaves nothing to train on.
     """
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(f"--validation-fraction {validation_fraction} must be at least 0 and below 1")
+    check_fraction(validation_fraction)
     fractions = key_fractions(data.keys)
     held_out = fractions < validation_fraction
     training = np.flatnonzero(~held_out)
