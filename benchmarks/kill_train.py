@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from trainers.loop import TIMING, read_log
+from trainers.logs import TIMING, read_log
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 COMMAND = [str(Path(sys.executable).with_name("tokenize-kit"))]
@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def log_of(folder: Path) -> list[dict[str, float]]:
     return [
-        {key: value for key, value in line.items() if key != TIMING} for line in read_log(folder / "train_log.jsonl")
+        {key: value for key, value in line.items() if not key.endswith(TIMING)} for line in read_log(folder / "train_log.jsonl")
     ]
 
 

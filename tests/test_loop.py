@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tokenize_kit.files import read_json_object
-from trainers import loop as loop_module
+from trainers import runtime as runtime_module
 from trainers.checkpoints import (
     claim_folder,
     last_checkpoint,
@@ -18,7 +18,10 @@ from trainers.checkpoints import (
     save_checkpoint,
 )
 from trainers.config import LoopConfig
-from trainers.loop import PhaseLoss, read_log, resolve_device, resolve_precision, rewind_log, run, start
+from trainers.logs import read_log, rewind_log
+from trainers.loop import run
+from trainers.runtime import resolve_device, resolve_precision, start
+from trainers.task import PhaseLoss, Task
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Points:
         return Points(self.values.to(device))
 
 
-class Duel:
+class Duel(Task):
     """Two networks with opposite aims, as an autoencoder and its discriminator have."""
 
     def __init__(self):
@@ -89,7 +92,7 @@ def trained(out, **changes):
 
 
 def test_two_phases_follow_the_slow_reference(tmp_path):
-    no_dropout = LoopConfig(steps=7, accumulate=3, clip=0.5, device="cpu", validate_every=7)
+    no_dropout = LoopConfig(steps=7, accumulate=3, clip=0.5, device="cpu", validate_every=7, precision="32-true")
     task = Duel()
     task.networks["judge"][1].p = 0.0
     plain = dict(task.networks)
@@ -262,7 +265,7 @@ def test_bfloat16_is_chosen_only_where_it_is_native(monkeypatch):
         def read_text(self):
             return f"processor: 0\nflags : fpu {self.flags}\n"
 
-    monkeypatch.setattr(loop_module, "Path", Info)
+    monkeypatch.setattr(runtime_module, "Path", Info)
     for flags, precision in [
         ("avx2 avx512f", "32-true"),
         ("avx512_bf16", "bf16-mixed"),

@@ -4,6 +4,7 @@
     OUT/checkpoints/step_00000200/      the last checkpoint
         state.json                      step, best score so far, what else the loop remembers, sha256 of the other files
         NAME.safetensors                weights and buffers of each network
+        average_NAME.safetensors        averages of its weights, where the run keeps them
         optimizer_PHASE_0.safetensors   tensors of each optimiser; everything else about it follows from the options
 
 A checkpoint is written under another name, synced and renamed; the one before it is removed after that. So the folder with
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from tokenize_kit.files import read_json_object, sha256_of_file, sync_folder, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RUN_FILE = "run.json"
 STATE_FILE = "state.json"
 _PREFIX = "step_"
@@ -161,6 +162,20 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor], source: str | 
         if id(value) not in seen:
             seen.add(id(value))
             own[name] = value
+    load_tensors(own, tensors, source)
+
+
+def load_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+    """Copy tensors into others of the same names; every name, shape and type must agree.
+
+    Args:
+        own: by name; what to fill.
+        tensors: by name.
+        source: where they come from, for the error message.
+
+    Raises:
+        ValueError: a name is missing or unknown, or a shape or type differs.
+    """
     if missing := sorted(set(own) - set(tensors)):
         raise ValueError(f"{source} lacks the tensor {missing[0]!r} ({len(missing)} missing); it is of another model")
     if unknown := sorted(set(tensors) - set(own)):

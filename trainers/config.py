@@ -66,6 +66,9 @@ class LoopConfig:
     """Batches whose gradients are summed for one step; the result is that of one batch of them all."""
     clip: float | None = 1.0
     """Gradients with a larger norm are scaled down to it; None leaves them."""
+    ema: float | None = None
+    """Decay of a moving average of the weights over the steps, such as 0.999; the average is what is validated and kept as the
+    best. It is warmed up: step n leaves at most (1 + n) / (10 + n) of it. None keeps no average."""
     seed: int = 0
     """Decides the fresh weights, the order of the data and dropout."""
     validate_every: int | None = None
@@ -95,6 +98,8 @@ class LoopConfig:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"--clip {self.clip} must be positive, or None for no clipping")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"--ema {self.ema} must be between 0 and 1, or None for no average")
         if self.seed < 0:
             raise ValueError(f"--seed {self.seed} must not be negative")
 

@@ -1,12 +1,15 @@
 """The one training loop: devices, precision, accumulation, clipping, validation, checkpoints, exact resume and logs.
 
-What is trained is a `Task`: some networks, and one or more phases, each with optimisers that step after the phase's
-backward pass (a sequence model has one phase, an autoencoder with a discriminator two). The loop knows nothing of data,
-models or losses.
+What is trained is a `trainers.task.Task`: some networks, and one or more phases, each with optimisers that step after the
+phase's backward pass (a sequence model has one phase, an autoencoder with a discriminator two). The loop knows nothing of
+data, models or losses.
 
 Everything that happens in step n is a function of the weights before it and of (seed, n, rank): the batch, because the task
 reads it by its number, and the randomness, because the generators are seeded anew for each step. So a checkpoint needs no
 generator state and no place in the data, and a run that was killed and continued gives the same bits as one that was not.
+
+In a phase only what its optimisers hold has gradients, so a loss may pass through the networks of another phase: the loop
+freezes them, and with several processes it does not wait for gradients that never come. A network is trained in one phase.
 
 Losses are sums. The gradient of a step is that of the sum over all its batches and processes, divided by the sum of their
 weights, so accumulation over unequal batches equals one large batch.
@@ -14,24 +17,22 @@ weights, so accumulation over unequal batches equals one large batch.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenize_kit.files import atomic_write
 from tokenize_kit.progress import Progress
+from trainers.averages import WeightAverages
 from trainers.checkpoints import (
     last_checkpoint,
     load_checkpoint,
@@ -43,85 +44,13 @@ from trainers.checkpoints import (
     save_checkpoint,
 )
 from trainers.config import LoopConfig
-from trainers.memory import keep_freed_memory
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from trainers.logs import TIMING, RunLog
+from trainers.runtime import Runtime, process_settings
+from trainers.task import Task
 
 CHECKPOINTS = "checkpoints"
-LOG_FILE = "train_log.jsonl"
-_NOT_SHOWN = {"gradient_norm", "learning_rate", "bits_per_token", "validation/loss"}
+_NOT_SHOWN = {"learning_rate", "bits_per_token", "validation/loss"}
 """What the log has and the progress line leaves out, as it says little or says it twice."""
-TIMING = "tokens_per_second"
-"""The only entry of the log that differs between two runs of the same options."""
-
-
-class PhaseLoss(NamedTuple):
-    """What one batch contributes to a phase."""
-
-    total: Tensor
-    """Scalar with a gradient: the loss summed over the batch."""
-    logs: dict[str, Tensor]
-    """Detached scalars summed over the batch; logged divided by the weight."""
-
-
-class Task(Protocol):
-    """What the loop trains."""
-
-    networks: dict[str, nn.Module]
-    """By name. The loop puts them on the device and replaces them by their wrapped form; go through this dictionary."""
-    optimizers: dict[str, list[torch.optim.Optimizer]]
-    """For each phase, in their order, the optimisers that step after its backward pass."""
-
-    def batch(self, index: int) -> Any:
-        """Return this process's batch number ``index``, counted from the start of the training, with a method ``to``."""
-        ...
-
-    def weight(self, batch: Any) -> int:
-        """Return what the sums over a batch are divided by: how many tokens or samples count in it."""
-        ...
-
-    def loss(self, phase: str, batch: Any, step: int) -> PhaseLoss:
-        """Return the loss of a phase on a batch."""
-        ...
-
-    def set_learning_rates(self, step: int) -> float:
-        """Set the learning rates of step ``step`` (0 is the first); return the one to log."""
-        ...
-
-    def validate(self, runtime: Runtime) -> dict[str, float]:
-        """Return the metrics of the present weights; empty if there is nothing to validate on.
-
-        The first metric is the score by which the best weights are chosen: lower is better.
-        """
-        ...
-
-    def save_best(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keep the present weights as the best so far; called on the first process only."""
-        ...
-
-    def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:
-        """Return what to log of the sums of `PhaseLoss.logs` over some steps and of their weight."""
-        ...
-
-
-class Runtime:
-    """The processes and the device of a run; made by `start`."""
-
-    def __init__(self, fabric: Fabric, precision: str) -> None:
-        self.fabric = fabric
-        self.precision = precision
-        self.rank: int = fabric.global_rank
-        self.world: int = fabric.world_size
-        self.device: torch.device = fabric.device
-
-    def sums(self, values: Sequence[float]) -> list[float]:
-        """Return the sum over all processes of each value, the same on every process."""
-        if self.world == 1:
-            return list(values)
-        summed = self.fabric.all_reduce(torch.tensor(values, dtype=torch.float64, device=self.device), reduce_op="sum")
-        assert isinstance(summed, Tensor)
-        return [float(value) for value in summed]
 
 
 @dataclass
@@ -146,56 +75,15 @@ class _Memory:
 
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    """Of the steps in which the name was logged."""
     weight: int = 0
-    grad_norm: float = 0.0
-    since_log: int = 0
+    norms: dict[str, list[float]] = field(default_factory=dict)
+    """For each phase the sum of the gradient's norms and their number."""
+    warnings: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
-
-
-def start(config: LoopConfig) -> Runtime:
-    """Start the processes of a run; everything after this line runs once a process.
-
-    Raises:
-        ValueError: the device is not there.
-    """
-    from lightning_fabric import Fabric
-
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    strategy = config.strategy if config.strategy != "auto" or config.devices == 1 else "ddp"
-    # A single CPU is not several devices: Fabric asks for the number of processes.
-    fabric = Fabric(accelerator=device, devices=config.devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
-    fabric.launch()
-    return Runtime(fabric, precision)
-
-
-def resolve_device(device: str) -> str:
-    """Return ``cpu`` or ``cuda`` for ``auto``.
-
-    Raises:
-        ValueError: a GPU is asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no usable GPU here; use --device cpu")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """Return the precision for ``auto``: bfloat16 only where the device computes in it natively.
-
-    On a CPU without AMX or AVX512-BF16 bfloat16 products are emulated, several times slower than float32.
-    """
-    if precision != "auto":
-        return precision
-    if device == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    flags = ""
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.is_file():
-        flags = next((line for line in cpu_info.read_text().splitlines() if line.startswith("flags")), "")
-    return "bf16-mixed" if {"amx_bf16", "avx512_bf16"} & set(flags.split()) else "32-true"
 
 
 def run(task: Task, config: LoopConfig, runtime: Runtime, out: Path, progress: Progress | None = None) -> LoopResult:
@@ -212,7 +100,7 @@ def run(task: Task, config: LoopConfig, runtime: Runtime, out: Path, progress: P
         ValueError: the loss or a gradient is not a finite number; the last checkpoint is from before it.
     """
     with ExitStack() as stack:
-        stack.enter_context(_process_settings(config, runtime))
+        stack.enter_context(process_settings(config, runtime))
         shown = progress if progress is not None and runtime.rank == 0 else Progress(enabled=False)
         return _Loop(task, config, runtime, out, shown, stack).run()
 
@@ -226,26 +114,35 @@ class _Loop:
         self.saved_step = -1
         self.plain = dict(task.networks)  # unwrapped, for saving
         self.stack = stack
-        self.writer: Any = None
+        self.log: RunLog | None = None
+        self.averages: WeightAverages | None = None
         self.stopping = False
-        self.clock = (time.monotonic(), 0)  # when and with how many tokens the present log line began
+        self.clock = (time.monotonic(), 0)  # when, and with what weight till now, the present log line began
 
     def run(self) -> LoopResult:
         fabric = self.runtime.fabric
         for name, network in self.plain.items():
-            self.task.networks[name] = fabric.setup_module(network)
+            trainable = any(parameter.requires_grad for parameter in network.parameters())
+            self.task.networks[name] = fabric.setup_module(network) if trainable else network.to(self.runtime.device)
         # setup_module moves parameters in place, so the optimisers built before still hold them.
         self.steppers = {
             phase: [cast("torch.optim.Optimizer", fabric.setup_optimizers(optimizer)) for optimizer in optimizers]
             for phase, optimizers in self.task.optimizers.items()
         }
+        self._wrapped = [name for name, network in self.plain.items() if self.task.networks[name] is not network]
+        self.trained, self.frozen = self._owners()
+        if self.config.ema is not None:
+            names = self.plain if self.task.averaged is None else self.task.averaged
+            self.averages = WeightAverages({name: self.plain[name] for name in names}, self.config.ema)
         resumed = self._resume()
         if self.memory.step >= self.config.steps:
             self.progress.note(f"{self.out} is finished at step {self.memory.step}; nothing to do")
             return self._result(resumed)
         if resumed:
             self.progress.note(f"continuing {self.out} from step {resumed}")
-        self._open_logs()
+        if self.runtime.rank == 0:
+            self.log = RunLog(self.out, self.memory.step)
+            self.stack.callback(self.log.close)
         self.progress.task("train", self.config.steps)
         self.clock = (time.monotonic(), 0)
         with _graceful_stop(self, enabled=self.runtime.world == 1):
@@ -264,35 +161,67 @@ class _Loop:
         batches = [batch.to(runtime.device) for batch in batches]
         rate = task.set_learning_rates(step)
         sums: dict[str, float] = {}
-        norms = []
         for network in task.networks.values():
             network.train()
-        for phase, steppers in self.steppers.items():
-            for stepper in steppers:
-                stepper.zero_grad(set_to_none=True)
+        for phase in self.steppers:
+            if task.active(phase, step):
+                self._phase(phase, batches, total_weight, sums)
+        memory = self.memory
+        names = sorted(sums)
+        for name, summed in zip(names, runtime.sums([sums[name] for name in names]), strict=True):
+            memory.sums[name] = memory.sums.get(name, 0.0) + summed
+            memory.weights[name] = memory.weights.get(name, 0) + int(total_weight)
+        if runtime.world > 1:
+            runtime.share([buffer for network in self.plain.values() for buffer in _buffers(network)])
+        if self.averages is not None:
+            self.averages.update(step)
+        memory.weight += int(total_weight)
+        memory.step += 1
+        self.clock = (self.clock[0], self.clock[1] + int(total_weight))
+        self.rate = rate
+
+    def _phase(self, phase: str, batches: list[Any], total_weight: float, sums: dict[str, float]) -> None:
+        """Make one phase's part of a step; adds what it logs to ``sums``."""
+        task, runtime, step, steppers = self.task, self.runtime, self.memory.step, self.steppers[phase]
+        for stepper in steppers:
+            stepper.zero_grad(set_to_none=True)
+        with _without_gradients(self.frozen[phase]):
             for index, batch in enumerate(batches):
                 with ExitStack() as stack:
-                    for network in task.networks.values():
-                        waiting = runtime.world > 1 and index + 1 < len(batches)
-                        stack.enter_context(runtime.fabric.no_backward_sync(network, enabled=waiting))  # type: ignore[arg-type]
+                    for name in self._wrapped:
+                        waiting = name not in self.trained[phase] or index + 1 < len(batches)
+                        stack.enter_context(
+                            runtime.fabric.no_backward_sync(task.networks[name], enabled=runtime.world > 1 and waiting)  # type: ignore[arg-type]
+                        )
                     loss = task.loss(phase, batch, step)
                     # Processes average their gradients; times their number it is the sum.
                     runtime.fabric.backward(loss.total * (runtime.world / max(1.0, total_weight)))
                 for name, value in loss.logs.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
-            norms.append(self._clip(phase))
-            self._refuse_nonfinite(sums, norms[-1], step)
-            for stepper in steppers:
-                stepper.step()
-        names = sorted(sums)
-        for name, summed in zip(names, runtime.sums([sums[name] for name in names]), strict=True):
-            self.memory.sums[name] = self.memory.sums.get(name, 0.0) + summed
-        self.memory.weight += int(total_weight)
-        self.memory.grad_norm += max(norms)
-        self.memory.since_log += 1
-        self.memory.step += 1
-        self.clock = (self.clock[0], self.clock[1] + int(total_weight))
-        self.rate = rate
+        norm = self._clip(phase)
+        self._refuse_nonfinite(sums, norm, step)
+        for stepper in steppers:
+            stepper.step()
+        norms = self.memory.norms.setdefault(phase, [0.0, 0])
+        norms[0], norms[1] = norms[0] + norm, norms[1] + 1
+
+    def _owners(self) -> tuple[dict[str, set[str]], dict[str, list[nn.Parameter]]]:
+        """Return for each phase which networks it trains, and the trainable parameters that are not its own."""
+        trained, frozen = {}, {}
+        for phase, optimizers in self.task.optimizers.items():
+            own = {
+                id(parameter)
+                for optimizer in optimizers
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+            }
+            every = {
+                name: [parameter for parameter in network.parameters() if parameter.requires_grad]
+                for name, network in self.plain.items()
+            }
+            trained[phase] = {name for name, found in every.items() if any(id(one) in own for one in found)}
+            frozen[phase] = [one for found in every.values() for one in found if id(one) not in own]
+        return trained, frozen
 
     def _clip(self, phase: str) -> float:
         gradients = [
@@ -316,20 +245,30 @@ class _Loop:
             kept = f"step {self.saved_step}" if self.saved_step >= 0 else "none yet"
             raise ValueError(
                 f"training broke down at step {step + 1}: the {bad[0] if bad else 'gradient'} is not a finite number; lower "
-                f"the learning rate (--optimizer.learning-rate), lengthen the warm-up, or use --precision 32-true "
-                f"(last good checkpoint: {kept})"
+                f"the learning rate (--optimizer.learning-rate), lengthen the warm-up, or use --precision 32-true"
+                f"{', or ' * bool(self.task.advice)}{self.task.advice} (last good checkpoint: {kept})"
             )
 
     def _after_step(self) -> None:
         config, memory = self.config, self.memory
         last = memory.step == config.steps
         line: dict[str, float] = {}
+        warnings: list[str] = []
         if last or memory.step % config.log_every == 0:
             line |= self._training_line()
+            warnings = self.task.warnings(line)
+            for text in warnings:
+                if text not in memory.warnings:
+                    self.progress.note(f"step {memory.step}: {text}")
+            memory.warnings = warnings
         if last or memory.step % config.steps_between_validations == 0:
             line |= {f"validation/{name}": value for name, value in self._validate().items()}
-        if line:
-            self._write(line)
+        if line and self.log is not None:
+            self.log.write(memory.step, line, warnings)
+            shown = {
+                name: value for name, value in line.items() if name not in _NOT_SHOWN and "gradient_norm" not in name
+            }
+            self.progress.update(memory.step, **shown)
         if last or memory.step % config.steps_between_checkpoints == 0 or self.stopping:
             self._save()
         if self.stopping and not last:
@@ -337,11 +276,17 @@ class _Loop:
 
     def _training_line(self) -> dict[str, float]:
         memory = self.memory
-        now, (began, tokens) = time.monotonic(), self.clock
-        line = self.task.describe(memory.sums, memory.weight)
-        line |= {"learning_rate": self.rate, "gradient_norm": memory.grad_norm / memory.since_log}
-        line[TIMING] = tokens / max(1e-9, now - began)
-        memory.sums, memory.weight, memory.grad_norm, memory.since_log = {}, 0, 0.0, 0
+        now, (began, count) = time.monotonic(), self.clock
+        sums = dict(memory.sums)
+        for name, weight in memory.weights.items():
+            if weight != memory.weight:
+                sums[name] *= memory.weight / max(1, weight)
+        line = self.task.describe(sums, memory.weight)
+        line["learning_rate"] = self.rate
+        for phase, (norm, number) in memory.norms.items():
+            line["gradient_norm" if len(self.steppers) == 1 else f"gradient_norm_{phase}"] = norm / number
+        line[f"{self.task.unit}{TIMING}"] = count / max(1e-9, now - began)
+        memory.sums, memory.weights, memory.weight, memory.norms = {}, {}, 0, {}
         self.clock = (now, 0)
         return line
 
@@ -350,9 +295,16 @@ class _Loop:
         for network in self.task.networks.values():
             network.eval()
         began = time.monotonic()
-        with torch.no_grad():
+        with torch.no_grad(), self.averages.in_place() if self.averages is not None else nullcontext():
             memory.metrics = self.task.validate(self.runtime)
+            self._keep_best()
+            if self.log is not None:
+                self.log.pictures(memory.step, self.task.pictures())
         self.clock = (self.clock[0] + time.monotonic() - began, self.clock[1])
+        return memory.metrics
+
+    def _keep_best(self) -> None:
+        memory = self.memory
         score = next(iter(memory.metrics.values()), None)
         if score is not None and not math.isfinite(score):
             raise ValueError(f"the validation at step {memory.step} is not a finite number; lower the learning rate")
@@ -361,7 +313,6 @@ class _Loop:
             memory.best_step, memory.best_metrics = memory.step, dict(memory.metrics)
             if self.runtime.rank == 0:
                 self.task.save_best(memory.step, memory.metrics)
-        return memory.metrics
 
     def _save(self) -> None:
         if self.runtime.rank == 0:
@@ -369,6 +320,8 @@ class _Loop:
             for phase, optimizers in self.task.optimizers.items():
                 for index, optimizer in enumerate(optimizers):
                     tensors[f"optimizer_{phase}_{index}"] = optimizer_tensors(optimizer)
+            if self.averages is not None:
+                tensors |= self.averages.tensors()
             state = {key: value for key, value in vars(self.memory).items() if key != "step"}
             state |= {"threads": torch.get_num_threads(), "precision": self.runtime.precision}
             save_checkpoint(self.out / CHECKPOINTS, self.memory.step, tensors, {"loop": state})
@@ -388,6 +341,8 @@ class _Loop:
         for phase, optimizers in self.task.optimizers.items():
             for index, optimizer in enumerate(optimizers):
                 load_optimizer(optimizer, tensors[f"optimizer_{phase}_{index}"])
+        if self.averages is not None:
+            self.averages.load(tensors, checkpoint)
         loop = dict(state["loop"])
         threads, precision = loop.pop("threads"), loop.pop("precision")
         if threads != torch.get_num_threads() or precision != self.runtime.precision:
@@ -399,79 +354,25 @@ class _Loop:
         self.saved_step = self.memory.step
         return self.memory.step
 
-    def _open_logs(self) -> None:
-        if self.runtime.rank != 0:
-            return
-        self.out.mkdir(parents=True, exist_ok=True)
-        rewind_log(self.out / LOG_FILE, self.memory.step)
-        self.log = self.stack.enter_context((self.out / LOG_FILE).open("a", encoding="utf-8"))
-        from torch.utils.tensorboard import SummaryWriter
-
-        # purge_step hides what a killed run logged after the checkpoint that this one continues from.
-        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.memory.step + 1)
-        self.stack.callback(self.writer.close)
-
-    def _write(self, line: Mapping[str, float]) -> None:
-        if self.runtime.rank != 0:
-            return
-        self.log.write(json.dumps({"step": self.memory.step, **line}) + "\n")
-        self.log.flush()
-        for name, value in line.items():
-            self.writer.add_scalar(name if "/" in name else f"train/{name}", value, self.memory.step)
-        shown = {name: value for name, value in line.items() if name not in _NOT_SHOWN}
-        self.progress.update(self.memory.step, **shown)
-
     def _result(self, resumed: int) -> LoopResult:
         memory = self.memory
         return LoopResult(memory.step, memory.metrics, memory.best_step, memory.best_metrics, resumed)
 
 
-def rewind_log(path: Path, step: int) -> None:
-    """Drop the lines of a log that are after ``step``, and a last line that a kill cut short."""
-    if not path.exists():
-        return
-    lines = read_log(path)
-    with atomic_write(path) as file:
-        for line in lines:
-            if line["step"] <= step:
-                file.write((json.dumps(line) + "\n").encode())
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a ``train_log.jsonl``; a last line that is cut short is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        lines.append(line)
-    return lines
+def _buffers(network: nn.Module) -> list[Tensor]:
+    """Return the buffers that a checkpoint keeps."""
+    return [value for value in network.state_dict(keep_vars=True).values() if not isinstance(value, nn.Parameter)]
 
 
 @contextmanager
-def _process_settings(config: LoopConfig, runtime: Runtime) -> Iterator[None]:
-    """Set what torch keeps for the whole process, and put it back afterwards."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    matmul = torch.get_float32_matmul_precision()
-    if config.deterministic and runtime.device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    devices = [runtime.device.index or 0] if runtime.device.type == "cuda" else []
-    if runtime.device.type == "cpu":
-        keep_freed_memory()
+def _without_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
     try:
-        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-        # Filling fresh memory costs time and only hides reads of it, which these tasks do not make.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        # TensorFloat-32 on GPUs, bfloat16 triples on CPUs with AMX: float32-like errors at about twice the speed.
-        torch.set_float32_matmul_precision("high")
-        with torch.random.fork_rng(devices):
-            yield
+        yield
     finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
-        torch.set_float32_matmul_precision(matmul)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

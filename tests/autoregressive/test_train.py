@@ -22,7 +22,7 @@ from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.options import TrainTransformerOptions, TransformerOverrides
 from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
-from trainers.loop import TIMING, read_log
+from trainers.logs import TIMING, read_log
 
 HERE = Path(__file__).parent
 SMALL = TransformerOverrides(layers=1, width=16, heads=2, dropout=0.1)
@@ -76,7 +76,7 @@ def weights(folder):
 
 
 def log_without_timing(folder):
-    return [{k: v for k, v in line.items() if k != TIMING} for line in read_log(Path(folder) / "train_log.jsonl")]
+    return [{k: v for k, v in line.items() if not k.endswith(TIMING)} for line in read_log(Path(folder) / "train_log.jsonl")]
 
 
 def file_hashes(folder):

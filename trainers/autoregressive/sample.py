@@ -65,7 +65,7 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
     from tokenize_kit.files import write_text
     from tokenize_kit.media import medium
     from trainers.autoregressive.model_folder import load_model
-    from trainers.loop import resolve_device
+    from trainers.runtime import resolve_device
 
     loaded = load_model(options.model, resolve_device(options.device))
     grids = prompt_grids(loaded, options.prompt, options.prompt_file)

@@ -1,4 +1,4 @@
-"""Next-token prediction as a `trainers.loop.Task`: packed batches in, summed cross entropy out, validation by stream.
+"""Next-token prediction as a `trainers.task.Task`: packed batches in, summed cross entropy out, validation by stream.
 
 Validation gives bits a token, and for each predicted stream the bits of what its tokens stand for: a byte of text, a
 dimension (one channel of one pixel) of a picture. For a lossless tokenizer that is the model's likelihood of the samples
@@ -22,8 +22,9 @@ from trainers.autoregressive.model_folder import write_weights
 from trainers.autoregressive.models import SequenceModel
 from trainers.autoregressive.packing import IGNORED, Documents, Ints
 from trainers.config import OptimizerConfig
-from trainers.loop import PhaseLoss, Runtime
 from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
+from trainers.runtime import Runtime
+from trainers.task import PhaseLoss, Task
 
 
 class NextToken(nn.Module):
@@ -58,7 +59,7 @@ class NextToken(nn.Module):
         return loss.total, loss.nll
 
 
-class SequenceTask:
+class SequenceTask(Task):
     """Trains a sequence model on packed documents.
 
     Args:

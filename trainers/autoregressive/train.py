@@ -71,7 +71,8 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
     from trainers.autoregressive.models import build_model
     from trainers.autoregressive.task import SequenceTask, Validation, check_vocabulary
     from trainers.checkpoints import claim_folder
-    from trainers.loop import run, start
+    from trainers.loop import run
+    from trainers.runtime import start
 
     data = TokenData.open(options.shards, options.template)
     tokenizers = _find_tokenizers(data, options.tokenizer)

@@ -1,0 +1,86 @@
+"""What a run tells of itself: a line of JSON a log step, TensorBoard, and pictures.
+
+OUT/train_log.jsonl                 {"step": 10, "loss": 2.31, ..., "warnings": ["..."]}
+OUT/tensorboard/                    the same numbers and pictures
+OUT/pictures/00000200-NAME.png      what the task shows after a validation
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tokenize_kit.files import atomic_write
+from tokenize_kit.media.image import write_image
+
+LOG_FILE = "train_log.jsonl"
+PICTURES = "pictures"
+TIMING = "_per_second"
+"""How the name of the one entry ends that differs between two runs of the same options."""
+
+
+class RunLog:
+    """The log of a run; only its first process has one.
+
+    Args:
+        out: the folder of the run.
+        step: from which step the run goes on; what was logged after it is dropped.
+    """
+
+    def __init__(self, out: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._out = out
+        out.mkdir(parents=True, exist_ok=True)
+        rewind_log(out / LOG_FILE, step)
+        self._file = (out / LOG_FILE).open("a", encoding="utf-8")
+        # purge_step hides what a killed run logged after the checkpoint that this one continues from.
+        self._board: Any = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, line: Mapping[str, float], warnings: Sequence[str] = ()) -> None:
+        """Write the numbers of a step, and what is to be said about them."""
+        said = {"warnings": list(warnings)} if warnings else {}
+        self._file.write(json.dumps({"step": step, **line, **said}) + "\n")
+        self._file.flush()
+        for name, value in line.items():
+            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+        for text in warnings:
+            self._board.add_text("warnings", text, step)
+
+    def pictures(self, step: int, pictures: Mapping[str, Tensor]) -> None:
+        """Write pictures, uint8 (C, H, W) with 1 or 3 channels, by name."""
+        for name, picture in pictures.items():
+            write_image(picture, self._out / PICTURES / f"{step:08}-{name}.png")
+            self._board.add_image(name, picture, step)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        self._board.close()
+
+
+def rewind_log(path: Path, step: int) -> None:
+    """Drop the lines of a log that are after ``step``, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    lines = read_log(path)
+    with atomic_write(path) as file:
+        for line in lines:
+            if line["step"] <= step:
+                file.write((json.dumps(line) + "\n").encode())
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a ``train_log.jsonl``; a last line that is cut short is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            break
+        lines.append(line)
+    return lines
