@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tokenize_kit.tokenizer import Sample, TokenSpec
 
 
@@ -26,16 +29,19 @@ class Medium:
     """File endings that can be read, in lower case with the dot."""
     suffix: str
     """The file ending that `write` makes."""
-    read: Callable[[bytes, TokenSpec], Sample]
-    """Turn the bytes of one file into the sample that the spec asks for; ValueError if they are not one."""
+    read: Callable[[bytes | NDArray[np.uint8], TokenSpec], Sample]
+    """Turn the bytes of one file into the sample that the spec asks for; ValueError if they are not one.
+
+    Pictures may come as bare pixels too, uint8 ``(C, H, W)``.
+    """
     write: Callable[[Sample, Path], None]
     """Write one sample as a file, whole or not at all."""
 
 
-def _read_image(data: bytes, spec: TokenSpec) -> Sample:
-    from tokenize_kit.media.image import read_image
+def _read_image(data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
+    from tokenize_kit.media.image import image_of_pixels, read_image
 
-    return read_image(data, spec.channels)
+    return read_image(data, spec.channels) if isinstance(data, bytes) else image_of_pixels(data, spec.channels)
 
 
 def _write_image(sample: Sample, path: Path) -> None:
@@ -44,9 +50,10 @@ def _write_image(sample: Sample, path: Path) -> None:
     write_image(sample, path)
 
 
-def _read_text(data: bytes, _spec: TokenSpec) -> Sample:
+def _read_text(data: bytes | NDArray[np.uint8], _spec: TokenSpec) -> Sample:
     from tokenize_kit.media.text import read_text
 
+    assert isinstance(data, bytes), "only pictures come as pixels"
     return read_text(data)
 
 

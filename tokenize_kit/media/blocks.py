@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tokenize_kit.media.cutting import cut_record
 from tokenize_kit.media.sources import Piece, ReadOptions
@@ -27,8 +29,11 @@ MAX_BLOCK_BYTES = 8 << 20
 COLUMN_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 """The types that an extra column may have."""
 
-Content: TypeAlias = str | bytes
-"""What a sample has of one modality: text is decoded already, everything else is the bytes of a file."""
+Content: TypeAlias = str | bytes | NDArray[np.uint8]
+"""What a sample has of one modality: text is decoded already, everything else is the bytes of a file.
+
+A container that holds bare pixels hands on a picture as a uint8 array ``(C, H, W)``.
+"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ class Collector:
         self._keys.append(key)
         for name, values in self._contents.items():
             values.append(contents[name])
-            self._bytes += len(contents[name])
+            content = contents[name]
+            self._bytes += content.nbytes if isinstance(content, np.ndarray) else len(content)
         for name, value in ready.items():
             self._columns[name].append(value)
 

@@ -1,12 +1,14 @@
-"""Samples out of whole files (a picture and its caption), tar archives and parquet tables."""
+"""Samples out of whole files (a picture and its caption), tar archives, parquet tables and idx files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tokenize_kit.media import medium
 from tokenize_kit.media.blocks import (
@@ -24,6 +26,7 @@ from tokenize_kit.media.blocks import (
     read_sized,
     text_of,
 )
+from tokenize_kit.media.idx import labels_url, read_header, read_labels, read_pictures
 from tokenize_kit.media.locations import open_source
 from tokenize_kit.media.sources import Piece, ReadOptions
 from tokenize_kit.media.tar import hidden_member, member_problem, open_tar, stem_of, tar_index
@@ -227,3 +230,47 @@ def _bytes_of(value: Any, name: str) -> bytes:
     if not isinstance(data, bytes):
         raise ValueError(f"column {name!r} holds no bytes (only null, a path or another type)")
     return data
+
+
+def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
+    """Read the pictures of an idx file; the key of a sample is the number of its picture.
+
+    The labels are read if a column or the text is to be ``label``.
+    """
+    names = [*options.columns, *([options.text_field] if "text" in options.modalities else [])]
+    try:
+        with open_source(piece.url, piece.compression) as file:
+            header = read_header(file)
+            if wrong := [name for name in names if name != "label"]:
+                raise ValueError(f"it has no {wrong[0]!r}, only pictures and 'label'")
+            labels = _labels_of(piece, header.count) if names else None
+            progress = piece.size / max(1, header.count if piece.compression else piece.size // header.picture_bytes)
+            read = 0.0
+            for row, pixels in enumerate(read_pictures(file, header, piece.start, piece.stop), piece.start):
+                columns: dict[str, Any] = {}
+                contents: dict[str, Content] = {"image": pixels}
+                if labels is not None:
+                    columns = {"label": int(labels[row])}
+                    contents["text"] = str(labels[row])
+                out.add(f"{piece.key}@{row}", contents, columns)
+                read += progress
+                if out.full:
+                    out.size, read = out.size + int(read), read - int(read)
+                    yield out.take()
+            out.size += round(read)
+    except ValueError as error:
+        out.fail(piece.key, one_line(error))
+
+
+def _labels_of(piece: Piece, count: int) -> NDArray[np.uint8]:
+    """Return the labels beside an idx file of ``count`` pictures."""
+    url = labels_url(piece.url)
+    if url is None:
+        raise ValueError("there is no labels file beside it (the same name with labels-idx1 for images-idx3)")
+    try:
+        labels = read_labels(url)
+    except ValueError as error:
+        raise ValueError(f"its labels in {url} cannot be read: {error}") from None
+    if len(labels) != count:
+        raise ValueError(f"{url} has {len(labels):,} labels for {count:,} pictures")
+    return labels

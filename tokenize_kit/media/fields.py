@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokenize_kit.media.blocks import parse_json_object
+from tokenize_kit.media.idx import labels_url
 from tokenize_kit.media.locations import SourceFile, open_source, read_exactly
 from tokenize_kit.media.sources import ReadOptions
 from tokenize_kit.media.tar import tar_index
@@ -37,6 +38,8 @@ def resolve_columns(files: Sequence[SourceFile], options: ReadOptions, names: Se
             found = _look_parquet(file, options, names)
         elif kind == "tar" and names:
             found = _look_tar(file, names)
+        elif kind == "idx":
+            found = _look_idx(file, options, names)
         else:
             found = {}
         for name, types in found.items():
@@ -127,6 +130,19 @@ def _look_tar(file: SourceFile, names: Sequence[str]) -> dict[str, set[str]]:
                 f"{file.url} has no column {name!r}: no sample has a .{name} file or that key in its .json"
             )
     return _kinds_of(objects, names)
+
+
+def _look_idx(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
+    wanted = [*names, *([options.text_field] if "text" in options.modalities else [])]
+    for name in wanted:
+        if name != "label":
+            raise ValueError(f"{file.url} has no column {name!r}; it has label{_hint(name, options)}")
+    if wanted and labels_url(file.url) is None:
+        raise ValueError(
+            f"{file.url} has no column 'label': there is no labels file beside it (the same name with labels-idx1 for "
+            "images-idx3)"
+        )
+    return {name: {"int64"} for name in names}
 
 
 def _member_values(extension: str, data: bytes) -> dict[str, Any]:

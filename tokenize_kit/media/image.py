@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -57,6 +58,24 @@ def read_image(data: bytes, channels: int | None = None) -> Tensor:
     picture = _to_eight_bits(picture)
     mode = _natural_mode(picture) if channels is None else _MODES[channels]
     return from_pillow(_convert(picture, mode))
+
+
+def image_of_pixels(pixels: NDArray[np.uint8], channels: int | None = None) -> Tensor:
+    """Return bare pixels, uint8 ``(C, H, W)`` of 1, 3 or 4 channels, as a picture with as many channels as are wanted.
+
+    Args:
+        pixels: the values; they are copied.
+        channels: as for `read_image`.
+
+    Raises:
+        ValueError: there are no pixels or another number of channels.
+    """
+    if channels not in (None, *_MODES):
+        raise ValueError(f"channels {channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
+    picture = check_image(torch.from_numpy(pixels.copy()))
+    if channels in (None, picture.shape[0]):
+        return picture
+    return from_pillow(_convert(to_pillow(picture), _MODES[channels]))
 
 
 def write_image(sample: object, path: Path) -> None:

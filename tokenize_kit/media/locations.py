@@ -9,6 +9,7 @@ import glob
 import gzip
 import io
 import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from tokenize_kit.errors import MissingPackageError
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
+_IDX_PICTURES = re.compile(r"[-.]idx[34]-ubyte$")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class SourceFile:
     size: int
     """Bytes, compressed if it is compressed."""
     kind: str
-    """``text``, ``jsonl``, ``parquet``, ``tar``, or the modality of a media file such as ``image``."""
+    """``text``, ``jsonl``, ``parquet``, ``tar``, ``idx``, or the modality of a media file such as ``image``."""
     compression: str = ""
     """``gz``, ``zst`` or nothing."""
     version: str = ""
@@ -82,6 +84,8 @@ def kind_of(name: str) -> tuple[str | None, str]:
         return "jsonl", compression
     if suffix == ".tar":
         return "tar", compression
+    if _IDX_PICTURES.search(name):
+        return "idx", compression
     if not compression:
         if suffix == ".parquet":
             return "parquet", ""

@@ -11,13 +11,19 @@ import pyarrow as pa
 import zstandard
 
 from tokenize_kit.media.blocks import Collector, Failure, Reader, SampleBlock, one_line
-from tokenize_kit.media.containers import read_files, read_parquet, read_tar
+from tokenize_kit.media.containers import read_files, read_idx, read_parquet, read_tar
 from tokenize_kit.media.lines import read_documents, read_jsonl, read_split
 from tokenize_kit.media.sources import Piece, ReadOptions, Unit
 
 __all__ = ["Failure", "SampleBlock", "read_unit"]
 
-_READERS: dict[str, Reader] = {"files": read_files, "jsonl": read_jsonl, "parquet": read_parquet, "tar": read_tar}
+_READERS: dict[str, Reader] = {
+    "files": read_files,
+    "idx": read_idx,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+    "tar": read_tar,
+}
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, tarfile.TarError, pa.ArrowException)
 
 

@@ -35,6 +35,7 @@ def iter_samples(
     field: str = "text",
     media_field: str | None = None,
     image_size: int | None = None,
+    keep: Callable[[str], bool] | None = None,
 ) -> Iterator[KeyedSample]:
     """Yield the samples of files, folders, globs and URLs, in the order in which they would be encoded.
 
@@ -46,6 +47,7 @@ def iter_samples(
         field: jsonl field or parquet column of a text.
         media_field: parquet column of a picture; None is the name of the modality.
         image_size: scale and crop pictures to a square of this many pixels; None leaves them as they are.
+        keep: called with each key; only samples of which it says True are decoded. See `tokenize_kit.media.heldout`.
 
     Raises:
         FileNotFoundError: nothing is there, or nothing of this modality.
@@ -64,9 +66,12 @@ def iter_samples(
             for failure in block.failures:
                 on_failure(failure.key, failure.reason)
             for key, content in zip(block.keys, block.contents[spec.modality], strict=True):
-                name, value = _plain(key), _plain(content)
+                name = _plain(key)
+                if keep is not None and not keep(name):
+                    continue
+                value = _plain(content)
                 try:
-                    sample = read(value, spec) if isinstance(value, bytes) else value
+                    sample = value if isinstance(value, str) else read(value, spec)
                 except ValueError as error:
                     on_failure(name, str(error))
                     continue

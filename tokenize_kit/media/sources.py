@@ -1,8 +1,8 @@
 """What a run reads, divided into independent units: one unit becomes one shard.
 
-The plan depends on the input list alone (names, sizes, and the directories inside parquet and tar files), so every machine
-that makes it gets the same one. A `Unit` is plain data: any process that can open the files can read it, see
-`tokenize_kit.media.reading`.
+The plan depends on the input list alone (names, sizes, the directories inside parquet and tar files, the headers of idx
+files), so every machine that makes it gets the same one. A `Unit` is plain data: any process that can open the files can
+read it, see `tokenize_kit.media.reading`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tokenize_kit.files import canonical_json
+from tokenize_kit.media.idx import read_header
 from tokenize_kit.media.locations import SourceFile, list_files, open_source
 from tokenize_kit.media.tar import stem_of, tar_index
 
@@ -41,7 +42,7 @@ class Piece:
     """A part of one input file, or one sample made of whole files."""
 
     kind: str
-    """``text``, ``jsonl``, ``parquet``, ``tar``, or ``files`` (one sample made of ``members``)."""
+    """``text``, ``jsonl``, ``parquet``, ``tar``, ``idx``, or ``files`` (one sample made of ``members``)."""
     key: str
     """Where the keys of its samples begin."""
     size: int
@@ -51,7 +52,7 @@ class Piece:
     compression: str = ""
     """``gz``, ``zst`` or nothing."""
     start: int = 0
-    """First byte (text, jsonl), row group (parquet) or sample (tar)."""
+    """First byte (text, jsonl), row group (parquet), sample (tar) or picture (idx)."""
     stop: int | None = None
     """The one after the last; None reads to the end. The text and jsonl readers move both to the next boundary."""
     members: tuple[Member, ...] = ()
@@ -117,7 +118,9 @@ class ReadOptions:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of files that can hold such samples."""
-        return ("text", "jsonl", "parquet", "tar") if self.text_only else (*self.modalities, "parquet", "tar")
+        if self.text_only:
+            return ("text", "jsonl", "parquet", "tar")
+        return (*self.modalities, "parquet", "tar", *(["idx"] if "image" in self.modalities else []))
 
     def field_of(self, modality: str) -> str:
         """The jsonl field or parquet column of a modality."""
@@ -176,7 +179,7 @@ def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) 
     pieces: list[Piece] = []
     samples: dict[str, list[SourceFile]] = {}
     for file in files:
-        if file.kind in ("jsonl", "parquet", "tar") or options.text_only:
+        if file.kind in ("jsonl", "parquet", "tar", "idx") or options.text_only:
             pieces += _divide(file, options, unit_bytes)
         elif file.kind != "text" or PurePosixPath(file.key).suffix.lower() == ".txt":
             # Files of one stem are one sample, but only where a sample has several of them.
@@ -196,6 +199,8 @@ def _divide(file: SourceFile, options: ReadOptions, unit_bytes: int) -> list[Pie
         return [whole]
     if file.kind == "tar":
         return _divide_tar(whole, unit_bytes)
+    if file.kind == "idx":
+        return _divide_idx(whole, unit_bytes)
     step = unit_bytes
     if file.kind == "text" and options.split == "none":
         # Documents begin near multiples of their maximal size, so units must too.
@@ -226,6 +231,21 @@ def _divide_parquet(whole: Piece, unit_bytes: int) -> list[Piece]:
 
 def _divide_tar(whole: Piece, unit_bytes: int) -> list[Piece]:
     return _divide_list(whole, [sample.size for sample in tar_index(whole.url).samples], unit_bytes)
+
+
+def _divide_idx(whole: Piece, unit_bytes: int) -> list[Piece]:
+    try:
+        with open_source(whole.url) as file:
+            header = read_header(file)
+    except ValueError:
+        return [whole]  # reading it says what is wrong
+    # What a header promises beyond the end of the file is no work; the last piece reports it.
+    there = min(header.count, (whole.size - header.length) // header.picture_bytes)
+    step = max(1, unit_bytes // header.picture_bytes)
+    pieces = [_part(whole, at, at + step, step * header.picture_bytes) for at in range(0, there - step, step)]
+    start = len(pieces) * step
+    size = (there - start) * header.picture_bytes
+    return [*pieces, Piece(whole.kind, whole.key, size, whole.url, whole.compression, start, None)]
 
 
 def _divide_list(whole: Piece, sizes: Sequence[int], unit_bytes: int) -> list[Piece]:
