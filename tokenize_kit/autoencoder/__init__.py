@@ -1,0 +1,1 @@
+"""Learned tokenizers: an encoder, a quantizer and a decoder that are trained together."""
