@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.autoregressive.models.attention import attend
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
 
@@ -96,14 +97,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
         """Attend within ``x`` (B, T, D); ``mask`` (B or 1, 1, T, T) is True where a query sees a key, None means causal."""
         queries, keys, values = self.project(x, rotation)
-        seen = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=self.heads != self.kv_heads,
-        )
+        seen = attend(queries, keys, values, mask)
         result: Tensor = self.out(seen.transpose(1, 2).flatten(2))
         return result
 
