@@ -101,7 +101,7 @@ class Quantizer(nn.Module, ABC):
         """Set what changes over a run: a pure function of ``progress``, the part of the run that is done, in [0, 1]."""
 
     @abstractmethod
-    def quantize_rows(self, rows: Tensor, samples: int) -> Rows:
+    def quantize_rows(self, rows: Tensor, samples: int, /) -> Rows:
         """Quantize float32 ``(N, D)``; ``samples`` of the batch have N / samples rows each, one after the other."""
 
     @abstractmethod
@@ -149,16 +149,16 @@ def _float32(tensor: Tensor) -> torch.autocast:
 
 def straight_through(z: Tensor, codes: Tensor) -> Tensor:
     """Return ``codes`` with a gradient that goes to ``z`` as if they were equal (Bengio et al. 2013, arXiv:1308.3432)."""
-    passed: Tensor = _StraightThrough.apply(z, codes)  # type: ignore[no-untyped-call]
+    passed: Tensor = _StraightThrough.apply(z, codes)
     return passed
 
 
 class _StraightThrough(torch.autograd.Function):
     # The value is that of the codes to the bit, which z + (codes - z).detach() is not.
     @staticmethod
-    def forward(ctx: object, z: Tensor, codes: Tensor) -> Tensor:
+    def forward(_ctx: object, _z: Tensor, codes: Tensor) -> Tensor:
         return codes.detach().clone()
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(_ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None

@@ -121,6 +121,10 @@ class QuantizerConfig:
                 raise ValueError(
                     f"codebook_size {size} is not a power of two, which {self.kind} needs (one sign a bit)"
                 )
+        if self.kind == "rvq" and self.l2_normalised and self.codebook_dim is None:
+            raise ValueError(
+                "l2_normalised of rvq needs a codebook_dim (8, say): codes of length 1 cannot sum to a latent of any length"
+            )
         if self.ema_decay is not None and self.codebook_update == "gradient":
             raise ValueError(f"ema_decay {self.ema_decay} is for codebook_update 'ema'; it is 'gradient' here")
 

@@ -53,7 +53,7 @@ class FiniteScalarQuantizer(Quantizer):
     _offset: Tensor
     _shift: Tensor
 
-    def quantize_rows(self, rows: Tensor, samples: int) -> Rows:
+    def quantize_rows(self, rows: Tensor, _samples: int, /) -> Rows:
         """See `Quantizer.quantize_rows`."""
         bounded = self._bounded(self.project_in(rows))
         steps = straight_through(bounded, bounded.round())

@@ -52,3 +52,18 @@ def shared(draw: Tensor) -> Tensor:
     if several():
         distributed.broadcast(draw, src=0)
     return draw
+
+
+def mean_over_processes(total: Tensor, count: int) -> Tensor:
+    """Return a sum over the rows of this process as the mean over the joint batch.
+
+    The gradient is that of this process's own mean, so that averaging gradients over the processes (by their number of
+    rows, as distributed training does) gives the gradient of the joint batch.
+    """
+    mean = total / count
+    if not several():
+        return mean
+    everywhere = total.detach().clone()
+    counts = torch.tensor(float(count), device=total.device)
+    summed(everywhere, counts)
+    return mean + (everywhere / counts - mean).detach()

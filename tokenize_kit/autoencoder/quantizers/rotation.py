@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 def rotated(z: Tensor, codes: Tensor) -> Tensor:
     """Return ``codes`` ``(N, d)``, to the bit, with a gradient that reaches ``z`` by the rotation trick."""
-    passed: Tensor = _Rotation.apply(z, codes)  # type: ignore[no-untyped-call]
+    passed: Tensor = _Rotation.apply(z, codes)
     return passed
 
 

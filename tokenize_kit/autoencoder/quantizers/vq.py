@@ -55,13 +55,11 @@ class VectorQuantizer(Quantizer):
         self.project_out = nn.Linear(lookup_dim, dim) if codebook_dim else nn.Identity()
         self.codebook = Codebook(codebook_size, lookup_dim, **codebook)
 
-    def quantize_rows(self, rows: Tensor, samples: int) -> Rows:
+    def quantize_rows(self, rows: Tensor, _samples: int, /) -> Rows:
         """See `Quantizer.quantize_rows`."""
-        vectors, codes, ids = self.look_up(rows)
-        losses = {"commitment": mse_loss(vectors, codes.detach())}
-        if self.codebook.learned:
-            losses["codebook"] = mse_loss(codes, vectors.detach())
-        return Rows(self.project_out(self.pass_gradient(vectors, codes)), ids, losses)
+        found = self.look_up(rows)
+        losses = {name: loss.mean() for name, loss in self.row_losses(found).items()}
+        return Rows(self.project_out(self.pass_gradient(found.vectors, found.codes)), found.ids, losses)
 
     def encode_rows(self, rows: Tensor) -> Tensor:
         """See `Quantizer.encode_rows`."""
@@ -83,3 +81,10 @@ class VectorQuantizer(Quantizer):
         if self.training:
             self.codebook.after_search(seen, ids if counted is None else ids[counted])
         return Lookup(vectors, codes, ids)
+
+    def row_losses(self, found: Lookup) -> dict[str, Tensor]:
+        """Return the losses of each row, ``(N,)``: ``commitment``, and ``codebook`` if codes are learned by gradient."""
+        losses = {"commitment": mse_loss(found.vectors, found.codes.detach(), reduction="none").mean(1)}
+        if self.codebook.learned:
+            losses["codebook"] = mse_loss(found.codes, found.vectors.detach(), reduction="none").mean(1)
+        return losses
