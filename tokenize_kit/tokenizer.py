@@ -78,6 +78,13 @@ class TokenSpec:
         return self.vocab_size if isinstance(self.vocab_size, tuple) else (self.vocab_size,)
 
     @property
+    def size_axes(self) -> int:
+        """Numbers in the true size of a sample (see `size_of`) where a grid may cover more than the sample; else 0."""
+        if self.modality == "text" or all(step is None or step == 1 for step in self.step):
+            return 0
+        return {"image": 2, "video": 3, "audio": 1}[self.modality]
+
+    @property
     def max_vocab_size(self) -> int:
         """The largest vocabulary of any codebook: every id is below it."""
         return max(self.codebook_sizes)
@@ -165,6 +172,37 @@ class Tokenizer(Protocol):
             ValueError: a file is damaged, or of another format version or tokenizer.
         """
         ...
+
+
+@runtime_checkable
+class SizedTokenizer(Protocol):
+    """A tokenizer whose grid may cover a little more than the sample, so that decoding wants the sample's true size.
+
+    Shards keep the size beside the grid. Without it `Tokenizer.decode` returns all that the grid covers.
+    """
+
+    def decode_sized(self, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
+        """Decode grids of mixed sizes, each cut to the size that `size_of` gave for its sample.
+
+        Raises:
+            ValueError: as `Tokenizer.decode`, or a size that the grid does not cover.
+        """
+        ...
+
+
+def size_of(sample: Sample) -> tuple[int, ...]:
+    """Return the size of a sample without its channels: (H, W), (T, H, W) or (samples,); () for a text."""
+    if isinstance(sample, str):
+        return ()
+    shape = tuple(sample.shape)
+    return {2: shape[1:], 3: shape[1:], 4: (shape[0], *shape[2:])}[sample.ndim]
+
+
+def decode_like(tokenizer: Tokenizer, grids: Sequence[Tensor], samples: Sequence[Sample]) -> list[Sample]:
+    """Decode the grids of ``samples`` back to samples of the same sizes."""
+    if isinstance(tokenizer, SizedTokenizer):
+        return tokenizer.decode_sized(grids, [size_of(sample) for sample in samples])
+    return tokenizer.decode_batch(grids)
 
 
 def register_tokenizer(name: str, cls: type[Tokenizer]) -> None:

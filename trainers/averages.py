@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainers.checkpoints import load_tensors
+from tokenize_kit.weights import load_tensors
 
 
 class WeightAverages:

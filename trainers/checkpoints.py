@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tokenize_kit.files import read_json_object, sha256_of_file, sync_folder, write_json
+from tokenize_kit.weights import load_tensors
 
 FORMAT_VERSION = 2
 RUN_FILE = "run.json"
@@ -165,49 +165,6 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     load_tensors(own, tensors, source)
 
 
-def load_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
-    """Copy tensors into others of the same names; every name, shape and type must agree.
-
-    Args:
-        own: by name; what to fill.
-        tensors: by name.
-        source: where they come from, for the error message.
-
-    Raises:
-        ValueError: a name is missing or unknown, or a shape or type differs.
-    """
-    if missing := sorted(set(own) - set(tensors)):
-        raise ValueError(f"{source} lacks the tensor {missing[0]!r} ({len(missing)} missing); it is of another model")
-    if unknown := sorted(set(tensors) - set(own)):
-        raise ValueError(
-            f"{source} has an unknown tensor {unknown[0]!r} ({len(unknown)} unknown); it is of another model"
-        )
-    for name, value in own.items():
-        if value.shape != tensors[name].shape or value.dtype != tensors[name].dtype:
-            raise ValueError(
-                f"{source}: tensor {name!r} is {tensors[name].dtype} {tuple(tensors[name].shape)}, the model has "
-                f"{value.dtype} {tuple(value.shape)}"
-            )
-    with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(tensors[name])
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it from a copy") from None
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the state of an optimiser as tensors named ``PARAMETER.STATE``; numbers become float64 scalars."""
     tensors = {}
@@ -227,6 +184,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         plain = value.dtype == torch.float64 and value.ndim == 0
         state.setdefault(int(index), {})[name] = value.item() if plain else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # Fused optimisers go through parameter and state side by side in memory, so both must have the layout of the parameter.
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

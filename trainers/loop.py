@@ -202,6 +202,7 @@ class _Loop:
         self._refuse_nonfinite(sums, norm, step)
         for stepper in steppers:
             stepper.step()
+        task.stepped(phase, step)
         norms = self.memory.norms.setdefault(phase, [0.0, 0])
         norms[0], norms[1] = norms[0] + norm, norms[1] + 1
 
@@ -309,7 +310,7 @@ class _Loop:
         if score is not None and not math.isfinite(score):
             raise ValueError(f"the validation at step {memory.step} is not a finite number; lower the learning rate")
         best = next(iter(memory.best_metrics.values()), None)
-        if score is None or best is None or score < best:
+        if score is None or best is None or score < best or self.task.keep == "last":
             memory.best_step, memory.best_metrics = memory.step, dict(memory.metrics)
             if self.runtime.rank == 0:
                 self.task.save_best(memory.step, memory.metrics)

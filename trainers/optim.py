@@ -1,7 +1,7 @@
 """Optimisers, their parameter groups and the learning rate over the run.
 
-AdamW is torch's fused one; Muon is torch's too, for the matrices inside the blocks, with AdamW for the rest (Jordan et al.
-2024). A schedule is a pure function of the step, so a continued run needs no state for it.
+AdamW is torch's fused one; Muon is for the matrices and convolutions inside the blocks, with AdamW for the rest (Jordan et
+al. 2024). A schedule is a pure function of the step, so a continued run needs no state for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from trainers.config import OptimizerConfig
+from trainers.muon import Muon
 
 
 def build_optimizers(
@@ -32,18 +33,16 @@ def build_optimizers(
     plain = [parameter for parameter in parameters if parameter.ndim < 2]
     optimizers: list[torch.optim.Optimizer] = []
     if config.optimizer == "muon":
-        matrices = [parameter for parameter in decay if parameter.ndim == 2 and id(parameter) not in known]
+        matrices = [parameter for parameter in decay if id(parameter) not in known]
         chosen = {id(parameter) for parameter in matrices}
         decay = [parameter for parameter in decay if id(parameter) not in chosen]
         if matrices:
             optimizers.append(
-                torch.optim.Muon(
+                Muon(
                     matrices,
                     lr=config.muon_learning_rate or config.learning_rate,
                     weight_decay=config.weight_decay,
                     momentum=config.momentum,
-                    # Updates as large as AdamW's, so that one learning rate and one weight decay serve both (Moonlight).
-                    adjust_lr_fn="match_rms_adamw",
                 )
             )
     groups = [

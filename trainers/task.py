@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class Task(Protocol):
     """The networks whose weights are averaged if the run keeps averages; None means all."""
     unit: str = "tokens"
     """What `weight` counts; the log has so many a second."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights the run ends with: those of the best validation, or of the last. A generator's loss is no judge of it."""
     advice: str = ""
     """What else may help when the training breaks down, such as ``lower --discriminator-weight``; ends the list of hints."""
 
@@ -77,6 +79,9 @@ class Task(Protocol):
     def active(self, phase: str, step: int) -> bool:  # noqa: ARG002
         """Return whether a phase takes part in a step; if not there is neither a loss nor a step of its optimisers."""
         return True
+
+    def stepped(self, phase: str, step: int) -> None:
+        """Do what belongs to the end of a phase's step, when its optimisers have stepped: update moving averages."""
 
     def warnings(self, line: Mapping[str, float]) -> list[str]:  # noqa: ARG002
         """Return what is wrong with a line of the training log, such as a codebook that is hardly used.

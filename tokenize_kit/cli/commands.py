@@ -35,6 +35,11 @@ TRAIN_EXAMPLES: dict[str, tuple[str, ...]] = {
         "train palette --data photos --out tokenizers/palette",
         "train palette --data assets/emoji.tar --colors 128 --color-space oklab --out tokenizers/palette",
     ),
+    "image": (
+        "train image --data photos --image-size 128 --preset fsq --out tokenizers/photos",
+        "train image --data assets/emoji.tar --preset vqgan --steps 1000 --out tokenizers/emoji",
+        "train image --data photos --image-size 64 --quantizer.kind rvq --quantizer.codebooks 4 --out tokenizers/rvq",
+    ),
     "transformer": (
         "train transformer --shards shards/text --template text --out models/text --steps 2000",
         "train transformer --shards shards/emoji --template 'text -> image' --preset small --out models/emoji",

@@ -135,8 +135,12 @@ def _decode_batch(tokenizer: Tokenizer, stream: StreamInfo, records: list[Record
     import numpy as np
     import torch
 
+    from tokenize_kit.tokenizer import SizedTokenizer
+
     grids = [torch.from_numpy(record.grids[stream.name].astype(np.int64)) for record in records]
     try:
+        if isinstance(tokenizer, SizedTokenizer) and stream.spec.size_axes:
+            return tokenizer.decode_sized(grids, [record.sizes[stream.name] for record in records])
         return tokenizer.decode_batch(grids)
     except ValueError as error:
         raise ValueError(f"samples {records[0].key} to {records[-1].key} cannot be decoded: {error}") from None

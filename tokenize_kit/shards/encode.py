@@ -115,7 +115,7 @@ class _Run:
         self.files = find_sources(options.data, read)
         read = resolve_columns(self.files, read, options.columns)
         shard_schema(streams, read.columns)
-        self.recipe = Recipe(read, streams, options.image_size)
+        self.recipe = Recipe(read, streams, options.image_size, options.crop)
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
         self.out = Path(options.out)
         self.rows = self.tokens = self.bytes = self.failed = 0
@@ -153,7 +153,7 @@ class _Run:
         from tokenize_kit.media.sources import input_digest
 
         values = asdict(self.options)
-        names = ("split", "field", "media_field", "image_size", "shard_mb", "max_document_mb", "limit")
+        names = ("split", "field", "media_field", "image_size", "crop", "shard_mb", "max_document_mb", "limit")
         return {
             "format_version": 1,
             "streams": {stream.name: stream.to_dict() for stream in self.recipe.streams},

@@ -6,6 +6,8 @@ encoded; `writer` writes the files, `reader` maps them into memory, `manifest` f
     key      string
     NAME     large_list<uint8 | uint16 | uint32>     the ids of stream NAME, in grid order (last axis fastest)
     NAME.shape  fixed_size_list<int32>[axes]         the shape of the grid
+    NAME.size   fixed_size_list<int32>[2, 3 or 1]    the true size of the sample (H, W; T, H, W; samples), where one step of
+                                                     the grid covers more than a pixel, frame or audio sample
     ...      the extra columns (label, caption, ...)
 """
 
@@ -30,6 +32,7 @@ TOKENIZERS_FOLDER = "tokenizers"
 """Holds a copy of the tokenizer of each stream, by its name."""
 KEY = "key"
 SHAPE_SUFFIX = ".shape"
+SIZE_SUFFIX = ".size"
 
 COLUMN_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 """The types that an extra column may have, by the name that `dataset.json` uses."""
@@ -201,6 +204,9 @@ def shard_schema(streams: Sequence[StreamInfo], columns: Mapping[str, str]) -> p
             pa.field(stream.name, ids, nullable=False),
             pa.field(stream.name + SHAPE_SUFFIX, shape, nullable=False),
         ]
+        if axes := stream.spec.size_axes:
+            size = pa.list_(pa.field("item", pa.int32(), nullable=False), axes)
+            fields.append(pa.field(stream.name + SIZE_SUFFIX, size, nullable=False))
     for name, kind in columns.items():
         if kind not in COLUMN_TYPES:
             raise ValueError(f"column {name!r} has the type {kind!r}, expected one of {', '.join(COLUMN_TYPES)}")

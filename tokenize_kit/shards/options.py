@@ -27,7 +27,9 @@ class EncodeOptions:
     columns: tuple[str, ...] = ()
     """Further fields to carry into the shards (numbers, strings, booleans), such as label; from a tar: cls, or a key of json."""
     image_size: int | None = None
-    """Scale and crop pictures to a square of this many pixels first."""
+    """Scale pictures so that their short side has this many pixels first, and crop them to a square."""
+    crop: bool = True
+    """With image_size: crop to a square; otherwise the long side stays as long as it is in proportion."""
     shard_mb: float = 64
     """About how many MB of input make one shard; large files are divided, small ones put together."""
     max_document_mb: float = 16

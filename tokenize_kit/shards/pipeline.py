@@ -28,7 +28,7 @@ from tokenize_kit.media.sources import ReadOptions, Unit
 from tokenize_kit.shards.format import COLUMN_TYPES, FileEntry, StreamInfo
 from tokenize_kit.shards.prefetch import read_ahead
 from tokenize_kit.shards.writer import Ids, ShardWriter, open_shard
-from tokenize_kit.tokenizer import Tokenizer
+from tokenize_kit.tokenizer import Tokenizer, size_of
 
 if TYPE_CHECKING:
     from tokenize_kit.tokenizer import Sample
@@ -59,17 +59,18 @@ class Recipe:
     read: ReadOptions
     streams: tuple[StreamInfo, ...]
     image_size: int | None = None
+    crop: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
         streams = {stream.name: stream.to_dict() for stream in self.streams}
-        return {"read": self.read.to_dict(), "streams": streams, "image_size": self.image_size}
+        return {"read": self.read.to_dict(), "streams": streams, "image_size": self.image_size, "crop": self.crop}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """Build a recipe from `to_dict`'s form."""
         streams = tuple(StreamInfo.from_dict(name, stream) for name, stream in values["streams"].items())
-        return cls(ReadOptions.from_dict(values["read"]), streams, values["image_size"])
+        return cls(ReadOptions.from_dict(values["read"]), streams, values["image_size"], values["crop"])
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,10 @@ def encode_block(block: SampleBlock, tokenizers: Mapping[str, Tokenizer], recipe
 
 
 def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, Sequence[Sample] | pa.Array]) -> _Encoded:
-    """Encode samples, given by modality, with the tokenizer of each stream: flat ids, and shapes (samples, axes)."""
+    """Encode samples, given by modality, with the tokenizer of each stream: flat ids, and shapes.
+
+    Shapes are (samples, axes), or with the true sizes of the samples beside them (samples, axes + size_axes).
+    """
     encoded: _Encoded = {}
     for name, tokenizer in tokenizers.items():
         values = samples[tokenizer.spec.modality]
@@ -227,7 +231,10 @@ def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, Se
         )
         assert all(grid.ndim == axes for grid in grids), f"the grids of stream {name} must have {axes} axes"
         flat = [grid.detach().cpu().numpy().reshape(-1) for grid in grids]
-        shapes = np.array([tuple(grid.shape) for grid in grids], np.int64).reshape(len(grids), axes)
+        rows = [tuple(grid.shape) for grid in grids]
+        if size_axes := tokenizer.spec.size_axes:
+            rows = [(*row, *size_of(sample)) for row, sample in zip(rows, values, strict=True)]
+        shapes = np.array(rows, np.int64).reshape(len(grids), axes + size_axes)
         encoded[name] = np.concatenate(flat) if flat else np.zeros(0, np.int64), shapes
     return encoded
 
@@ -283,7 +290,7 @@ def _decode(content: Content, modality: str, recipe: Recipe) -> Sample:
     if recipe.image_size is not None and not isinstance(sample, str) and modality == "image":
         from tokenize_kit.media.image import resize_image
 
-        sample = resize_image(sample, recipe.image_size)
+        sample = resize_image(sample, recipe.image_size, crop=recipe.crop)
     return sample
 
 

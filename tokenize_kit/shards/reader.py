@@ -10,7 +10,7 @@ import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tokenize_kit.shards.format import (
     KEY,
     MANIFEST_FILE,
     SHAPE_SUFFIX,
+    SIZE_SUFFIX,
     TOKENIZERS_FOLDER,
     FileEntry,
     Manifest,
@@ -42,6 +43,8 @@ class Record:
     """The id grid of each stream, shaped, read-only, in the stored dtype."""
     columns: dict[str, Any]
     """The extra columns."""
+    sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """The true size of the sample, for each stream whose grid may cover more than it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class StreamArray:
     """(rows + 1,): a view of the mapped file."""
     shapes: NDArray[np.int64]
     """(rows, axes)."""
+    sizes: NDArray[np.int64] | None = None
+    """(rows, size_axes): the true sizes of the samples, where the grids may cover more."""
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -184,6 +189,11 @@ class ShardSet:
             batch.column(KEY)[row].as_py(),
             {name: self._file_arrays(file, name)[number].grid(row) for name in self.streams},
             {name: batch.column(name)[row].as_py() for name in self.columns},
+            {
+                name: tuple(sizes[row].tolist())
+                for name in self.streams
+                if (sizes := self._file_arrays(file, name)[number].sizes) is not None
+            },
         )
 
     def _stream(self, name: str) -> StreamInfo:
@@ -214,10 +224,15 @@ def stream_array(batch: pa.RecordBatch, name: str) -> StreamArray:
     """Return the flat arrays of one stream of one record batch, without copying its ids."""
     lists = batch.column(name)
     offsets = np.frombuffer(lists.buffers()[1], np.int64)[lists.offset : lists.offset + len(lists) + 1]
-    shapes = batch.column(name + SHAPE_SUFFIX)
     values = lists.values.to_numpy(zero_copy_only=True)
-    axes = shapes.type.list_size
-    return StreamArray(values, offsets, shapes.flatten().to_numpy().reshape(len(lists), axes).astype(np.int64))
+    sized = name + SIZE_SUFFIX in batch.schema.names
+    sizes = _fixed_rows(batch.column(name + SIZE_SUFFIX)) if sized else None
+    return StreamArray(values, offsets, _fixed_rows(batch.column(name + SHAPE_SUFFIX)), sizes)
+
+
+def _fixed_rows(column: pa.Array) -> NDArray[np.int64]:
+    rows: NDArray[np.int64] = column.flatten().to_numpy().reshape(len(column), column.type.list_size).astype(np.int64)
+    return rows
 
 
 def check_size(folder: Path, file: FileEntry) -> None:

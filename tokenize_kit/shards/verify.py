@@ -187,6 +187,8 @@ def _check_stream(batches: Sequence[pa.RecordBatch], stream: StreamInfo, expecte
         tokens += int(array.offsets[-1] - array.offsets[0])
         if (array.shapes < 0).any() or (array.shapes.prod(axis=1) != np.diff(array.offsets)).any():
             problems.append(f"stream {stream.name} has a grid whose shape does not fit its ids")
+        elif array.sizes is not None and (array.sizes < 0).any():
+            problems.append(f"stream {stream.name} has a sample with a negative size")
         elif (wrong := _wrong_id(array.values, array.shapes, stream)) is not None:
             problems.append(
                 f"stream {stream.name} has the id {wrong}, outside its vocabulary of {stream.spec.vocab_size}"

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenize_kit.files import atomic_write
-from tokenize_kit.shards.format import COLUMN_TYPES, SHAPE_SUFFIX, FileEntry, StreamInfo, shard_schema
+from tokenize_kit.shards.format import COLUMN_TYPES, SHAPE_SUFFIX, SIZE_SUFFIX, FileEntry, StreamInfo, shard_schema
 
 Ids: TypeAlias = NDArray[np.unsignedinteger[Any]] | NDArray[np.int64]
 
@@ -47,7 +47,8 @@ class ShardWriter:
 
         Args:
             keys: one key a row.
-            ids: for each stream its ids, flat, and the shapes of its grids, (rows, axes).
+            ids: for each stream its ids, flat, and the shapes of its grids, (rows, axes); where its spec has ``size_axes``
+                the true sizes of the samples stand beside the shapes, (rows, axes + size_axes).
             columns: for each extra column one value a row, None where it is missing.
 
         Raises:
@@ -103,7 +104,8 @@ def open_shard(
 
 
 def _ragged(stream: StreamInfo, values: Ids, shapes: NDArray[np.integer[Any]], rows: int) -> list[pa.Array]:
-    shapes = np.asarray(shapes).reshape(rows, stream.num_axes)
+    joined = np.asarray(shapes).reshape(rows, stream.num_axes + stream.spec.size_axes)
+    shapes, sizes = joined[:, : stream.num_axes], joined[:, stream.num_axes :]
     lengths = np.prod(shapes.astype(np.int64), axis=1)
     offsets = np.zeros(rows + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -121,9 +123,15 @@ def _ragged(stream: StreamInfo, values: Ids, shapes: NDArray[np.integer[Any]], r
     narrow = np.ascontiguousarray(values, dtype=np.dtype(stream.dtype))
     schema = shard_schema([stream], {})
     ids = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(narrow), type=schema.field(stream.name).type)
-    flat = pa.array(np.ascontiguousarray(shapes, dtype=np.int32).reshape(-1))
-    shape_type = schema.field(stream.name + SHAPE_SUFFIX).type
-    return [ids, pa.FixedSizeListArray.from_arrays(flat, type=shape_type)]
+    arrays = [ids, _fixed(shapes, schema.field(stream.name + SHAPE_SUFFIX).type)]
+    if stream.spec.size_axes:
+        arrays.append(_fixed(sizes, schema.field(stream.name + SIZE_SUFFIX).type))
+    return arrays
+
+
+def _fixed(rows: NDArray[np.integer[Any]], kind: pa.DataType) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(rows, dtype=np.int32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, type=kind)
 
 
 class _HashingFile(io.RawIOBase):

@@ -26,7 +26,8 @@ from tokenize_kit.templates import SequenceTemplate
 from tokenize_kit.tokenizer import Tokenizer, load_tokenizer
 from tokenize_kit.vocabulary import Vocabulary
 from trainers.autoregressive.models import SequenceModel, build_model
-from trainers.checkpoints import load_module, module_tensors, read_tensors
+from tokenize_kit.weights import read_tensors
+from trainers.checkpoints import load_module, module_tensors
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "model_config.json"

@@ -1,0 +1,236 @@
+"""``train image``: from pictures to a tokenizer folder. The work is that of `data`, `task` and `trainers.loop`.
+
+The module loads no torch until it is called, so that a command line can show its options at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.autoencoder.options import TrainImageOptions, check_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tokenize_kit.autoencoder.model import Autoencoder
+    from tokenize_kit.progress import Progress
+    from trainers.autoencoder.data import Pictures
+
+PICTURES = "data"
+"""Where the decoded pictures are inside the folder of a run."""
+HELD_OUT = "validation_data"
+"""The same of ``validation_data``."""
+
+
+@dataclass(frozen=True)
+class TrainImageResult:
+    """What a training made."""
+
+    out: str
+    """The tokenizer's folder."""
+    fingerprint: str
+    """The tokenizer's fingerprint."""
+    parameters: int
+    """Trainable parameters of encoder, quantizer and decoder."""
+    downsample_factor: int
+    """Pixels that one id covers along each side."""
+    vocab_size: list[int]
+    """Codes of each codebook."""
+    pictures: int
+    """Pictures that were trained on."""
+    validation_pictures: int
+    """Pictures that were held out and measured."""
+    steps: int
+    """Steps made in all."""
+    epochs: float
+    """How often each picture was seen."""
+    resumed_from: int
+    """The step from which this call continued; the last one if it had nothing to do."""
+    best_step: int
+    """The step of the weights that were kept."""
+    metrics: dict[str, float]
+    """The validation at that step; empty if nothing is held out."""
+
+
+def train_image(options: TrainImageOptions, progress: Progress | None = None) -> TrainImageResult:
+    """Train a discrete autoencoder on pictures, or continue the run that ``options.out`` holds.
+
+    Raises:
+        FileNotFoundError: there are no pictures.
+        ValueError: the options do not fit together, the pictures, or the run in ``options.out``; or training broke down.
+        TooManyFailuresError: more than ``options.max_failures`` pictures cannot be read.
+    """
+    import torch
+
+    from tokenize_kit.autoencoder.image import AutoencoderTokenizer
+    from tokenize_kit.autoencoder.model import Autoencoder
+    from tokenize_kit.weights import load_tensors, read_tensors
+    from trainers.autoencoder.config import recipe
+    from trainers.autoencoder.data import Cutting, PictureBatches
+    from trainers.autoencoder.task import BEST_FILE, AutoencoderTask
+    from trainers.checkpoints import claim_folder
+    from trainers.loop import run
+    from trainers.runtime import start
+
+    chosen = recipe(
+        options.preset,
+        options.size,
+        channels=options.channels,
+        network=options.network.given(),
+        quantizer=options.quantizer.given(),
+        loss=options.loss.given(),
+        optimizer=options.optimizer.given(),
+    )
+    check_loss(chosen.loss, options.channels)
+    out = Path(options.out)
+    factor = chosen.model.network.downsample_factor
+    runtime = start(options)
+    if runtime.rank == 0:
+        # Before anything is read: a folder of another run must not be filled with pictures.
+        claim_folder(out, _identity(options, asdict(chosen.model), asdict(chosen.loss), asdict(chosen.optimizer)))
+    runtime.fabric.barrier()
+    pictures = _pictures(options, options.data, _folder(options, PICTURES), runtime, progress)
+    pictures.check_sizes(options.image_size, factor, ", ".join(options.data))
+    cutting = Cutting(options.image_size, options.crop, options.max_scale > 1, options.flip)
+    trained_on, validation = _split(options, pictures)
+    source = pictures
+    if options.validation_data:
+        source = _pictures(options, options.validation_data, _folder(options, HELD_OUT), runtime, progress)
+        source.check_sizes(options.image_size, factor, ", ".join(options.validation_data))
+        validation = _spread(range(len(source)), options.validation_pictures)
+    held_out: list[Tensor] = [source.cut(number, cutting, None) for number in validation]
+    data = PictureBatches(
+        pictures, trained_on, cutting, options.batch_size, options.seed, runtime.rank, runtime.world
+    )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(options.seed)
+        model = Autoencoder(chosen.model)
+        task = AutoencoderTask(
+            model,
+            chosen,
+            data,
+            held_out,
+            options.steps,
+            out,
+            usage_floor=options.usage_floor,
+            stop_on_collapse=options.on_collapse == "stop",
+        )
+    if options.init_from is not None:
+        _begin_with(model, options.init_from)
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if progress is not None and runtime.rank == 0:
+        codes = " x ".join(map(str, model.quantizer.codebook_sizes))
+        progress.note(
+            f"{parameters:,} parameters, {codes} codes, one grid place for {factor}x{factor} pixels; {len(trained_on):,} pictures, "
+            f"{len(held_out):,} held out, {runtime.device.type} {runtime.precision}"
+        )
+    result = run(task, options, runtime, out, progress)
+    load_tensors(model.state_dict(), read_tensors(out / BEST_FILE), out / BEST_FILE)
+    tokenizer = AutoencoderTokenizer(model.to("cpu"))
+    if runtime.rank == 0:
+        tokenizer.save(out)
+    runtime.fabric.barrier()
+    return TrainImageResult(
+        str(out),
+        tokenizer.fingerprint,
+        parameters,
+        factor,
+        list(model.quantizer.codebook_sizes),
+        len(trained_on),
+        len(held_out),
+        result.step,
+        data.epoch(result.step * options.accumulate),
+        result.resumed_from,
+        result.best_step,
+        result.best_metrics,
+    )
+
+
+def _folder(options: TrainImageOptions, name: str) -> Path:
+    return Path(options.pictures or options.out) / name
+
+
+def _pictures(
+    options: TrainImageOptions, data: tuple[str, ...], folder: Path, runtime: Any, progress: Progress | None
+) -> Pictures:
+    from tokenize_kit.shards import ShardSet
+    from trainers.autoencoder.data import Pictures, prepare
+
+    if runtime.rank == 0:
+        prepare(options, data, folder, progress)
+    runtime.fabric.barrier()
+    return Pictures(ShardSet.open(folder))
+
+
+def _split(options: TrainImageOptions, pictures: Pictures) -> tuple[Any, list[int]]:
+    """Return the numbers of the pictures that are trained on, and of those that are measured.
+
+    Raises:
+        ValueError: nothing is left to train on.
+    """
+    import numpy as np
+
+    held = pictures.fractions < options.validation_fraction
+    if options.validation_data:
+        held[:] = False
+    if held.all():
+        raise ValueError(
+            f"all {len(pictures)} pictures fall into the held-out part; lower --validation-fraction "
+            f"{options.validation_fraction}, or name more --data"
+        )
+    return np.flatnonzero(~held), _spread(np.flatnonzero(held).tolist(), options.validation_pictures)
+
+
+def _spread(numbers: Any, most: int) -> list[int]:
+    """Return at most ``most`` of the numbers, evenly spread."""
+    count = len(numbers)
+    return [numbers[place * count // most] for place in range(most)] if count > most else list(numbers)
+
+
+def _begin_with(model: Autoencoder, folder: str) -> None:
+    from tokenize_kit.autoencoder.image import AutoencoderTokenizer
+    from tokenize_kit.weights import load_tensors
+
+    other = AutoencoderTokenizer.load(folder)
+    if other.config != model.config:
+        raise ValueError(f"--init-from {folder} has another configuration than this run; give the same options")
+    load_tensors(model.state_dict(), other.model.state_dict(), folder)
+
+
+def _identity(
+    options: TrainImageOptions, model: Mapping[str, Any], loss: Mapping[str, Any], optimizer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what determines the result, by names that the user knows; the pictures prove themselves by their plan."""
+    import json
+
+    names = (
+        "data",
+        "image_size",
+        "channels",
+        "crop",
+        "max_scale",
+        "flip",
+        "batch_size",
+        "validation_fraction",
+        "validation_data",
+        "validation_pictures",
+        "media_field",
+        "init_from",
+        "steps",
+        "accumulate",
+        "clip",
+        "seed",
+        "validate_every",
+        "devices",
+        "precision",
+        "ema",
+        "deterministic",
+    )
+    values = asdict(options)
+    chosen = {name: values[name] for name in names}
+    # As JSON gives it back: lists instead of tuples.
+    identity = {"command": "train image", **chosen, "network": model["network"], "quantizer": model["quantizer"]}
+    return dict(json.loads(json.dumps({**identity, "loss": dict(loss), "optimizer": dict(optimizer)})))
