@@ -2,15 +2,18 @@
 
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tokenize_kit.cli.evaluate import evaluate_command
 from tokenize_kit.errors import TooManyFailuresError
+from tokenize_kit.media.heldout import held_out
 from tokenize_kit.metrics.evaluate import evaluate
-from tokenize_kit.metrics.image import psnr, psnr_of, squared_error, ssim
+from tokenize_kit.metrics.image import MS_SSIM_MIN_SIDE, ms_ssim, on_white, psnr, psnr_of, squared_error, ssim
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.usage import UsageCounter
 from tokenize_kit.pixels import PaletteTokenizer, PixelTokenizer
@@ -40,6 +43,22 @@ def test_psnr_and_ssim_are_those_of_torchmetrics(make_picture, size, channels):
         assert psnr(picture, other) == pytest.approx(float(peak_signal_noise_ratio(a, b, data_range=255.0)), abs=1e-4)
         reference = float(structural_similarity_index_measure(a, b, data_range=255.0))
         assert ssim(picture, other) == pytest.approx(reference, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [(176, 176), (181, 230)])
+def test_ms_ssim_is_that_of_torchmetrics(make_picture, size):
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    picture = make_picture(3, *size)
+    for strength in (10, 120):
+        other = noisy(picture, strength)
+        a, b = picture[None].double(), other[None].double()
+        reference = float(multiscale_structural_similarity_index_measure(a, b, data_range=255.0, normalize="relu"))
+        assert ms_ssim(picture, other) == pytest.approx(reference, abs=1e-6)
+    assert ms_ssim(picture, picture) == pytest.approx(1.0)
+    small = picture[:, : MS_SSIM_MIN_SIDE - 1]
+    with pytest.raises(ValueError, match="smaller than the 176 that MS-SSIM needs"):
+        ms_ssim(small, small)
 
 
 def test_equal_and_opposite_pictures(make_picture):
@@ -141,8 +160,13 @@ def test_pictures_with_a_palette(tmp_path, pictures, monkeypatch):
     assert numbers["entropy_bits_per_pixel"] == pytest.approx(entropy)
     assert numbers["perplexity"] == pytest.approx(2**entropy)
     assert numbers["vocabulary_used"] == int((shares > 0).sum())
-    assert sum(result.usage_counts) == pixels
-    assert result.usage_counts == sorted(result.usage_counts, reverse=True)
+    assert numbers["dead_codes"] == 16 - numbers["vocabulary_used"]
+    (counts,) = result.usage_counts
+    assert sum(counts) == pixels
+    assert counts == sorted(counts, reverse=True)
+    assert len(counts) == numbers["vocabulary_used"]
+    (book,) = result.codebooks
+    assert (book.vocab_size, book.tokens, book.dead) == (16, pixels, numbers["dead_codes"])
     assert min(numbers["encode_megapixels_per_second"], numbers["decode_megapixels_per_second"]) > 0
     assert [example.key for example in result.examples] == ["00.png", "01.png", "02.png"]
     assert torch.equal(result.examples[1].sample, made[1])
@@ -161,6 +185,119 @@ def test_lossless_pictures_have_no_psnr_but_are_counted(tmp_path, pictures):
     assert result.metrics["bits_per_pixel"] == 24
     assert result.metrics["ssim"] == pytest.approx(1.0)
     json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_the_worst_are_those_of_the_whole_set(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr("tokenize_kit.metrics.evaluate._BATCH_SAMPLES", 4)
+    folder, made = pictures
+    tokenizer = PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]]))
+    result = run(tokenizer, tmp_path, [folder], examples=3)
+    losses = [-psnr(picture, tokenizer.decode(tokenizer.encode(picture))) for picture in made]
+    expected = np.argsort(losses)[::-1][:3]
+    assert [example.key for example in result.worst] == [f"{number:02}.png" for number in expected]
+    assert result.worst[0].note == f"{-losses[expected[0]]:.2f} dB"
+    assert torch.equal(result.worst[0].sample, made[expected[0]])
+    assert result.to_dict()["worst"][0] == {"key": f"{expected[0]:02}.png", "note": result.worst[0].note}
+    limited = run(tokenizer, tmp_path, [folder], examples=3, limit=5)
+    assert [example.key for example in limited.examples] == [example.key for example in result.examples]
+    nothing = run(tokenizer, tmp_path, [folder], examples=0)
+    assert (nothing.examples, nothing.worst) == ([], [])
+
+
+def test_pictures_are_not_kept(tmp_path, make_picture, monkeypatch):
+    monkeypatch.setattr("tokenize_kit.metrics.evaluate._BATCH_SAMPLES", 5)
+    for number in range(60):
+        Image.fromarray(make_picture(1, 8, 8, seed=number)[0].numpy()).save(tmp_path / f"{number:02}.png")
+    alive: set[int] = set()
+    most = 0
+    encode = PaletteTokenizer.encode
+
+    def watched(self, samples):
+        nonlocal most
+        for sample in samples:
+            alive.add(id(sample))
+            weakref.finalize(sample, alive.discard, id(sample))
+        most = max(most, len(alive))
+        return [encode(self, sample) for sample in samples]
+
+    monkeypatch.setattr(PaletteTokenizer, "encode_batch", watched)
+    result = run(PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]])), tmp_path, [tmp_path], examples=2)
+    assert result.samples == 60
+    assert most <= 15  # three batches: the one before, the one that is read, the one that is encoded
+
+
+def test_transparent_pictures_are_measured_as_stored_and_on_white(tmp_path, make_picture, monkeypatch):
+    picture, other = make_picture(4, 16, 16), make_picture(4, 16, 16, seed=1)
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    monkeypatch.setattr(PixelTokenizer, "decode_batch", lambda self, grids: [other for _ in grids])
+    result = run(PixelTokenizer(4), tmp_path, [tmp_path / "a.png"])
+    assert result.metrics["psnr"] == pytest.approx(psnr(picture, other))
+    assert result.metrics["psnr_on_white"] == pytest.approx(psnr(on_white(picture), on_white(other)))
+    assert "RGBA is measured in all four channels" in result.protocol
+
+
+def test_only_the_part_that_is_asked_for(tmp_path, pictures):
+    folder, _ = pictures
+    keys = [f"{number:02}.png" for number in range(10)]
+    expected = {"held-out": [key for key in keys if held_out(key, 0.4)], "all": keys}
+    expected["train"] = [key for key in keys if key not in expected["held-out"]]
+    assert 1 < len(expected["held-out"]) < 9
+    for part, wanted in expected.items():
+        result = run(PixelTokenizer(3), tmp_path, [folder], part=part, validation_fraction=0.4, examples=20)
+        assert [example.key for example in result.examples] == wanted
+    assert result.part == "train, validation fraction 0.4"
+    with pytest.raises(ValueError, match="no sample of the held-out part"):
+        run(PixelTokenizer(3), tmp_path, [folder], part="held-out", validation_fraction=0.0)
+
+
+def test_the_speed_of_each_size(tmp_path, make_picture):
+    for number, size in enumerate([(8, 9), (5, 5), (8, 9), (8, 9), (5, 5), (20, 20)]):
+        Image.fromarray(make_picture(3, *size, seed=number).permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
+    result = run(PixelTokenizer(3), tmp_path, [tmp_path / "*.png"])
+    rows = [(row.height, row.width, row.pictures) for row in result.speed_by_size]
+    assert rows == [(8, 9, 3), (5, 5, 2), (20, 20, 1)]
+    first = result.speed_by_size[0]
+    assert first.encode_megapixels_per_second == pytest.approx(72e-6 / (first.encode_milliseconds / 1000))
+    seconds = sum(row.pictures * row.decode_milliseconds / 1000 for row in result.speed_by_size)
+    assert result.metrics["decode_megapixels_per_second"] == pytest.approx((3 * 72 + 2 * 25 + 400) / 1e6 / seconds)
+
+
+def test_codecs_are_compared_on_the_first_pictures(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))
+    tokenizer = PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]]))
+    tokenizer.save(tmp_path / "tokenizer")
+    options = EvaluateOptions(str(tmp_path / "tokenizer"), (str(pictures[0]),), codec_pictures=3)
+    assert evaluate(options, Progress(False)).rate is None
+    rate = evaluate(options, Progress(False), codecs=True).rate
+    assert (rate.pictures, list(rate.codecs)) == (3, ["jpeg"])
+    pixels = sum(picture[0].numel() for picture in pictures[1][:3])
+    assert rate.fixed_rate[0].bytes == pytest.approx(pixels / 8 / 3)
+    assert rate.fixed_rate[0].psnr == pytest.approx(
+        np.mean([psnr(picture, tokenizer.decode(tokenizer.encode(picture))) for picture in pictures[1][:3]])
+    )
+    json.dumps(rate.to_dict(), allow_nan=False)
+
+
+def test_the_command_writes_report_and_numbers(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))
+    PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]])).save(tmp_path / "tokenizer")
+    values = {"tokenizer": str(tmp_path / "tokenizer"), "data": (str(pictures[0]),), "examples": 4}
+    result = evaluate_command(EvaluateOptions(**values, out=str(tmp_path / "out"), codec_pictures=2), Progress(False))
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert written["metrics"] == result.metrics
+    assert written["rate"]["codecs"]["jpeg"][0]["quality"] == 1
+    assert written["codebooks"][0]["dead"] == 0
+    assert len(written["speed_by_size"]) == 10
+    assert len(written["worst"]) == 4
+    assert written["options"]["codec_pictures"] == 2
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert html.count("<figure") == 8
+    assert html.count("<svg") == 2
+    for heading in ("The worst of all", "Rate and distortion", "Use of the vocabulary", "Speed by size"):
+        assert heading in html
+    evaluate_command(EvaluateOptions(**values, out=str(tmp_path / "plain"), codecs=False), Progress(False))
+    assert "Rate and distortion" not in (tmp_path / "plain" / "report.html").read_text()
+    assert json.loads((tmp_path / "plain" / "evaluation.json").read_text())["rate"] is None
 
 
 def test_limit_image_size_and_grey(tmp_path, pictures):
@@ -211,7 +348,7 @@ def test_what_cannot_be_read_is_counted_and_too_much_stops(tmp_path, pictures):
     assert (result.samples, result.failures) == (10, 1)
     with pytest.raises(TooManyFailuresError, match=r"00a\.png"):
         run(PixelTokenizer(3), tmp_path, [folder], max_failures=0)
-    with pytest.raises(ValueError, match="none of the 1 samples"):
+    with pytest.raises(ValueError, match=r"no sample in .* can be read and encoded \(1 failed\)"):
         run(PixelTokenizer(3), tmp_path, [folder / "00a.png"])
 
 
@@ -229,10 +366,13 @@ def test_a_sample_that_the_tokenizer_refuses_does_not_take_its_batch_along(tmp_p
 
 
 def test_wrong_options_are_refused(tmp_path, bytes_tokenizer, udhr_txt):
-    for options in ({"limit": 0}, {"image_size": 0}):
+    wrong = {"limit": 0, "image_size": 0, "examples": -1, "codec_pictures": 0, "validation_fraction": 1.0}
+    for options in ({name: value} for name, value in wrong.items()):
         with pytest.raises(ValueError, match=next(iter(options))):
             EvaluateOptions(tokenizer="a", data=("b",), **options)
     with pytest.raises(ValueError, match="image size 8 is given, but the tokenizer reads text"):
         run(bytes_tokenizer, tmp_path, [udhr_txt], image_size=8)
+    with pytest.raises(ValueError, match="LPIPS and FID measure pictures, but the tokenizer reads text"):
+        run(bytes_tokenizer, tmp_path, [udhr_txt], lpips=True)
     with pytest.raises(FileNotFoundError, match="no tokenizer folder"):
         evaluate(EvaluateOptions(tokenizer=str(tmp_path / "missing"), data=(str(udhr_txt),)), Progress(False))

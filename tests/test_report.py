@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenize_kit.report import Page
+from tokenize_kit.report import Page, Pair
 
 
 def written(page, tmp_path):
@@ -20,12 +20,14 @@ def test_the_page_is_self_contained_and_escapes_text(tmp_path):
     page.heading("<script>alert(1)</script>")
     page.paragraph("a & b")
     page.quote("line one\nline two")
+    page.notes(["first < note", "second"])
     page.table(("name", "value"), [("x <", 1234567), ("y", 0.123456)])
     page.curves({"train": ([0, 1, 2], [3.0, 2.0, 1.0]), "held out": ([0, 2], [3.1, 1.2])}, "step", "loss")
     html = written(page, tmp_path)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "a &amp; b" in html
+    assert "<li>first &lt; note</li><li>second</li>" in html
     assert '<td class="number">1,234,567</td>' in html
     assert '<td class="number">0.1235</td>' in html
     assert html.count("<svg") == 1
@@ -41,6 +43,34 @@ def test_pictures_are_embedded_exactly(tmp_path):
     pixels = torch.tensor(list(Image.open(io.BytesIO(base64.b64decode(data))).tobytes())).reshape(4, 5, 3)
     assert torch.equal(pixels.permute(2, 0, 1).to(torch.uint8), image)
     assert 'width="15" height="12"' in html
+
+
+def test_pairs_are_enlarged_by_a_whole_factor_or_shown_smaller(tmp_path):
+    small, large = torch.zeros(1, 20, 50, dtype=torch.uint8), torch.zeros(4, 700, 1000, dtype=torch.uint8)
+    page = Page("p")
+    page.pairs([Pair(small, small + 1, "a <b>", "30 dB"), Pair(large, large, "large", "exact")])
+    html = written(page, tmp_path)
+    assert re.findall(r'width="(\d+)" height="(\d+)" alt="(\w+)"', html) == [
+        ("100", "40", "original"),
+        ("100", "40", "reconstruction"),
+        ("320", "224", "original"),
+        ("320", "224", "reconstruction"),
+    ]
+    embedded = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"base64,([^\"]+)\"", html)]
+    assert [picture.size for picture in embedded] == [(50, 20), (50, 20), (320, 224), (320, 224)]
+    assert embedded[1].getpixel((3, 3)) == 1
+    assert "<b>30 dB</b>a &lt;b&gt;" in html
+
+
+def test_histograms_keep_their_ends_and_thin_the_rest(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(Page, "curves", lambda self, curves, *labels, **options: drawn.update(curves))
+    Page("p").histogram({"many": range(1, 16385), "one": [7]}, "rank", "uses")
+    ranks, counts = drawn["many"]
+    assert (ranks[:3], counts[:3]) == ([1, 2, 3], [16384, 16383, 16382])
+    assert (ranks[-1], counts[-1]) == (16384, 1)
+    assert len(ranks) < 450
+    assert drawn["one"] == ([1], [7])
 
 
 def test_the_token_view_joins_back_to_the_text_and_shows_broken_bytes(tmp_path):

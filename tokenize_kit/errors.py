@@ -25,6 +25,12 @@ class MissingPackageError(ImportError):
     exit_code = 4
 
 
+class MissingWeightsError(RuntimeError):
+    """Weights that were asked for are neither on this machine nor to be had from the network (exit code 4)."""
+
+    exit_code = 4
+
+
 class TooManyFailuresError(RuntimeError):
     """More samples could not be read than ``--max-failures`` allows (exit code 5)."""
 

@@ -1,33 +1,35 @@
 """Run a tokenizer over real data and say what is lost, how short the tokens are, how the vocabulary is used, how fast.
 
 What is measured depends on the modality of the tokenizer's spec and on nothing else, so a tokenizer from another
-package is measured as ours are. Every ratio is a sum over a sum: no mean of means over unequal parts.
+package is measured as ours are. The memory that is used does not grow with the data: besides the numbers only the samples
+that the report shows are kept, and the few that are compared with codecs.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from tokenize_kit.errors import TooManyFailuresError
+from tokenize_kit.media.heldout import in_part
 from tokenize_kit.media.samples import KeyedSample, iter_samples
-from tokenize_kit.metrics.image import SSIM_MIN_SIDE, SSIM_WINDOW, psnr_of, squared_error, ssim
+from tokenize_kit.metrics.measures import Judgement, Metrics, Totals, measure_of
 from tokenize_kit.metrics.options import EvaluateOptions
-from tokenize_kit.metrics.usage import UsageCounter
+from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter
+from tokenize_kit.metrics.usage import Usage, UsageCounter
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import Tokenizer, TokenSpec, load_tokenizer, tokenizer_name
+from tokenize_kit.tokenizer import Tokenizer, load_tokenizer, tokenizer_name
 
 if TYPE_CHECKING:
+    from tokenize_kit.metrics.rate import RateComparison
     from tokenize_kit.tokenizer import Sample
-
-Metrics: TypeAlias = dict[str, float | int | None]
 
 _BATCH_SAMPLES = 32
 _BATCH_VALUES = 1 << 22
@@ -73,27 +75,45 @@ class EvaluateResult:
     """The tokenizer's fingerprint."""
     modality: str
     """What kind of samples were read."""
+    part: str
+    """Which part of the samples was measured: ``all``, or ``train`` or ``held-out`` with the fraction."""
     samples: int
     """How many were measured."""
     failures: int
     """How many could not be read or encoded."""
     metrics: Metrics
     """The numbers; None where one is not defined for these samples."""
+    codebooks: list[Usage]
+    """How each codebook is used."""
+    speed_by_size: list[SizeSpeed]
+    """Pictures: encoding and decoding for each size, from the most to the least frequent one."""
+    rate: RateComparison | None
+    """Pictures: the tokenizer beside the classical codecs, if that was asked for."""
     protocol: str
-    """How the numbers were taken."""
+    """How the numbers were taken, one line a subject."""
     examples: list[Example] = field(repr=False)
-    """A few samples with their reconstructions."""
-    usage_counts: list[int] = field(repr=False)
-    """How often each id was used, from the most to the least; ids that were not used are left out."""
+    """The first samples with their reconstructions."""
+    worst: list[Example] = field(repr=False)
+    """The samples that lost most of the whole set, from the worst on."""
+    usage_counts: list[list[int]] = field(repr=False)
+    """For each codebook how often each id was used, from the most to the least; ids that were not used are left out."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as a JSON-ready dictionary, without examples and counts."""
-        left_out = ("examples", "usage_counts")
-        return {name: value for name, value in vars(self).items() if name not in left_out}
+        """Return the numbers as a JSON-ready dictionary, without pictures, texts and the counts of single ids."""
+        left_out = ("examples", "worst", "usage_counts", "codebooks", "speed_by_size", "rate")
+        return {name: value for name, value in vars(self).items() if name not in left_out} | {
+            "codebooks": [asdict(codebook) for codebook in self.codebooks],
+            "speed_by_size": [asdict(row) for row in self.speed_by_size],
+            "rate": None if self.rate is None else self.rate.to_dict(),
+            "worst": [{"key": example.key, "note": example.note} for example in self.worst],
+        }
 
     def to_text(self) -> str:
         """Return the numbers for reading, one a line, and how they were taken."""
-        rows: list[tuple[str, Any]] = [("tokenizer", f"{self.name} at {self.tokenizer}"), ("samples", self.samples)]
+        rows: list[tuple[str, Any]] = [("tokenizer", f"{self.name} at {self.tokenizer}")]
+        if self.part != "all":
+            rows.append(("part", self.part))
+        rows.append(("samples", self.samples))
         if self.failures:
             rows.append(("failures", self.failures))
         rows += self.metrics.items()
@@ -102,188 +122,217 @@ class EvaluateResult:
         return "\n".join([*lines, "", self.protocol])
 
 
-def evaluate(options: EvaluateOptions, progress: Progress) -> EvaluateResult:
+def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False) -> EvaluateResult:
     """Evaluate ``options.tokenizer`` on the samples of ``options.data``.
 
+    Args:
+        options: what to measure.
+        progress: is told of every batch.
+        codecs: compare pictures with the classical codecs.
+
     Raises:
-        FileNotFoundError: the tokenizer or the data is not there.
+        FileNotFoundError: the tokenizer, the data or a weights file is not there.
         ValueError: not a single sample can be read and encoded, or the modality cannot be evaluated.
+        MissingWeightsError: weights that were asked for cannot be had.
         TooManyFailuresError: more than ``options.max_failures`` samples cannot be read or encoded.
     """
     tokenizer = load_tokenizer(options.tokenizer)
-    measure = _measure_of(tokenizer.spec)
-    usage = UsageCounter(tokenizer.spec)
-    failures = _Failures(options.max_failures, progress)
+    run = _Run(tokenizer, options, progress, codecs and tokenizer.spec.modality == "image")
     samples = iter_samples(
         options.data,
         tokenizer.spec,
-        failures.add,
+        run.failures.add,
         split=options.split,
         field=options.field,
         media_field=options.media_field,
         image_size=options.image_size,
+        keep=_keep(options),
     )
     progress.task("evaluate", options.limit)
-    count = tokens = 0
-    encoding = decoding = 0.0
-    first = True
-    examples: list[Example] = []
     for batch in _batches(samples, options.limit):
-        if first:
-            first = False
-            # What is built at the first use (tables, compiled kernels) is no property of the speed.
-            tokenizer.decode_batch(_encode(tokenizer, batch, _Failures(len(batch), Progress(enabled=False)))[1])
-        began = time.perf_counter()
-        batch, grids = _encode(tokenizer, batch, failures)
-        encoded = time.perf_counter()
-        reconstructions = tokenizer.decode_batch(grids)
-        decoding += time.perf_counter() - encoded
-        encoding += encoded - began
-        for item, ids, reconstruction in zip(batch, grids, reconstructions, strict=True):
-            usage.update(ids)
-            tokens += ids.numel()
-            note = measure.add(item.sample, reconstruction)
-            if len(examples) < options.examples:
-                examples.append(_example(tokenizer, item, ids, reconstruction, note))
-        count += len(batch)
-        progress.update(count, samples=count, tokens=tokens)
+        run.add(batch)
     progress.close()
-    if not count:
-        raise ValueError(f"none of the {failures.count} samples in {', '.join(options.data)} can be read and encoded")
-    codebooks = usage.summaries()
-    bits = math.fsum(codebook.entropy_bits * codebook.tokens for codebook in codebooks)
-    fixed_bits = math.fsum(math.log2(codebook.vocab_size) * codebook.tokens for codebook in codebooks)
-    metrics = measure.summary(tokens, fixed_bits, bits, encoding, decoding)
-    metrics |= {
-        "tokens": tokens,
-        "vocabulary_used": sum(codebook.used for codebook in codebooks),
-        "vocabulary_usage": sum(codebook.used for codebook in codebooks)
-        / sum(codebook.vocab_size for codebook in codebooks),
-        "entropy_bits_per_token": bits / tokens,
-        "perplexity": math.fsum(codebook.perplexity for codebook in codebooks) / len(codebooks),
-    }
-    ordered = usage.counts().sort(descending=True).values
-    return EvaluateResult(
-        tokenizer=options.tokenizer,
-        name=tokenizer_name(tokenizer),
-        fingerprint=tokenizer.fingerprint,
-        modality=tokenizer.spec.modality,
-        samples=count,
-        failures=failures.count,
-        metrics=metrics,
-        protocol=(
-            f"{measure.protocol} Usage, entropy and perplexity are counted over all {tokens:,} tokens together. "
-            f"Speeds are totals over the time of the encode and decode calls, with batches of up to {_BATCH_SAMPLES} "
-            f"samples and {torch.get_num_threads()} threads; the first batch is run once before the clock starts, and "
-            "reading files is not part of it."
-        ),
-        examples=examples,
-        usage_counts=ordered[ordered > 0].tolist(),
-    )
+    return run.result()
 
 
-class _Measure(ABC):
-    """What is measured on samples of one modality."""
+class _Item(NamedTuple):
+    """One sample of a batch and all that was made of it."""
 
-    protocol: str
-
-    @abstractmethod
-    def add(self, sample: Any, reconstruction: Any) -> str:
-        """Measure one sample; returns a note for the report."""
-
-    @abstractmethod
-    def summary(self, tokens: int, fixed_bits: float, bits: float, encoding: float, decoding: float) -> Metrics:
-        """Return the numbers over all samples.
-
-        Args:
-            tokens: how many ids there are.
-            fixed_bits: bits of all ids at a fixed length each.
-            bits: bits of all ids at the entropy of the ids on their own.
-            encoding: seconds.
-            decoding: seconds.
-        """
+    place: int
+    source: KeyedSample
+    ids: Tensor
+    reconstruction: Sample
+    judgement: Judgement
 
 
-class _ImageMeasure(_Measure):
-    protocol = (
-        "PSNR and SSIM on uint8 pictures, data range 255. psnr and ssim are means over pictures; pictures that come back "
-        "exactly are counted in exact_samples and left out of psnr, where they would be infinite. psnr_of_all_pixels is the "
-        f"PSNR of the mean squared error over all values. SSIM: Gaussian window of {SSIM_WINDOW}, sigma 1.5, mirrored "
-        f"edges; pictures with a side below {SSIM_MIN_SIDE} are left out of it."
-    )
+class _Run:
+    """Gathers one evaluation, batch by batch."""
 
-    def __init__(self) -> None:
-        self._samples = self._exact = self._pixels = self._values = self._error = 0
-        self._psnr: list[float] = []
-        self._ssim: list[float] = []
+    def __init__(self, tokenizer: Tokenizer, options: EvaluateOptions, progress: Progress, codecs: bool) -> None:
+        from tokenize_kit.metrics.rate import Picks
 
-    def add(self, sample: Tensor, reconstruction: Tensor) -> str:
-        error = squared_error(sample, reconstruction)
-        self._samples += 1
-        self._values += sample.numel()
-        self._pixels += sample.shape[-2] * sample.shape[-1]
-        self._error += error
-        if min(sample.shape[-2:]) >= SSIM_MIN_SIDE:
-            self._ssim.append(ssim(sample, reconstruction))
-        if not error:
-            self._exact += 1
-            return "exact"
-        self._psnr.append(psnr_of(error / sample.numel()))
-        return f"{self._psnr[-1]:.2f} dB"
+        self.failures = _Failures(options.max_failures, progress)
+        self._tokenizer, self._options, self._progress = tokenizer, options, progress
+        self._measure = measure_of(tokenizer.spec, options)
+        self._usage = UsageCounter(tokenizer.spec)
+        self._speed = SpeedMeter()
+        self._picks = Picks(options.codec_pictures) if codecs else None
+        self._count = self._tokens = 0
+        self._encoding = self._decoding = 0.0
+        self._warm = False
+        self._examples: list[Example] = []
+        # A heap with the least bad of the worst samples on top; the count breaks ties, so that the first one stays.
+        self._worst: list[tuple[float, int, Example]] = []
 
-    def summary(self, tokens: int, fixed_bits: float, bits: float, encoding: float, decoding: float) -> Metrics:
-        return {
-            "psnr": _mean(self._psnr),
-            "psnr_of_all_pixels": psnr_of(self._error / self._values) if self._error else None,
-            "ssim": _mean(self._ssim),
-            "exact_samples": self._exact,
-            "pixels": self._pixels,
-            "pixels_per_token": self._pixels / tokens,
-            "bits_per_pixel": fixed_bits / self._pixels,
-            "entropy_bits_per_pixel": bits / self._pixels,
-            "encode_megapixels_per_second": self._pixels / 1e6 / encoding,
-            "decode_megapixels_per_second": self._pixels / 1e6 / decoding,
+    def add(self, batch: Sequence[KeyedSample]) -> None:
+        """Measure a batch."""
+        items: list[_Item] = []
+        for group in _of_one_size(batch):
+            items += self._encode_and_decode(group)
+        for item in sorted(items, key=lambda item: item.place):
+            self._keep(item)
+            self._count += 1
+        self._progress.update(self._count, samples=self._count, tokens=self._tokens)
+
+    def _encode_and_decode(self, group: list[tuple[int, KeyedSample]]) -> list[_Item]:
+        batch = [item for _, item in group]
+        if not self._warm:
+            self._warm = True
+            # What is built at the first use (tables, compiled kernels) is no property of the speed.
+            silent = _Failures(len(batch), Progress(enabled=False))
+            self._tokenizer.decode_batch(_encode(self._tokenizer, batch, silent)[1])
+        began = time.perf_counter()
+        kept, grids = _encode(self._tokenizer, batch, self.failures)
+        encoded = time.perf_counter()
+        reconstructions = self._tokenizer.decode_batch(grids)
+        decoded = time.perf_counter()
+        if not kept:
+            return []
+        self._encoding += encoded - began
+        self._decoding += decoded - encoded
+        samples = [item.sample for item in kept]
+        if isinstance(samples[0], Tensor):
+            self._speed.add(samples[0].shape[-2:], len(kept), encoded - began, decoded - encoded)
+        for ids in grids:
+            self._usage.update(ids)
+            self._tokens += ids.numel()
+        judgements = self._measure.add(samples, reconstructions)
+        places = {id(item): place for place, item in group}
+        return [
+            _Item(places[id(item)], item, ids, reconstruction, judgement)
+            for item, ids, reconstruction, judgement in zip(kept, grids, reconstructions, judgements, strict=True)
+        ]
+
+    def _keep(self, item: _Item) -> None:
+        """Keep a sample for the report if it is one of the first or of the worst, and for the comparison with codecs."""
+        if self._picks is not None:
+            self._picks.offer(cast("Tensor", item.source.sample), item.ids)
+        if len(self._examples) < self._options.examples:
+            self._examples.append(self._example(item))
+        loss = item.judgement.loss
+        if not loss or not self._options.examples:
+            return
+        if len(self._worst) < self._options.examples:
+            heapq.heappush(self._worst, (loss, -self._count, self._example(item)))
+        elif loss > self._worst[0][0]:
+            heapq.heapreplace(self._worst, (loss, -self._count, self._example(item)))
+
+    def _example(self, item: _Item) -> Example:
+        sample, ids, reconstruction = item.source.sample, item.ids, item.reconstruction
+        if isinstance(sample, str) and len(sample) > _EXAMPLE_CHARACTERS:
+            sample = sample[:_EXAMPLE_CHARACTERS]
+            ids = self._tokenizer.encode(sample)
+            reconstruction = self._tokenizer.decode(ids)
+        tokens = self._tokenizer.tokens(ids) if isinstance(self._tokenizer, ShowsTokens) else None
+        # Batches may be views of something larger; what is kept must not keep that alive.
+        kept = [value if isinstance(value, str) else value.clone() for value in (sample, reconstruction)]
+        return Example(item.source.key, kept[0], kept[1], ids.reshape(-1).tolist(), tokens, item.judgement.note)
+
+    def result(self) -> EvaluateResult:
+        """Return what was measured."""
+        options, tokenizer = self._options, self._tokenizer
+        if not self._count:
+            part = "" if options.part == "all" else f" of the {options.part} part"
+            raise ValueError(
+                f"no sample{part} in {', '.join(options.data)} can be read and encoded ({self.failures.count} failed)"
+            )
+        codebooks = self._usage.summaries()
+        bits = math.fsum(codebook.entropy_bits * codebook.tokens for codebook in codebooks)
+        fixed_bits = math.fsum(math.log2(codebook.vocab_size) * codebook.tokens for codebook in codebooks)
+        size = sum(codebook.vocab_size for codebook in codebooks)
+        used = sum(codebook.used for codebook in codebooks)
+        metrics = self._measure.summary(Totals(self._tokens, fixed_bits, bits, self._encoding, self._decoding))
+        metrics |= {
+            "tokens": self._tokens,
+            "vocabulary_used": used,
+            "vocabulary_usage": used / size,
+            "dead_codes": size - used,
+            "entropy_bits_per_token": bits / self._tokens,
+            "perplexity": math.fsum(codebook.perplexity for codebook in codebooks) / len(codebooks),
         }
+        rate = None
+        if self._picks is not None:
+            from tokenize_kit.metrics.rate import compare
+
+            rate = compare(tokenizer, self._picks.items, codebooks, self._progress)
+        ordered = [self._usage.counts(number).sort(descending=True).values for number in range(len(codebooks))]
+        return EvaluateResult(
+            tokenizer=options.tokenizer,
+            name=tokenizer_name(tokenizer),
+            fingerprint=tokenizer.fingerprint,
+            modality=tokenizer.spec.modality,
+            part="all"
+            if options.part == "all"
+            else f"{options.part}, validation fraction {options.validation_fraction:g}",
+            samples=self._count,
+            failures=self.failures.count,
+            metrics=metrics,
+            codebooks=codebooks,
+            speed_by_size=self._speed.rows(),
+            rate=rate,
+            protocol=self._protocol(),
+            examples=self._examples,
+            worst=[example for _, _, example in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)],
+            usage_counts=[counts[counts > 0].tolist() for counts in ordered],
+        )
+
+    def _protocol(self) -> str:
+        """Return how the numbers were taken, one line a subject."""
+        lines = []
+        if self._options.part != "all":
+            verb = "trains on" if self._options.part == "train" else "holds out"
+            lines.append(
+                f"Only samples that a trainer with --validation-fraction {self._options.validation_fraction:g} {verb} were "
+                "measured, by the hash of their keys."
+            )
+        if self._options.image_size is not None:
+            lines.append(f"Pictures were scaled and cropped to {self._options.image_size} pixels a side first.")
+        threads = torch.get_num_threads()
+        lines += [
+            self._measure.protocol(),
+            f"Usage, dead codes (ids that never occurred), entropy and perplexity are counted over all {self._tokens:,} tokens "
+            "together; perplexity is the mean over codebooks.",
+            "Speeds are totals over the time of the encode and decode calls, with batches of up to "
+            f"{_BATCH_SAMPLES} samples of one size and {threads} thread{'s' * (threads > 1)}; the first batch is run once "
+            "before the clock starts, and reading files is not part of it.",
+        ]
+        return "\n".join(lines)
 
 
-class _TextMeasure(_Measure):
-    protocol = (
-        "exact_samples counts texts that come back equal, character for character. Bytes are those of UTF-8, words are what "
-        "whitespace parts; every ratio is over the whole set."
-    )
-
-    def __init__(self) -> None:
-        self._exact = self._bytes = self._characters = self._words = 0
-
-    def add(self, sample: str, reconstruction: str) -> str:
-        exact = sample == reconstruction
-        self._exact += exact
-        self._bytes += len(sample.encode())
-        self._characters += len(sample)
-        self._words += len(sample.split())
-        return "exact" if exact else "not equal"
-
-    def summary(self, tokens: int, fixed_bits: float, bits: float, encoding: float, decoding: float) -> Metrics:
-        return {
-            "exact_samples": self._exact,
-            "bytes": self._bytes,
-            "bytes_per_token": self._bytes / tokens,
-            "characters_per_token": self._characters / tokens,
-            "tokens_per_word": tokens / self._words if self._words else None,
-            "bits_per_byte": fixed_bits / self._bytes,
-            "entropy_bits_per_byte": bits / self._bytes,
-            "encode_megabytes_per_second": self._bytes / 1e6 / encoding,
-            "decode_megabytes_per_second": self._bytes / 1e6 / decoding,
-        }
+def _keep(options: EvaluateOptions) -> Callable[[str], bool] | None:
+    if options.part == "all":
+        return None
+    part, fraction = options.part, options.validation_fraction
+    return lambda key: in_part(key, part, fraction)
 
 
-_MEASURES: dict[str, Callable[[], _Measure]] = {"image": _ImageMeasure, "text": _TextMeasure}
-
-
-def _measure_of(spec: TokenSpec) -> _Measure:
-    if spec.modality not in _MEASURES:
-        raise ValueError(f"{spec.modality} cannot be evaluated (known: {', '.join(sorted(_MEASURES))})")
-    return _MEASURES[spec.modality]()
+def _of_one_size(batch: Sequence[KeyedSample]) -> list[list[tuple[int, KeyedSample]]]:
+    """Divide a batch by the size of the pictures, each sample with its place in the batch; texts stay together."""
+    groups: dict[tuple[int, ...], list[tuple[int, KeyedSample]]] = {}
+    for place, item in enumerate(batch):
+        size = () if isinstance(item.sample, str) else tuple(item.sample.shape)
+        groups.setdefault(size, []).append((place, item))
+    return list(groups.values())
 
 
 class _Failures:
@@ -332,20 +381,6 @@ def _encode(
             except ValueError as error:
                 failures.add(item.key, str(error))
         return kept, grids
-
-
-def _example(tokenizer: Tokenizer, item: KeyedSample, ids: Tensor, reconstruction: Sample, note: str) -> Example:
-    sample = item.sample
-    if isinstance(sample, str) and len(sample) > _EXAMPLE_CHARACTERS:
-        sample = sample[:_EXAMPLE_CHARACTERS]
-        ids = tokenizer.encode(sample)
-        reconstruction = tokenizer.decode(ids)
-    tokens = tokenizer.tokens(ids) if isinstance(tokenizer, ShowsTokens) else None
-    return Example(item.key, sample, reconstruction, ids.reshape(-1).tolist(), tokens, note)
-
-
-def _mean(values: list[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
 
 
 def _readable(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Quality of pictures: PSNR and SSIM of 8-bit pictures, as torchmetrics computes them.
+"""Quality of pictures: PSNR, SSIM and MS-SSIM of 8-bit pictures, as torchmetrics computes them.
 
 They are written out here because importing torchmetrics takes longer than evaluating a tokenizer on a hundred pictures;
 the tests compare them with it.
@@ -18,8 +18,20 @@ SSIM_WINDOW = 11
 SSIM_MIN_SIDE = SSIM_WINDOW // 2 + 1
 """SSIM needs pictures at least this large, because a border of half a window is mirrored around them."""
 
+MS_SSIM_MIN_SIDE = SSIM_WINDOW << 4
+"""MS-SSIM needs pictures at least this large, so that the window fits into the picture that was halved four times."""
+
+_MS_SSIM_POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _PEAK = 255.0
 _SIGMA = 1.5
+
+
+def on_white(picture: Tensor) -> Tensor:
+    """Return a uint8 picture ``(C, H, W)`` without transparency: RGBA is composited on white, others stay as they are."""
+    if picture.shape[0] != 4:
+        return picture
+    values, alpha = picture[:3].to(torch.int32), picture[3:].to(torch.int32)
+    return ((values * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
 
 
 def squared_error(picture: Tensor, other: Tensor) -> int:
@@ -62,7 +74,37 @@ def ssim(picture: Tensor, other: Tensor) -> float:
         raise ValueError(
             f"a picture of shape {tuple(picture.shape)} is smaller than the {SSIM_MIN_SIDE} that SSIM needs"
         )
+    similarity, _ = _ssim_parts(torch.stack([picture, other]).to(torch.float64))
+    return float(similarity.mean())
+
+
+def ms_ssim(picture: Tensor, other: Tensor) -> float:
+    """Return the multi-scale structural similarity of two uint8 pictures ``(C, H, W)`` (Wang et al. 2003).
+
+    Five scales, each half of the one before; contrast and structure of the first four (of the windows that lie inside)
+    and the similarity of the last, with the exponents of the paper. Negative parts count as 0, whose powers are defined.
+
+    Raises:
+        ValueError: the dtypes or shapes differ, or a side is shorter than `MS_SSIM_MIN_SIDE`.
+    """
+    squared_error(picture, other)
+    if min(picture.shape[-2:]) < MS_SSIM_MIN_SIDE:
+        raise ValueError(
+            f"a picture of shape {tuple(picture.shape)} is smaller than the {MS_SSIM_MIN_SIDE} that MS-SSIM needs"
+        )
     both = torch.stack([picture, other]).to(torch.float64)
+    product, edge = 1.0, SSIM_WINDOW // 2
+    for scale, power in enumerate(_MS_SSIM_POWERS):
+        similarity, structure = _ssim_parts(both)
+        inside = structure[..., edge:-edge, edge:-edge]
+        last = scale == len(_MS_SSIM_POWERS) - 1
+        product *= max(0.0, float((similarity if last else inside).mean())) ** power
+        both = functional.avg_pool2d(both, 2)
+    return product
+
+
+def _ssim_parts(both: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the maps of similarity and of contrast and structure alone, of float64 pictures ``(2, C, H, W)``."""
     x, y = functional.pad(both, (SSIM_WINDOW // 2,) * 4, mode="reflect")
     maps = _filtered(_filtered(torch.stack([x, y, x * x, y * y, x * y]), -1), -2)
     mean_x, mean_y, square_x, square_y, product = maps
@@ -70,7 +112,7 @@ def ssim(picture: Tensor, other: Tensor) -> float:
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     variances = square_x - mean_x**2 + square_y - mean_y**2
     structure = (2 * (product - mean_x * mean_y) + c2) / (variances + c2)
-    return float((luminance * structure).mean())
+    return luminance * structure, structure
 
 
 def _filtered(maps: Tensor, axis: int) -> Tensor:

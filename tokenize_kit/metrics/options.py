@@ -13,7 +13,7 @@ class EvaluateOptions:
     tokenizer: str
     """The tokenizer's folder."""
     data: tuple[str, ...]
-    """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures and tar (gz and zst too)."""
+    """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures, tar and idx (gz and zst too)."""
     out: str | None = None
     """Folder for report.html and evaluation.json; without it the numbers are only printed."""
     limit: int | None = None
@@ -28,11 +28,33 @@ class EvaluateOptions:
     """Column of a parquet file that holds the picture; by default image."""
     max_failures: int = 100
     """Stop when more samples than this cannot be read or encoded."""
+    part: Literal["all", "train", "held-out"] = "all"
+    """Which samples: all, or by the hash of their key those that a trainer with this fraction trains on or holds out."""
+    validation_fraction: float = 0.05
+    """The fraction that is held out, as it was given to the trainer; used by --part train and held-out."""
+    lpips: bool = False
+    """Measure LPIPS (VGG16) on pictures; fetches the weights if torch has them not yet."""
+    lpips_weights: str | None = None
+    """Weights of torchvision's VGG16 to measure LPIPS with (vgg16-397923af.pth); implies --lpips."""
+    fid: bool = False
+    """Measure the Fréchet distance (rFID) of pictures; fetches the weights of InceptionV3 if torch has them not yet."""
+    fid_weights: str | None = None
+    """Weights of FID's InceptionV3 (weights-inception-2015-12-05-6726825d.pth); implies --fid."""
     examples: int = 8
-    """How many samples the report shows."""
+    """How many samples the report shows: the first ones, and as many of the worst of all."""
+    codecs: bool = True
+    """With --out, for pictures: compare with JPEG, WebP and AVIF (and JPEG XL if its plugin is there) at equal sizes."""
+    codec_pictures: int = 64
+    """How many pictures the comparison with the codecs takes, the first ones; 8 megapixels at most."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit {self.limit} must be 1 or more")
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size {self.image_size} must be 1 or more")
+        if self.examples < 0:
+            raise ValueError(f"examples {self.examples} must be 0 or more")
+        if self.codec_pictures < 1:
+            raise ValueError(f"codec_pictures {self.codec_pictures} must be 1 or more")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction {self.validation_fraction} must be at least 0 and below 1")

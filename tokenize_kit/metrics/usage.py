@@ -21,6 +21,8 @@ class Usage:
     """How many were counted."""
     used: int
     """How many different ids occurred."""
+    dead: int
+    """How many ids never occurred; with few tokens also ids that are not dead in truth."""
     usage: float
     """``used / vocab_size``."""
     entropy_bits: float
@@ -72,4 +74,5 @@ def _summary(counts: Tensor) -> Usage:
         raise ValueError("no ids were counted, so there is no usage to speak of")
     shares = counts[counts > 0].to(torch.float64) / total
     entropy = max(0.0, float(-(shares * shares.log2()).sum()))
-    return Usage(len(counts), total, len(shares), len(shares) / len(counts), entropy, math.pow(2, entropy))
+    used = len(shares)
+    return Usage(len(counts), total, used, len(counts) - used, used / len(counts), entropy, math.pow(2, entropy))

@@ -12,11 +12,12 @@ import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tokenize_kit.files import write_text
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from torch import Tensor
 
 _STYLE = """
@@ -29,12 +30,37 @@ th { text-align: left; } td.number { text-align: right; font-variant-numeric: ta
 figure { display: inline-block; margin: .4rem; text-align: center; vertical-align: top; }
 figure img { image-rendering: pixelated; background: #fff; border: 1px solid var(--line); }
 figcaption { font-size: .8rem; max-width: 9rem; overflow-wrap: anywhere; }
+figure.pair { border: 1px solid var(--line); border-radius: .3rem; padding: .5rem; }
+figure.pair img + img { margin-left: .4rem; } figure.pair figcaption { max-width: none; contain: inline-size; text-align: left; }
+figcaption b { float: right; margin-left: 1rem; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; } .notes { font-size: .85rem; padding-left: 1.2rem; opacity: .8; }
 .tokens { font: 14px/2 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
 .tokens { padding: 1rem; background: var(--soft); }
 .tokens span { border-radius: .2rem; padding: .1rem 0; } .plot svg { max-width: 100%; height: auto; background: #fff; }
 blockquote { white-space: pre-wrap; border-left: .2rem solid var(--line); margin: 1rem 0; padding: .2rem 1rem; }
 """
+_HISTOGRAM_POINTS = 400
 _TOKEN_COLOURS = ("#f9c74f88", "#90be6d88", "#4d908e88", "#577590aa", "#f8961e88", "#f9414477")
+
+
+_LARGEST_SHOWN = 320
+"""Pixels of the longer side; a larger picture is shown smaller."""
+
+_ENLARGED_TO = 144
+"""Small pictures are enlarged, by a whole factor, to about this many pixels."""
+
+
+class Pair(NamedTuple):
+    """An original beside its reconstruction."""
+
+    original: Tensor
+    """uint8 ``(C, H, W)``."""
+    reconstruction: Tensor
+    """Of the same shape."""
+    caption: str
+    """Which picture it is."""
+    note: str
+    """What was measured."""
 
 
 class Page:
@@ -52,6 +78,11 @@ class Page:
         """Add a paragraph of plain text."""
         self._parts.append(f"<p>{escape(text)}</p>")
 
+    def notes(self, lines: Sequence[str]) -> None:
+        """Add remarks in small print, one a line."""
+        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        self._parts.append(f'<ul class="notes">{items}</ul>')
+
     def quote(self, text: str) -> None:
         """Add a text sample with its line breaks kept."""
         self._parts.append(f"<blockquote>{escape(text)}</blockquote>")
@@ -68,7 +99,8 @@ class Page:
             if len(row) != len(header):
                 raise ValueError(f"table row {row} has {len(row)} cells, the header has {len(header)}")
             body += "<tr>" + "".join(_cell(value) for value in row) + "</tr>"
-        self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        self._parts.append(f'<div class="scroll">{table}</div>')
 
     def pictures(self, pictures: Sequence[tuple[Tensor, str]], scale: int = 1) -> None:
         """Add pictures side by side.
@@ -86,8 +118,41 @@ class Page:
             )
         self._parts.append(f"<div>{figures}</div>")
 
-    def curves(self, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> None:
-        """Add one plot of several curves, each a pair of x and y values of equal length."""
+    def pairs(self, pairs: Sequence[Pair]) -> None:
+        """Add originals, each with its reconstruction to its right; small ones enlarged, large ones shown smaller."""
+        figures = ""
+        for pair in pairs:
+            images = ""
+            for what, image in (("original", pair.original), ("reconstruction", pair.reconstruction)):
+                shown = _shown(image)
+                images += (
+                    f'<img src="data:image/png;base64,{_png(shown.image)}" width="{shown.width}" height="{shown.height}" '
+                    f'alt="{what}">'
+                )
+            caption = f"<b>{escape(pair.note)}</b>{escape(pair.caption)}"
+            figures += f'<figure class="pair">{images}<figcaption>{caption}</figcaption></figure>'
+        self._parts.append(f"<div>{figures}</div>")
+
+    def curves(
+        self,
+        curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+        x_label: str,
+        y_label: str,
+        *,
+        points: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+        log_x: bool = False,
+        log_y: bool = False,
+    ) -> None:
+        """Add one plot of several curves, each a pair of x and y values of equal length.
+
+        Args:
+            curves: by the name that the legend gives.
+            x_label: below the plot.
+            y_label: beside it.
+            points: drawn as large marks, joined by a dashed line.
+            log_x: logarithmic, all x above 0.
+            log_y: logarithmic, all y above 0.
+        """
         import matplotlib
         from matplotlib.figure import Figure
 
@@ -96,20 +161,39 @@ class Page:
             axes = figure.subplots()
             for name, (x, y) in curves.items():
                 axes.plot(x, y, label=name, marker="o" if len(x) < 30 else None, markersize=3)
+            for number, (name, (x, y)) in enumerate((points or {}).items()):
+                axes.plot(x, y, label=name, marker="*o^sD"[number % 5], markersize=9, linestyle="--", zorder=3)
             axes.set_xlabel(x_label)
             axes.set_ylabel(y_label)
+            if log_x:
+                axes.set_xscale("log")
+                _legible(axes.xaxis)
+            if log_y:
+                axes.set_yscale("log")
+                _legible(axes.yaxis)
             axes.grid(alpha=0.3)
-            if len(curves) > 1:
+            if len(curves) + len(points or {}) > 1:
                 axes.legend()
             buffer = io.StringIO()
             figure.savefig(buffer, format="svg", metadata={"Date": None})
         svg = buffer.getvalue()
         self._parts.append(f'<div class="plot">{svg[svg.index("<svg") :]}</div>')
 
-    def histogram(self, counts: Sequence[int], x_label: str, y_label: str) -> None:
-        """Add a filled curve of counts, sorted from the most to the least used."""
-        ordered = sorted(counts, reverse=True)
-        self.curves({y_label: (range(len(ordered)), ordered)}, x_label, y_label)
+    def histogram(self, counts: Mapping[str, Sequence[int]], x_label: str, y_label: str) -> None:
+        """Add one curve of counts a name, sorted from the most to the least frequent, on a logarithmic scale.
+
+        Args:
+            counts: positive numbers by the name that the legend gives; of many, some hundred are drawn.
+            x_label: below the plot.
+            y_label: beside it.
+        """
+        curves = {}
+        for name, values in counts.items():
+            ordered = sorted(values, reverse=True)
+            step = max(1, len(ordered) // _HISTOGRAM_POINTS)
+            places = sorted({*range(0, len(ordered), step), *range(min(20, len(ordered))), len(ordered) - 1})
+            curves[name] = ([place + 1 for place in places], [ordered[place] for place in places])
+        self.curves(curves, x_label, y_label, log_y=True)
 
     def tokens(self, tokens: Sequence[bytes], ids: Sequence[int]) -> None:
         """Add a text with each token on its own ground and its id as a tooltip; bytes that are no text show as hex."""
@@ -147,6 +231,39 @@ def _visible(token: bytes) -> str:
         return token.decode("utf-8").replace("\n", "\u21b5\n")
     except UnicodeDecodeError:
         return "".join(f"\u27e8{byte:02x}\u27e9" for byte in token)
+
+
+class _Shown(NamedTuple):
+    """What is embedded of a picture."""
+
+    image: Tensor
+    width: int
+    height: int
+
+
+def _shown(image: Tensor) -> _Shown:
+    """Return what is embedded of a picture, and its width and height on the screen."""
+    height, width = image.shape[-2:]
+    longer = max(height, width)
+    if longer > _LARGEST_SHOWN:
+        import numpy as np
+        import torch
+        from PIL import Image
+
+        size = (max(1, width * _LARGEST_SHOWN // longer), max(1, height * _LARGEST_SHOWN // longer))
+        planes = [Image.fromarray(plane.numpy()).resize(size, Image.Resampling.BOX) for plane in image]
+        return _Shown(torch.from_numpy(np.stack([np.asarray(plane) for plane in planes])), *size)
+    scale = max(1, _ENLARGED_TO // longer)
+    return _Shown(image, width * scale, height * scale)
+
+
+def _legible(axis: Axis) -> None:
+    """Give a logarithmic axis plain numbers, and some over a short range too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _png(image: Tensor) -> str:
