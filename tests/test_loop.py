@@ -224,6 +224,22 @@ def test_checkpoints_hold_all_of_a_module_and_an_optimizer(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
 
 
+def test_an_optimizer_continues_with_weights_of_another_memory_layout():
+    def stepped(parameter, optimizer, value):
+        parameter.grad = torch.full_like(parameter, value) * torch.arange(18.0).view(2, 1, 3, 3)
+        optimizer.step()
+
+    start = torch.randn(2, 3, 3, 3).contiguous(memory_format=torch.channels_last)
+    one, other = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    whole, first, second = (torch.optim.AdamW([p], fused=True) for p in (one, other, other))
+    stepped(one, whole, 1.0)
+    stepped(other, first, 1.0)
+    load_optimizer(second, optimizer_tensors(first))
+    stepped(one, whole, -2.0)
+    stepped(other, second, -2.0)
+    assert torch.equal(one, other)
+
+
 def test_only_weights_of_the_very_same_model_are_loaded():
     tensors = module_tensors(nn.Linear(3, 2))
     for other, message in [

@@ -55,7 +55,14 @@ def start(config: LoopConfig) -> Runtime:
         ValueError: the device is not there.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.precision.amp import MixedPrecision
+    from lightning_fabric.plugins.precision.precision import Precision
     from lightning_fabric.strategies.ddp import DDPStrategy
+
+    class BFloat16(MixedPrecision):
+        """Fabric refuses gradients that are taken without it, for the sake of loss scaling; bfloat16 has none."""
+
+        backward = Precision.backward
 
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
@@ -64,7 +71,12 @@ def start(config: LoopConfig) -> Runtime:
     # batches would wait for each other for ever.
     strategy: Any = DDPStrategy(forward_sync_buffers=False) if several else "auto"
     # A single CPU is not several devices: Fabric asks for the number of processes.
-    fabric = Fabric(accelerator=device, devices=config.devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+    fabric = Fabric(
+        accelerator=device,
+        devices=config.devices,
+        strategy=strategy,
+        plugins=BFloat16("bf16-mixed", device) if precision == "bf16-mixed" else Precision(),
+    )
     fabric.launch()
     return Runtime(fabric, precision)
 

@@ -80,8 +80,9 @@ class Task(Protocol):
         """Return whether a phase takes part in a step; if not there is neither a loss nor a step of its optimisers."""
         return True
 
-    def stepped(self, phase: str, step: int) -> None:
+    def stepped(self, phase: str, step: int) -> None:  # noqa: ARG002
         """Do what belongs to the end of a phase's step, when its optimisers have stepped: update moving averages."""
+        return
 
     def warnings(self, line: Mapping[str, float]) -> list[str]:  # noqa: ARG002
         """Return what is wrong with a line of the training log, such as a codebook that is hardly used.
