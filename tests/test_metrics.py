@@ -278,6 +278,32 @@ def test_codecs_are_compared_on_the_first_pictures(tmp_path, pictures, monkeypat
     json.dumps(rate.to_dict(), allow_nan=False)
 
 
+def test_a_learned_tokenizer_with_codebooks_and_pictures_of_any_size(tmp_path, pictures, monkeypatch):
+    from tokenize_kit.autoencoder.config import AutoencoderConfig, NetworkConfig
+    from tokenize_kit.autoencoder.image import AutoencoderTokenizer
+    from tokenize_kit.autoencoder.model import Autoencoder
+    from tokenize_kit.autoencoder.quantizers.config import QuantizerConfig
+
+    monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))
+    torch.manual_seed(0)
+    network = NetworkConfig(
+        width=8, multipliers=(1, 1), encoder_blocks=(0, 0), decoder_blocks=(0, 0), latent_channels=8
+    )
+    quantizer = QuantizerConfig(kind="rvq", codebook_size=16, codebooks=3, kmeans_init=False)
+    AutoencoderTokenizer(Autoencoder(AutoencoderConfig(network, quantizer)).eval()).save(tmp_path / "tokenizer")
+    options = EvaluateOptions(str(tmp_path / "tokenizer"), (str(pictures[0]),), codec_pictures=4)
+    result = evaluate(options, Progress(False), codecs=True)
+    factor = network.downsample_factor
+    cells = [-(-picture.shape[1] // factor) * -(-picture.shape[2] // factor) for picture in pictures[1]]
+    assert (result.samples, result.failures, result.metrics["tokens"]) == (10, 0, 3 * sum(cells))
+    assert len(result.codebooks) == len(result.usage_counts) == 3
+    assert result.metrics["dead_codes"] == 48 - result.metrics["vocabulary_used"]
+    assert [point.bytes for point in result.rate.fixed_rate] == [
+        pytest.approx(count * 4 * sum(cells[:4]) / 8 / 4) for count in (1, 2, 3)
+    ]
+    assert all(example.sample.shape == example.reconstruction.shape for example in result.examples)
+
+
 def test_the_command_writes_report_and_numbers(tmp_path, pictures, monkeypatch):
     monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))
     PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]])).save(tmp_path / "tokenizer")

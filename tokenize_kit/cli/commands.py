@@ -69,7 +69,8 @@ COMMANDS: tuple[Command, ...] = (
         "tokenize_kit.cli.evaluate:evaluate_command",
         "measure a tokenizer on real data: loss, rate, codebook usage, speed",
         (
-            "evaluate --tokenizer tokenizers/palette --data photos",
+            "evaluate --tokenizer tokenizers/palette --data photos --out evaluation",
+            "evaluate --tokenizer tokenizers/image --data photos --part held-out --lpips --fid --out evaluation",
             "evaluate --tokenizer tokenizers/text --data corpus.txt --out report --json",
         ),
     ),

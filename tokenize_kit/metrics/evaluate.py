@@ -25,7 +25,7 @@ from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter
 from tokenize_kit.metrics.usage import Usage, UsageCounter
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import Tokenizer, load_tokenizer, tokenizer_name
+from tokenize_kit.tokenizer import Tokenizer, decode_like, load_tokenizer, tokenizer_name
 
 if TYPE_CHECKING:
     from tokenize_kit.metrics.rate import RateComparison
@@ -200,17 +200,18 @@ class _Run:
             self._warm = True
             # What is built at the first use (tables, compiled kernels) is no property of the speed.
             silent = _Failures(len(batch), Progress(enabled=False))
-            self._tokenizer.decode_batch(_encode(self._tokenizer, batch, silent)[1])
+            ready, grids = _encode(self._tokenizer, batch, silent)
+            decode_like(self._tokenizer, grids, [item.sample for item in ready])
         began = time.perf_counter()
         kept, grids = _encode(self._tokenizer, batch, self.failures)
+        samples = [item.sample for item in kept]
         encoded = time.perf_counter()
-        reconstructions = self._tokenizer.decode_batch(grids)
+        reconstructions = decode_like(self._tokenizer, grids, samples)
         decoded = time.perf_counter()
         if not kept:
             return []
         self._encoding += encoded - began
         self._decoding += decoded - encoded
-        samples = [item.sample for item in kept]
         if isinstance(samples[0], Tensor):
             self._speed.add(samples[0].shape[-2:], len(kept), encoded - began, decoded - encoded)
         for ids in grids:

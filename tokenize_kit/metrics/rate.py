@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor
 
@@ -19,7 +19,12 @@ from tokenize_kit.metrics.codecs import (
 )
 from tokenize_kit.metrics.usage import Usage
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import Tokenizer
+from tokenize_kit.tokenizer import Tokenizer, decode_like
+
+if TYPE_CHECKING:
+    from tokenize_kit.tokenizer import Sample
+
+_BATCH = 8
 
 MAX_PIXELS = 1 << 23
 """No more pixels than this are given to the codecs, whatever the number of pictures."""
@@ -101,9 +106,10 @@ def compare(tokenizer: Tokenizer, items: Sequence[Coded], usage: Sequence[Usage]
     progress.task("codecs", len(prefixes) + 2 * len(names))
     for step, count in enumerate(prefixes, 1):
         grids = [item.ids if count is None else item.ids[..., :count] for item in items]
-        decoded = [
-            picture for start in range(0, len(grids), 8) for picture in tokenizer.decode_batch(grids[start : start + 8])
-        ]
+        decoded: list[Sample] = []
+        for start in range(0, len(grids), _BATCH):
+            part = slice(start, start + _BATCH)
+            decoded += decode_like(tokenizer, grids[part], [item.picture for item in items[part]])
         pairs = [(item.picture, cast("Tensor", other)) for item, other in zip(items, decoded, strict=True)]
         label = "tokens" if count is None else f"tokens, {count} codebook{'s' * (count > 1)}"
         for points, bits, kind in (
