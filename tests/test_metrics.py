@@ -61,6 +61,13 @@ def test_ms_ssim_is_that_of_torchmetrics(make_picture, size):
         ms_ssim(small, small)
 
 
+def test_large_pictures_are_measured_in_strips(make_picture, monkeypatch):
+    picture = make_picture(3, 190, 180)
+    whole = ssim(picture, noisy(picture)), ms_ssim(picture, noisy(picture))
+    monkeypatch.setattr("tokenize_kit.metrics.image._STRIP_VALUES", 3 * 180 * 7)
+    assert (ssim(picture, noisy(picture)), ms_ssim(picture, noisy(picture))) == pytest.approx(whole, abs=1e-12)
+
+
 def test_equal_and_opposite_pictures(make_picture):
     picture = make_picture(3, 16, 16)
     assert psnr(picture, picture) == math.inf
@@ -224,6 +231,14 @@ def test_pictures_are_not_kept(tmp_path, make_picture, monkeypatch):
     result = run(PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]])), tmp_path, [tmp_path], examples=2)
     assert result.samples == 60
     assert most <= 15  # three batches: the one before, the one that is read, the one that is encoded
+
+
+def test_large_examples_are_kept_small(tmp_path, make_picture):
+    Image.fromarray(make_picture(1, 520, 1040)[0].numpy()).save(tmp_path / "a.png")
+    result = run(PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]])), tmp_path, [tmp_path / "a.png"])
+    example = result.examples[0]
+    assert tuple(example.sample.shape) == tuple(example.reconstruction.shape) == (3, 512, 1024)
+    assert (example.ids, example.tokens) == ([], None)
 
 
 def test_transparent_pictures_are_measured_as_stored_and_on_white(tmp_path, make_picture, monkeypatch):

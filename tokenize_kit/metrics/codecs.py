@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,11 +154,15 @@ def point_of(
 
 
 def _point(pictures: Sequence[Tensor], codec: str, quality: int) -> RatePoint:
-    files = [encode_picture(picture, codec, quality) for picture in pictures]
-    pairs = [
-        (picture, decode_picture(data, codec, picture.shape[0])) for picture, data in zip(pictures, files, strict=True)
-    ]
-    return point_of(codec, pairs, sum(map(len, files)), quality)
+    def there_and_back(picture: Tensor) -> tuple[int, Tensor]:
+        data = encode_picture(picture, codec, quality)
+        return len(data), decode_picture(data, codec, picture.shape[0])
+
+    # The codecs leave Python while they work, so threads help.
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        made = list(threads.map(there_and_back, pictures))
+    pairs = [(picture, decoded) for picture, (_, decoded) in zip(pictures, made, strict=True)]
+    return point_of(codec, pairs, sum(size for size, _ in made), quality)
 
 
 def encode_picture(picture: Tensor, codec: str, quality: int) -> bytes:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _BATCH_SAMPLES = 32
 _BATCH_VALUES = 1 << 22
 _EXAMPLE_CHARACTERS = 1000
+_EXAMPLE_SIDE = 512
 
 
 @runtime_checkable
@@ -52,11 +53,11 @@ class Example:
     key: str
     """Where it came from."""
     sample: Sample
-    """What went in; a long text is cut."""
+    """What went in; a long text is cut, a picture whose sides are above 512 is scaled down."""
     reconstruction: Sample
     """What came out."""
     ids: list[int]
-    """Its ids in grid order."""
+    """Its ids in grid order, where ``tokens`` says what they are; else empty."""
     tokens: list[bytes] | None
     """The bytes of each id, where the tokenizer can say."""
     note: str
@@ -245,9 +246,8 @@ class _Run:
             ids = self._tokenizer.encode(sample)
             reconstruction = self._tokenizer.decode(ids)
         tokens = self._tokenizer.tokens(ids) if isinstance(self._tokenizer, ShowsTokens) else None
-        # Batches may be views of something larger; what is kept must not keep that alive.
-        kept = [value if isinstance(value, str) else value.clone() for value in (sample, reconstruction)]
-        return Example(item.source.key, kept[0], kept[1], ids.reshape(-1).tolist(), tokens, item.judgement.note)
+        shown = [] if tokens is None else ids.reshape(-1).tolist()
+        return Example(item.source.key, _kept(sample), _kept(reconstruction), shown, tokens, item.judgement.note)
 
     def result(self) -> EvaluateResult:
         """Return what was measured."""
@@ -318,6 +318,17 @@ class _Run:
             "before the clock starts, and reading files is not part of it.",
         ]
         return "\n".join(lines)
+
+
+def _kept(sample: Sample) -> Sample:
+    """Return what is kept of an example: a large picture smaller, and no view of something larger."""
+    if isinstance(sample, str):
+        return sample
+    if min(sample.shape[-2:]) > _EXAMPLE_SIDE:
+        from tokenize_kit.media.image import resize_image
+
+        return resize_image(sample, _EXAMPLE_SIDE, crop=False)
+    return sample.clone()
 
 
 def _keep(options: EvaluateOptions) -> Callable[[str], bool] | None:

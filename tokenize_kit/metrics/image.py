@@ -22,6 +22,7 @@ MS_SSIM_MIN_SIDE = SSIM_WINDOW << 4
 """MS-SSIM needs pictures at least this large, so that the window fits into the picture that was halved four times."""
 
 _MS_SSIM_POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_STRIP_VALUES = 1 << 18
 _PEAK = 255.0
 _SIGMA = 1.5
 
@@ -74,8 +75,7 @@ def ssim(picture: Tensor, other: Tensor) -> float:
         raise ValueError(
             f"a picture of shape {tuple(picture.shape)} is smaller than the {SSIM_MIN_SIDE} that SSIM needs"
         )
-    similarity, _ = _ssim_parts(torch.stack([picture, other]).to(torch.float64))
-    return float(similarity.mean())
+    return _means(_mirrored(torch.stack([picture, other])))[0]
 
 
 def ms_ssim(picture: Tensor, other: Tensor) -> float:
@@ -92,20 +92,42 @@ def ms_ssim(picture: Tensor, other: Tensor) -> float:
         raise ValueError(
             f"a picture of shape {tuple(picture.shape)} is smaller than the {MS_SSIM_MIN_SIDE} that MS-SSIM needs"
         )
-    both = torch.stack([picture, other]).to(torch.float64)
-    product, edge = 1.0, SSIM_WINDOW // 2
-    for scale, power in enumerate(_MS_SSIM_POWERS):
-        similarity, structure = _ssim_parts(both)
-        inside = structure[..., edge:-edge, edge:-edge]
-        last = scale == len(_MS_SSIM_POWERS) - 1
-        product *= max(0.0, float((similarity if last else inside).mean())) ** power
-        both = functional.avg_pool2d(both, 2)
-    return product
+    both = torch.stack([picture, other])
+    product = 1.0
+    for power in _MS_SSIM_POWERS[:-1]:
+        product *= max(0.0, _means(both)[1]) ** power
+        # Exact in float32: the mean of 256 values of 8 bits has 16 bits.
+        both = functional.avg_pool2d(both.to(torch.float32), 2)
+    return float(product * max(0.0, _means(_mirrored(both))[0]) ** _MS_SSIM_POWERS[-1])
 
 
-def _ssim_parts(both: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the maps of similarity and of contrast and structure alone, of float64 pictures ``(2, C, H, W)``."""
-    x, y = functional.pad(both, (SSIM_WINDOW // 2,) * 4, mode="reflect")
+def _mirrored(both: Tensor) -> Tensor:
+    """Return pictures ``(..., H, W)`` of any type with half a window mirrored around them."""
+    for axis in (-2, -1):
+        length, half = both.shape[axis], SSIM_WINDOW // 2
+        places = torch.arange(-half, length + half).abs()
+        places = torch.minimum(places, 2 * (length - 1) - places)
+        both = both.index_select(axis, places)
+    return both
+
+
+def _means(both: Tensor) -> tuple[float, float]:
+    """Return the mean similarity, and that of contrast and structure alone, over the windows inside ``(2, C, H, W)``."""
+    _, channels, height, width = both.shape
+    windows = height - SSIM_WINDOW + 1
+    rows = max(1, _STRIP_VALUES // (channels * width))
+    similarity = structure = 0.0
+    # In strips, because the maps in float64 take 120 times the memory of a picture.
+    for top in range(0, windows, rows):
+        strip = both[:, :, top : min(top + rows, windows) + SSIM_WINDOW - 1].to(torch.float64)
+        maps = _ssim_maps(*strip)
+        similarity, structure = similarity + float(maps[0].sum()), structure + float(maps[1].sum())
+    count = channels * windows * (width - SSIM_WINDOW + 1)
+    return similarity / count, structure / count
+
+
+def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the maps of similarity, and of contrast and structure alone, of float64 pictures ``(C, H, W)``."""
     maps = _filtered(_filtered(torch.stack([x, y, x * x, y * y, x * y]), -1), -2)
     mean_x, mean_y, square_x, square_y, product = maps
     c1, c2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2

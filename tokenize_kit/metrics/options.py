@@ -45,7 +45,7 @@ class EvaluateOptions:
     codecs: bool = True
     """With --out, for pictures: compare with JPEG, WebP and AVIF (and JPEG XL if its plugin is there) at equal sizes."""
     codec_pictures: int = 64
-    """How many pictures the comparison with the codecs takes, the first ones; 8 megapixels at most."""
+    """How many pictures the comparison with the codecs takes, the first ones; 4 megapixels at most."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

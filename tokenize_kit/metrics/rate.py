@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _BATCH = 8
 
-MAX_PIXELS = 1 << 23
+MAX_PIXELS = 1 << 22
 """No more pixels than this are given to the codecs, whatever the number of pictures."""
 
 
