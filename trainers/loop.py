@@ -9,7 +9,7 @@ reads it by its number, and the randomness, because the generators are seeded an
 generator state and no place in the data, and a run that was killed and continued gives the same bits as one that was not.
 
 In a phase only what its optimisers hold has gradients, so a loss may pass through the networks of another phase: the loop
-freezes them, and with several processes it does not wait for gradients that never come. A network is trained in one phase.
+freezes them. A network is trained in one phase.
 
 Losses are sums. The gradient of a step is that of the sum over all its batches and processes, divided by the sum of their
 weights, so accumulation over unequal batches equals one large batch.
@@ -130,7 +130,7 @@ class _Loop:
             for phase, optimizers in self.task.optimizers.items()
         }
         self._wrapped = [name for name, network in self.plain.items() if self.task.networks[name] is not network]
-        self.trained, self.frozen = self._owners()
+        self.frozen = {phase: self._not_of(phase) for phase in self.task.optimizers}
         if self.config.ema is not None:
             names = self.plain if self.task.averaged is None else self.task.averaged
             self.averages = WeightAverages({name: self.plain[name] for name in names}, self.config.ema)
@@ -189,10 +189,8 @@ class _Loop:
             for index, batch in enumerate(batches):
                 with ExitStack() as stack:
                     for name in self._wrapped:
-                        waiting = name not in self.trained[phase] or index + 1 < len(batches)
-                        stack.enter_context(
-                            runtime.fabric.no_backward_sync(task.networks[name], enabled=runtime.world > 1 and waiting)  # type: ignore[arg-type]
-                        )
+                        waiting = runtime.world > 1 and index + 1 < len(batches)
+                        stack.enter_context(runtime.fabric.no_backward_sync(task.networks[name], enabled=waiting))  # type: ignore[arg-type]
                     loss = task.loss(phase, batch, step)
                     # Processes average their gradients; times their number it is the sum.
                     runtime.fabric.backward(loss.total * (runtime.world / max(1.0, total_weight)))
@@ -206,23 +204,16 @@ class _Loop:
         norms = self.memory.norms.setdefault(phase, [0.0, 0])
         norms[0], norms[1] = norms[0] + norm, norms[1] + 1
 
-    def _owners(self) -> tuple[dict[str, set[str]], dict[str, list[nn.Parameter]]]:
-        """Return for each phase which networks it trains, and the trainable parameters that are not its own."""
-        trained, frozen = {}, {}
-        for phase, optimizers in self.task.optimizers.items():
-            own = {
-                id(parameter)
-                for optimizer in optimizers
-                for group in optimizer.param_groups
-                for parameter in group["params"]
-            }
-            every = {
-                name: [parameter for parameter in network.parameters() if parameter.requires_grad]
-                for name, network in self.plain.items()
-            }
-            trained[phase] = {name for name, found in every.items() if any(id(one) in own for one in found)}
-            frozen[phase] = [one for found in every.values() for one in found if id(one) not in own]
-        return trained, frozen
+    def _not_of(self, phase: str) -> list[nn.Parameter]:
+        """Return the trainable parameters of all networks that are not those of a phase's optimisers."""
+        own = {
+            id(parameter)
+            for optimizer in self.task.optimizers[phase]
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        every = [parameter for network in self.plain.values() for parameter in network.parameters()]
+        return [parameter for parameter in every if parameter.requires_grad and id(parameter) not in own]
 
     def _clip(self, phase: str) -> float:
         gradients = [
