@@ -224,7 +224,8 @@ def _draw(logits: Tensor, rows: list[_Row], forced: Sequence[int | None], option
             groups.setdefault(row.allowed, []).append(place)
     for intervals, places in groups.items():
         part = logits if len(places) == len(rows) else logits[places]
-        part = torch.cat([part[:, low:high] for low, high in intervals], -1)
+        pieces = [part[:, low:high] for low, high in intervals]
+        part = pieces[0] if len(pieces) == 1 else torch.cat(pieces, -1)
         # A token is drawn with one number whatever the filters are, and greedy decoding uses none.
         uniforms = [] if options.temperature == 0 else [rows[place].random.random() for place in places]
         for place, drawn in zip(places, sample(part, options, uniforms).tolist(), strict=True):

@@ -161,11 +161,12 @@ def decode_one(
     x = weights.embedding.index_select(0, ids)[0].float() * config.embedding_scale
     if weights.places is not None:
         x = x + weights.places.index_select(0, place)[0].float()
+    x = _stored(x)
     cos = None if weights.cos is None else weights.cos.index_select(0, place)[0]
     sin = None if weights.sin is None else weights.sin.index_select(0, place)[0]
     post = config.norm_position == "post"
     for block, (keys, values) in zip(weights.blocks, cache, strict=True):
-        h = x if post else _plain_norm(x, block.attention_gain, block.attention_shift, config)
+        h = x if post else _stored(_plain_norm(x, block.attention_gain, block.attention_shift, config))
         joint = _matvec(h, block.qkv, block.qkv_bias).view(both + kv_heads, size)
         turned = joint[:both]
         if config.qk_norm:
@@ -177,15 +178,16 @@ def decode_one(
         queries = turned[:heads].view(kv_heads, heads // kv_heads, 1, size) * size**-0.5
         scores = (queries * keys[0, :, None].float()).sum(-1).masked_fill(~seen, float("-inf"))
         mixed = (scores.softmax(-1)[..., None] * values[0, :, None].float()).sum(2).view(-1)
-        x = x + _matvec(mixed, block.out, block.out_bias)
+        x = _stored(x + _matvec(mixed, block.out, block.out_bias))
         if post:
-            x = _plain_norm(x, block.attention_gain, block.attention_shift, config)
-        h = x if post else _plain_norm(x, block.mlp_gain, block.mlp_shift, config)
-        x = x + _matvec(_activate(_matvec(h, block.up, block.up_bias), config.mlp), block.down, block.down_bias)
+            x = _stored(_plain_norm(x, block.attention_gain, block.attention_shift, config))
+        h = x if post else _stored(_plain_norm(x, block.mlp_gain, block.mlp_shift, config))
+        h = _stored(_activate(_matvec(h, block.up, block.up_bias), config.mlp))
+        x = _stored(x + _matvec(h, block.down, block.down_bias))
         if post:
-            x = _plain_norm(x, block.mlp_gain, block.mlp_shift, config)
+            x = _stored(_plain_norm(x, block.mlp_gain, block.mlp_shift, config))
     if weights.gain is not None:
-        x = _plain_norm(x, weights.gain, weights.shift, config)
+        x = _stored(_plain_norm(x, weights.gain, weights.shift, config))
     logits = _matvec(x, weights.head, None).to(weights.head.dtype)
     return _cap(logits, config.logit_soft_cap)[None]
 
@@ -230,6 +232,11 @@ def _matvec(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x[None], weight, bias)[0]
     y = (weight.float() * x).sum(-1)
     return y if bias is None else y + bias.float()
+
+
+def _stored(x: Tensor) -> Tensor:
+    """Return ``x`` itself, and have the compiler compute it once: it would compute it anew for every row that reads it."""
+    return x.as_strided(x.shape, x.stride())
 
 
 def _plain_norm(x: Tensor, gain: Tensor, shift: Tensor | None, config: TransformerConfig) -> Tensor:
