@@ -55,8 +55,10 @@ def _search(vectors: Tensor, codes: Tensor, bias: Tensor) -> Tensor:
     columns = codes.t().contiguous()
     ids = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     size = max(_FEWEST_ROWS, _DISTANCES // len(codes))
+    # One piece of memory for all: fresh pages cost as much as the arithmetic.
+    memory = vectors.new_empty(min(len(vectors), size + _FEWEST_ROWS), len(codes))
     for start, stop in _pieces(len(vectors), size):
-        distances = torch.addmm(bias, vectors[start:stop], columns, alpha=-1)
+        distances = torch.addmm(bias, vectors[start:stop], columns, alpha=-1, out=memory[: stop - start])
         ids[start:stop] = _lowest_by_groups(distances) if grouped else distances.argmin(1)
     return ids
 

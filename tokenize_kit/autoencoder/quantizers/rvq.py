@@ -60,16 +60,16 @@ class ResidualVectorQuantizer(Quantizer):
         total = torch.zeros_like(rows)
         ids, losses = [], dict[str, Tensor]()
         for place, layer in enumerate(self._layers()):
-            used = None if depths is None else depths > place
-            found = layer.look_up(residual, used)
-            for name, loss in layer.row_losses(found).items():
-                kept = loss.mean() if used is None else (loss * used).mean()
-                losses[name] = losses.get(name, 0) + kept / len(self.layers)
+            counted = None if depths is None else depths > place
+            used = None if counted is None else counted[:, None].float()
+            found = layer.look_up(residual, counted)
+            for name, loss in layer.losses(found, used).items():
+                losses[name] = losses.get(name, 0) + loss / len(self.layers)
             out = found.codes
             if self._projected:
                 out = layer.project_out(layer.pass_gradient(layer.codebook.prepared(layer.project_in(path)), out))
             if used is not None:
-                out = out * used[:, None]
+                out = out * used
             total = total + out
             residual = residual - out.detach()
             if self._projected:
@@ -88,8 +88,10 @@ class ResidualVectorQuantizer(Quantizer):
 
     def decode_rows(self, ids: Tensor) -> Tensor:
         """See `Quantizer.decode_rows`."""
-        parts = [layer.decode_rows(column) for layer, column in zip(self._layers(), ids.unbind(1), strict=False)]
-        return torch.stack(parts).sum(0)
+        total = torch.zeros(len(ids), self.dim, device=ids.device)
+        for layer, column in zip(self._layers(), ids.unbind(1), strict=False):
+            total = total + layer.decode_rows(column)
+        return total
 
     def _layers(self) -> list[VectorQuantizer]:
         return cast("list[VectorQuantizer]", list(self.layers))

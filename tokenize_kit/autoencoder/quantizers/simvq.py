@@ -50,5 +50,4 @@ class SimVectorQuantizer(Quantizer):
 
     def decode_rows(self, ids: Tensor) -> Tensor:
         """See `Quantizer.decode_rows`."""
-        codes: Tensor = self.transform(embedding(ids, self.frozen))
-        return codes
+        return embedding(ids, self.transform(self.frozen))

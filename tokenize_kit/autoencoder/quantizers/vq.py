@@ -58,8 +58,8 @@ class VectorQuantizer(Quantizer):
     def quantize_rows(self, rows: Tensor, _samples: int, /) -> Rows:
         """See `Quantizer.quantize_rows`."""
         found = self.look_up(rows)
-        losses = {name: loss.mean() for name, loss in self.row_losses(found).items()}
-        return Rows(self.project_out(self.pass_gradient(found.vectors, found.codes)), found.ids, losses)
+        codes = self.project_out(self.pass_gradient(found.vectors, found.codes))
+        return Rows(codes, found.ids, self.losses(found))
 
     def encode_rows(self, rows: Tensor) -> Tensor:
         """See `Quantizer.encode_rows`."""
@@ -82,9 +82,18 @@ class VectorQuantizer(Quantizer):
             self.codebook.after_search(seen, ids if counted is None else ids[counted])
         return Lookup(vectors, codes, ids)
 
-    def row_losses(self, found: Lookup) -> dict[str, Tensor]:
-        """Return the losses of each row, ``(N,)``: ``commitment``, and ``codebook`` if codes are learned by gradient."""
-        losses = {"commitment": mse_loss(found.vectors, found.codes.detach(), reduction="none").mean(1)}
+    def losses(self, found: Lookup, used: Tensor | None = None) -> dict[str, Tensor]:
+        """Return ``commitment``, and ``codebook`` if codes are learned by gradient.
+
+        Args:
+            found: the result of `look_up`.
+            used: float ``(N, 1)``, 1 for rows that count and 0 for others; the means are over all rows.
+        """
+        losses = {"commitment": _mean_square(found.vectors, found.codes.detach(), used)}
         if self.codebook.learned:
-            losses["codebook"] = mse_loss(found.codes, found.vectors.detach(), reduction="none").mean(1)
+            losses["codebook"] = _mean_square(found.codes, found.vectors.detach(), used)
         return losses
+
+
+def _mean_square(one: Tensor, other: Tensor, used: Tensor | None) -> Tensor:
+    return mse_loss(one, other) if used is None else ((one - other).square() * used).mean()
