@@ -122,7 +122,7 @@ class Repainter(Task):
         return {name: value / weight for name, value in sums.items()}
 
     def warnings(self, line):
-        return ["the discriminator rests"] if "judged" not in line else []
+        return ["the discriminator rests"] * ("judged" not in line) + ["measured"] * ("validation/error" in line)
 
     def pictures(self):
         made = self.networks["maker"](self.data[:1])
@@ -321,8 +321,10 @@ def test_pictures_warnings_and_units_are_in_the_log(tmp_path):
     seen = read_image((tmp_path / "pictures" / "00000010-held-out.png").read_bytes())
     assert torch.equal(seen, ((task.drawn[-1][0].clamp(-1, 1) + 1) * 127.5).round().byte())
     lines = read_log(tmp_path / "train_log.jsonl")
-    assert [line["step"] for line in lines if "warnings" in line] == [1, 2, 3]
-    assert lines[0]["warnings"] == ["the discriminator rests"]
+    assert {line["step"]: line["warnings"] for line in lines if "warnings" in line} == {
+        **{step: ["the discriminator rests"] for step in (1, 2, 3)},
+        **{step: ["measured"] for step in (5, 10)},
+    }
     # Shown when it begins, not with every line.
     assert [text for text in notes.texts if "rests" in text] == ["step 1: the discriminator rests"]
     assert all("samples_per_second" in line and "tokens_per_second" not in line for line in lines)

@@ -245,16 +245,15 @@ class _Loop:
         config, memory = self.config, self.memory
         last = memory.step == config.steps
         line: dict[str, float] = {}
-        warnings: list[str] = []
         if last or memory.step % config.log_every == 0:
             line |= self._training_line()
-            warnings = self.task.warnings(line)
-            for text in warnings:
-                if text not in memory.warnings:
-                    self.progress.note(f"step {memory.step}: {text}")
-            memory.warnings = warnings
         if last or memory.step % config.steps_between_validations == 0:
             line |= {f"validation/{name}": value for name, value in self._validate().items()}
+        warnings = self.task.warnings(line) if line else memory.warnings
+        for text in warnings:
+            if text not in memory.warnings:
+                self.progress.note(f"step {memory.step}: {text}")
+        memory.warnings = warnings
         if line and self.log is not None:
             self.log.write(memory.step, line, warnings)
             shown = {

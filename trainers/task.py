@@ -85,7 +85,7 @@ class Task(Protocol):
         return
 
     def warnings(self, line: Mapping[str, float]) -> list[str]:  # noqa: ARG002
-        """Return what is wrong with a line of the training log, such as a codebook that is hardly used.
+        """Return what is wrong with a line of the log (after a validation its metrics are in it as ``validation/NAME``).
 
         The log keeps it with each line; it is shown when the line before did not have the same text, so leave figures out.
         """

@@ -76,7 +76,9 @@ def weights(folder):
 
 
 def log_without_timing(folder):
-    return [{k: v for k, v in line.items() if not k.endswith(TIMING)} for line in read_log(Path(folder) / "train_log.jsonl")]
+    return [
+        {k: v for k, v in line.items() if not k.endswith(TIMING)} for line in read_log(Path(folder) / "train_log.jsonl")
+    ]
 
 
 def file_hashes(folder):
@@ -251,6 +253,7 @@ def test_accumulation_over_unequal_token_counts_equals_one_large_batch(picture_s
     # Documents differ in length and in how many of their tokens count, so a mean of means would be wrong.
     no_dropout = TransformerOverrides(layers=1, width=16, heads=2)
     common = {"template": "text -> image", "context": 40, "steps": 6, "model": no_dropout, "z_loss": 1e-3}
+    common["precision"] = "32-true"
     train_transformer(options_for(picture_shards, tmp_path / "one", batch_size=6, **common))
     train_transformer(options_for(picture_shards, tmp_path / "three", batch_size=2, accumulate=3, **common))
     data = TokenData.open([picture_shards], "text -> image")
@@ -262,7 +265,7 @@ def test_accumulation_over_unequal_token_counts_equals_one_large_batch(picture_s
 
 
 def test_two_processes_equal_one_with_the_joint_batch(picture_shards, tmp_path):
-    changes = {"template": "text -> image", "context": 40, "steps": 6, "accumulate": 2}
+    changes = {"template": "text -> image", "context": 40, "steps": 6, "accumulate": 2, "precision": "32-true"}
     changes["model"] = TransformerOverrides(layers=1, width=16, heads=2)
     train_transformer(options_for(picture_shards, tmp_path / "one", batch_size=4, **changes))
     script = tmp_path / "train.py"
