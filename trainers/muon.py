@@ -42,7 +42,7 @@ class Muon(torch.optim.Optimizer):
                     raise ValueError(f"Muon takes matrices, not a parameter of shape {tuple(parameter.shape)}")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make a step with the gradients that are there."""
         loss = None
         if closure is not None:

@@ -42,7 +42,8 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """Return the ids of pictures."""
-        return self.quantizer.encode(self.encoder(pixels))
+        ids: Tensor = self.quantizer.encode(self.encoder(pixels))
+        return ids
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 
     @property
-    def last_weight(self) -> nn.Parameter:
+    def last_weight(self) -> Tensor:
         """The weight of the last layer, by whose gradients VQGAN balances its losses."""
         return self.out.weight
 

@@ -87,7 +87,7 @@ class Pictures:
         """Return a picture (H, W, C), a view of the mapped file."""
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
         grid = self._arrays[place].grid(int(number - self._starts[place]))
-        return grid if grid.ndim == 3 else grid[..., None]  # type: ignore[return-value]
+        return grid if grid.ndim == 3 else grid[..., None]
 
     def check_sizes(self, size: int | None, factor: int, source: str) -> None:
         """Refuse pictures that cannot be put together or do not fit the network.
@@ -106,7 +106,9 @@ class Pictures:
         sizes = np.unique(self.shapes[:, :2], axis=0)
         if len(sizes) > 1:
             smallest, largest = (f"{height}x{width}" for height, width in (sizes[0], sizes[-1]))
-            raise ValueError(f"{source} has pictures of different sizes ({smallest} to {largest}); give an --image-size")
+            raise ValueError(
+                f"{source} has pictures of different sizes ({smallest} to {largest}); give an --image-size"
+            )
         height, width = sizes[0]
         if height % factor or width % factor:
             raise ValueError(

@@ -45,7 +45,8 @@ class NetworkOverrides(Overrides):
 @dataclass(frozen=True)
 class QuantizerOverrides(Overrides):
     """The quantizer; see `tokenize_kit.autoencoder.quantizers.config.QuantizerConfig`. None keeps the preset's value, or
-    with another kind than the preset's the default of that kind."""
+    with another kind than the preset's the default of that kind.
+    """
 
     kind: QuantizerKind | None = None
     """vq, simvq, gumbel, fsq, lfq, bsq or rvq."""

@@ -6,15 +6,14 @@ in, the discriminator against the pictures that the autoencoder made in this ver
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tokenize_kit.autoencoder.config import AutoencoderConfig
 from tokenize_kit.autoencoder.model import Autoencoder, Reconstruction, from_pixels, to_pixels
 from tokenize_kit.files import atomic_write
 from tokenize_kit.metrics.image import psnr_of
@@ -155,7 +154,7 @@ class AutoencoderTask(Task):
         total = len(self.held_out)
         sums = runtime.sums([distortion, psnr, *torch.cat(counts).tolist()])
         metrics = {"loss": sums[0] / total, "psnr": sums[1] / total}
-        shares = torch.tensor(sums[2:]).split([len(count) for count in counts])
+        shares = torch.split(torch.tensor(sums[2:]), [len(count) for count in counts])
         metrics["usage"] = min(float((share > 0).float().mean()) for share in shares)
         metrics["perplexity"] = sum(_perplexity(share) for share in shares) / len(shares)
         if self._stop and metrics["usage"] < self._floor:
@@ -231,9 +230,7 @@ class AutoencoderTask(Task):
         logs["generator"] = (losses.hinge_generator if hinge else losses.non_saturating_generator)(verdict.logits)
         total = logs["generator"] * config.discriminator_weight
         if config.adaptive_weight:
-            weight = losses.adaptive_weight(
-                distortion, logs["generator"], self.model.decoder.last_weight, len(made)
-            )
+            weight = losses.adaptive_weight(distortion, logs["generator"], self.model.decoder.last_weight, len(made))
             logs["adaptive_weight"] = weight * len(made)
             total = total * weight
         if config.feature_matching_weight:

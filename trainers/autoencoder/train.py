@@ -102,9 +102,7 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
         source.check_sizes(options.image_size, factor, ", ".join(options.validation_data))
         validation = _spread(range(len(source)), options.validation_pictures)
     held_out: list[Tensor] = [source.cut(number, cutting, None) for number in validation]
-    data = PictureBatches(
-        pictures, trained_on, cutting, options.batch_size, options.seed, runtime.rank, runtime.world
-    )
+    data = PictureBatches(pictures, trained_on, cutting, options.batch_size, options.seed, runtime.rank, runtime.world)
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
         model = Autoencoder(chosen.model)
@@ -124,7 +122,7 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
     if progress is not None and runtime.rank == 0:
         codes = " x ".join(map(str, model.quantizer.codebook_sizes))
         progress.note(
-            f"{parameters:,} parameters, {codes} codes, one grid place for {factor}x{factor} pixels; {len(trained_on):,} pictures, "
+            f"{parameters:,} parameters, {codes} codes for each {factor}x{factor} pixels; {len(trained_on):,} pictures, "
             f"{len(held_out):,} held out, {runtime.device.type} {runtime.precision}"
         )
     result = run(task, options, runtime, out, progress)

@@ -25,8 +25,8 @@ from tokenize_kit.files import atomic_write, read_json_object, sync_folder, writ
 from tokenize_kit.templates import SequenceTemplate
 from tokenize_kit.tokenizer import Tokenizer, load_tokenizer
 from tokenize_kit.vocabulary import Vocabulary
-from trainers.autoregressive.models import SequenceModel, build_model
 from tokenize_kit.weights import read_tensors
+from trainers.autoregressive.models import SequenceModel, build_model
 from trainers.checkpoints import load_module, module_tensors
 
 FORMAT_VERSION = 1
