@@ -19,6 +19,16 @@ def test_a_file_is_written_with_its_folder_and_nothing_else(tmp_path):
     assert len(list((tmp_path / "a" / "b").iterdir())) == 1
 
 
+def test_a_name_that_another_file_makes_durable_waits_for_no_sync_of_the_folder(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    write_text(tmp_path / "first", "1", durable_name=False)
+    assert synced == []
+    write_text(tmp_path / "second", "2")
+    assert synced == [tmp_path]
+    assert (tmp_path / "first").read_text() == "1"
+
+
 def test_an_error_inside_the_block_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")

@@ -316,6 +316,14 @@ def test_a_normalizer_is_kept_and_makes_it_lossy(tmp_path, paragraphs):
         ours.encode_bytes(b"ABC")
 
 
+def test_a_loaded_tokenizer_is_saved_as_it_was_spelled(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "t")
+    path = tmp_path / "t" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+    load_tokenizer(tmp_path / "t").save(tmp_path / "copy")
+    assert (tmp_path / "copy" / "tokenizer.json").read_bytes() == path.read_bytes()
+
+
 def test_save_and_load(tokenizer, tmp_path, paragraphs):
     tokenizer.save(tmp_path / "t")
     again = load_tokenizer(tmp_path / "t")

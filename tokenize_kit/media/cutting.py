@@ -20,6 +20,9 @@ from tokenize_kit.media.locations import read_exactly
 BLOCK_BYTES = 8 << 20
 """How much text is read, encoded and written at a time."""
 
+_FIRST_BYTES = 1 << 20
+"""The first block is small, so that encoding begins early; each is then twice as large as the one before."""
+
 _SCAN = 1 << 16
 _PARAGRAPH = re.compile(rb"\n(?:[ \t\r]*\n)+(?=[ \t\r]*[^ \t\r\n])")
 
@@ -135,11 +138,13 @@ def record_blocks(
         stop: the offset of a record start, or None for the end of the file.
         splitter: what a record is.
         limit: the longest record that is kept whole.
-        block_bytes: about how large a block is.
+        block_bytes: about how large a block is, once the first ones are done.
     """
     position, buffer = start, b""
+    size = min(_FIRST_BYTES, block_bytes)
     while True:
-        wanted = block_bytes if stop is None else min(block_bytes, stop - position - len(buffer))
+        wanted = size if stop is None else min(size, stop - position - len(buffer))
+        size = min(2 * size, block_bytes)
         block = read_exactly(file, wanted)
         buffer += block
         if not block:

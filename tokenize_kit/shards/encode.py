@@ -281,7 +281,8 @@ class _Run:
         from tokenize_kit.shards.format import Manifest
 
         failures = [failure for result in results for failure in result.failures]
-        _write_failures(self.out, failures)
+        # dataset.json follows in the same folder.
+        _write_failures(self.out, failures, durable_name=False)
         if not any(result.file.rows for result in results):
             if failures:
                 raise TooManyFailuresError(
@@ -401,9 +402,9 @@ def _stream(name: str, tokenizer: Tokenizer) -> Any:
     return StreamInfo(name, tokenizer.spec, tokenizer.fingerprint, dtype, tokenizer_name(tokenizer))
 
 
-def _write_failures(out: Path, failures: Sequence[Failure]) -> None:
+def _write_failures(out: Path, failures: Sequence[Failure], *, durable_name: bool = True) -> None:
     lines = [json.dumps({"key": item.key, "reason": item.reason}, ensure_ascii=False) + "\n" for item in failures]
-    write_text(out / "failures.jsonl", "".join(lines))
+    write_text(out / "failures.jsonl", "".join(lines), durable_name=durable_name)
 
 
 def _most_frequent(failures: Sequence[Failure]) -> str:

@@ -165,7 +165,8 @@ def encode_unit(
     path = Path(out) / f"{unit.index:05}.arrow"
     try:
         with (
-            open_shard(path, recipe.streams, recipe.read.columns) as writer,
+            # The ledger follows in the same folder, and counts only if the shard is there.
+            open_shard(path, recipe.streams, recipe.read.columns, durable_name=False) as writer,
             read_ahead(read_unit(unit, recipe.read)) as blocks,
         ):
             rows = Rows(writer, recipe)

@@ -90,14 +90,20 @@ class ShardWriter:
 
 @contextmanager
 def open_shard(
-    path: str | os.PathLike[str], streams: Sequence[StreamInfo], columns: Mapping[str, str]
+    path: str | os.PathLike[str],
+    streams: Sequence[StreamInfo],
+    columns: Mapping[str, str],
+    *,
+    durable_name: bool = True,
 ) -> Iterator[ShardWriter]:
     """Open a shard for writing; it appears at ``path``, whole and synced, when the block ends without an error.
+
+    ``durable_name`` is that of `tokenize_kit.files.atomic_write`.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing is left behind then.
     """
-    with atomic_write(path) as file:
+    with atomic_write(path, durable_name=durable_name) as file:
         writer = ShardWriter(file, Path(path).name, streams, columns)
         yield writer
         writer.close()

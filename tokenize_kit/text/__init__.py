@@ -62,6 +62,7 @@ class BPETokenizer(Tokenizer):
         """
         self._definition = formats.check_definition(definition)
         self._fast = fast
+        self._file: bytes | None = None  # what it was loaded from: a large vocabulary takes long to spell out again
         self._added = formats.added_tokens(self._definition)
         tokens = {i: formats.to_bytes(token) for token, i in self._definition["model"]["vocab"].items()}
         tokens |= {i: token.content.encode() for i, token in self._added.items()}
@@ -217,7 +218,7 @@ class BPETokenizer(Tokenizer):
         """
         folder = check_target(folder, self)
         with atomic_write(folder / TOKENIZER_FILE) as file:
-            file.write(formats.dump_definition(self._definition))
+            file.write(self._file or formats.dump_definition(self._definition))
         write_config(folder, self, {})
 
     @classmethod
@@ -229,7 +230,10 @@ class BPETokenizer(Tokenizer):
             ValueError: a file is damaged.
         """
         read_config(folder)
-        return cls(formats.read_tokenizer_json(Path(folder) / TOKENIZER_FILE))
+        path = Path(folder) / TOKENIZER_FILE
+        tokenizer = cls(formats.read_tokenizer_json(path))
+        tokenizer._file = path.read_bytes()
+        return tokenizer
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
