@@ -1,4 +1,4 @@
-"""Every command line of the README and of the help texts is one that the command line takes."""
+"""Every command line of the README, of docs and of the help texts is one that the command line takes."""
 
 import re
 import shlex
@@ -9,11 +9,14 @@ import pytest
 from tokenize_kit.cli.commands import all_commands
 from tokenize_kit.cli.main import _find, _parse, _resolve
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def readme_commands():
-    text = "\n".join(re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL))
+def commands_of(*documents):
+    text = "\n".join(
+        block for path in documents for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+    )
     lines = text.replace("\\\n", " ").splitlines()
     return [line.removeprefix("tokenize-kit ") for line in lines if line.startswith("tokenize-kit ")]
 
@@ -22,11 +25,11 @@ EXAMPLES = [example for command in all_commands().values() for example in comman
 
 
 def test_the_readme_shows_each_verb():
-    shown = {line.split()[0] for line in readme_commands()}
+    shown = {line.split()[0] for line in commands_of(DOCUMENTS[0])}
     assert {"train", "encode", "decode", "evaluate", "generate", "inspect", "verify"} <= shown
 
 
-@pytest.mark.parametrize("line", [*readme_commands(), *(line for line in EXAMPLES if "--config" not in line)])
+@pytest.mark.parametrize("line", [*commands_of(*DOCUMENTS), *(line for line in EXAMPLES if "--config" not in line)])
 def test_it_parses(line):
     commands = all_commands()
     command, rest = _find(shlex.split(line), commands)

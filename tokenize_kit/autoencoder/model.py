@@ -48,7 +48,8 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
         """Return the pictures of ids, float32."""
-        return self.decoder(self.quantizer.decode(ids)).float()
+        pixels: Tensor = self.decoder(self.quantizer.decode(ids)).float()
+        return pixels
 
 
 def to_pixels(pictures: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """``tokenize-kit demo``: the whole way on the bundled assets, through the same functions as the commands.
 
-A BPE tokenizer on multilingual text and a colour palette on emoji; the text, and the pictures with their captions, as
-token shards; a Transformer on the text and one on ``text -> image``; samples of both; and everything in one ``report.html``.
+A BPE tokenizer on multilingual text, a colour palette and a learned autoencoder on emoji; the text, and the pictures with their
+captions, as token shards; a Transformer on the text and one on ``text -> image`` for each kind of picture token; samples of all;
+and everything in one ``report.html``.
 Run again after a kill, it continues where it stopped.
 """
 
@@ -45,7 +46,7 @@ TOKEN_VIEW = (
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """The whole way on the bundled assets, in a few minutes: tokenizers, shards, two models, samples, report.html."""
+    """The whole way on the bundled assets, in a few minutes: tokenizers, shards, three models, samples, report.html."""
 
     out: str = "demo_out"
     """Folder for everything that is made; open its report.html."""
@@ -56,16 +57,22 @@ class DemoOptions:
     colors: int = 64
     """Colours of the palette."""
     image_size: int = 16
-    """Side of the pictures in pixels; a picture is this many tokens squared."""
+    """Side of the palette's pictures in pixels; a picture is this many tokens squared."""
+    learned_size: int = 32
+    """Side of the learned tokenizer's pictures in pixels; 4x4 of them are one token."""
+    tokenizer_steps: int = 700
+    """Training steps of the learned tokenizer."""
     text_steps: int = 120
     """Training steps of the text model."""
-    image_steps: int = 340
-    """Training steps of the caption-to-picture model."""
+    image_steps: int = 250
+    """Training steps of the model from captions to palette tokens."""
+    learned_steps: int = 600
+    """Training steps of the model from captions to learned tokens."""
     seed: int = 0
     """Seed of training and sampling."""
 
     def __post_init__(self) -> None:
-        for name in ("text_steps", "image_steps", "image_size"):
+        for name in ("text_steps", "image_steps", "tokenizer_steps", "learned_steps", "image_size", "learned_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
 
@@ -81,7 +88,11 @@ class DemoResult:
     text_bits_per_byte: float
     """Of the text model, on held-out paragraphs."""
     image_bits_per_token: float
-    """Of the picture model, on held-out emoji."""
+    """Of the model over palette tokens, on held-out emoji."""
+    learned_psnr: float
+    """Of the learned tokenizer on held-out emoji, in dB."""
+    learned_bits_per_token: float
+    """Of the model over learned tokens, on held-out emoji."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage."""
 
@@ -115,22 +126,32 @@ class _Demo:
         self._claim()
         self._stage("train bpe", self._train_bpe)
         self._stage("train palette", self._train_palette)
-        self._stage("encode text", lambda: self._encode("text", ("tokenizers/text",), self.text))
-        self._stage(
-            "encode emoji", lambda: self._encode("emoji", ("tokenizers/text", "tokenizers/palette"), self.emoji)
-        )
+        tokenizer = self._stage("train image tokenizer", self._train_tokenizer)
+        self._stage("encode text", lambda: self._encode("text", ("text",), self.text, None))
+        size, learned_size = self.options.image_size, self.options.learned_size
+        self._stage("encode emoji", lambda: self._encode("emoji", ("text", "palette"), self.emoji, size))
+        self._stage("encode learned", lambda: self._encode("learned", ("text", "learned"), self.emoji, learned_size))
         text = self._stage("train text model", self._train_text)
-        image = self._stage("train picture model", self._train_image)
+        image = self._stage("train palette model", lambda: self._train_pictures("emoji", self.options.image_steps))
+        learned = self._stage(
+            "train learned model", lambda: self._train_pictures("learned", self.options.learned_steps)
+        )
         texts = self._stage("generate text", lambda: self._generate("text", "text", TEXT_PROMPTS, 1))
         pictures = self._stage(
             "generate pictures", lambda: self._generate("emoji", "image", IMAGE_PROMPTS, SAMPLES_A_PROMPT)
         )
-        report = self._stage("report", lambda: self._report(text, image, texts, pictures))
+        better = self._stage(
+            "generate learned pictures", lambda: self._generate("learned", "image", IMAGE_PROMPTS, SAMPLES_A_PROMPT)
+        )
+        models = {"text": text, "emoji": image, "learned": learned}
+        report = self._stage("report", lambda: self._report(models, tokenizer, texts, pictures, better))
         return DemoResult(
             str(report),
             round(time.perf_counter() - began, 1),
             text.metrics["text/bits_per_byte"],
             image.metrics["bits_per_token"],
+            tokenizer.metrics["psnr"],
+            learned.metrics["bits_per_token"],
             self.stages,
         )
 
@@ -175,26 +196,56 @@ class _Demo:
             )
             train_palette(options, self.progress)
 
-    def _encode(self, name: str, tokenizers: tuple[str, ...], data: Path) -> None:
+    def _train_tokenizer(self) -> Any:
+        from trainers.autoencoder.options import QuantizerOverrides, TrainImageOptions
+        from trainers.autoencoder.train import train_image
+
+        options = TrainImageOptions(
+            data=(str(self.emoji),),
+            out=str(self.out / "tokenizers" / "learned"),
+            preset="fsq",
+            quantizer=QuantizerOverrides(levels=(8, 6, 5)),
+            image_size=self.options.learned_size,
+            flip=True,
+            batch_size=32,
+            steps=self.options.tokenizer_steps,
+            validate_every=max(1, self.options.tokenizer_steps // 5),
+            seed=self.options.seed,
+        )
+        return train_image(options, self.progress)
+
+    def _encode(self, name: str, tokenizers: tuple[str, ...], data: Path, image_size: int | None) -> None:
         from tokenize_kit.shards.encode import encode
         from tokenize_kit.shards.options import EncodeOptions
 
         options = EncodeOptions(
-            tokenizer=tuple(str(self.out / folder) for folder in tokenizers),
+            tokenizer=tuple(str(self.out / "tokenizers" / folder) for folder in tokenizers),
             data=(str(data),),
             out=str(self.out / "shards" / name),
             split="paragraphs",
-            image_size=self.options.image_size,
+            image_size=image_size,
         )
         encode(options, self.progress)
 
     def _train_text(self) -> Any:
         return self._train("text", "text", self.options.text_steps, batch_size=16, context=192, layers=3)
 
-    def _train_image(self) -> Any:
-        return self._train("emoji", "text -> image", self.options.image_steps, batch_size=16, context=None, layers=3)
+    def _train_pictures(self, name: str, steps: int) -> Any:
+        # A picture is few learned tokens, so the model sees each of them often.
+        dropout = 0.2 if name == "learned" else 0.0
+        return self._train(name, "text -> image", steps, batch_size=16, context=None, layers=3, dropout=dropout)
 
-    def _train(self, name: str, template: str, steps: int, *, batch_size: int, context: int | None, layers: int) -> Any:
+    def _train(
+        self,
+        name: str,
+        template: str,
+        steps: int,
+        *,
+        batch_size: int,
+        context: int | None,
+        layers: int,
+        dropout: float = 0.0,
+    ) -> Any:
         from trainers.autoregressive.options import TrainTransformerOptions, TransformerOverrides
         from trainers.autoregressive.train import train_transformer
         from trainers.config import OptimizerConfig
@@ -204,7 +255,7 @@ class _Demo:
             template=template,
             out=str(self.out / "models" / name),
             preset="tiny",
-            model=TransformerOverrides(layers=layers, width=192, heads=3),
+            model=TransformerOverrides(layers=layers, width=192, heads=3, dropout=dropout),
             optimizer=OptimizerConfig(optimizer="muon", learning_rate=3e-3, warmup_steps=40, decay_fraction=0.5),
             steps=steps,
             batch_size=batch_size,
@@ -237,7 +288,12 @@ class _Demo:
         return made
 
     def _report(
-        self, text: Any, image: Any, texts: list[tuple[str, list[Path]]], pictures: list[tuple[str, list[Path]]]
+        self,
+        models: dict[str, Any],
+        tokenizer: Any,
+        texts: list[tuple[str, list[Path]]],
+        pictures: list[tuple[str, list[Path]]],
+        better: list[tuple[str, list[Path]]],
     ) -> Path:
         from tokenize_kit.cli.evaluate import add_evaluation
         from tokenize_kit.media.image import read_image
@@ -248,20 +304,37 @@ class _Demo:
 
         page = Page("tokenize-kit demo")
         page.paragraph(
-            f"Two tokenizers and two small Transformers, trained on the CPU in {sum(self.stages.values()):.0f} seconds from "
+            f"Three tokenizers and three small Transformers, trained on the CPU in {sum(self.stages.values()):.0f} seconds from "
             f"{self.text.name} (1 MB of the Universal Declaration of Human Rights) and {self.emoji.name} (emoji and names)."
         )
-        page.heading("Pictures from captions")
+        side = self.options.learned_size
+        page.heading("Pictures from captions, in learned tokens")
         page.paragraph(
-            f"Each row: a caption and {SAMPLES_A_PROMPT} pictures that the model drew for it, token by token. "
-            f"Held-out emoji cost it {image.metrics['bits_per_token']:.3f} bits a pixel."
+            f"Each row: a caption and {SAMPLES_A_PROMPT} pictures of {side}x{side} pixels that the model drew for it in "
+            f"{(side // 4) ** 2} tokens. Held-out emoji cost it {models['learned'].metrics['bits_per_token']:.3f} bits a token."
         )
-        drawn = [(prompt, [read_image(file.read_bytes(), 3) for file in files]) for prompt, files in pictures]
+        drawn = [(prompt, [read_image(file.read_bytes(), 3) for file in files]) for prompt, files in better]
         for prompt, images in drawn:
-            page.pictures([(image, prompt) for image in images], scale=5)
-        _write_sheet(drawn, self.out / "pictures.png")
+            page.pictures([(image, prompt) for image in images], scale=3)
+        page.heading("What the learned tokenizer keeps of a picture")
+        page.paragraph(
+            f"Held-out emoji above what their tokens decode to: {tokenizer.metrics['psnr']:.2f} dB, "
+            f"{tokenizer.metrics['usage']:.0%} of the codes used."
+        )
+        sheet = max((self.out / "tokenizers" / "learned" / "pictures").glob("*-reconstructions.png"))
+        kept = read_image(sheet.read_bytes(), 3)
+        page.pictures([(kept, "held out, and decoded")])
+        _write_sheet(drawn, kept, self.out / "pictures.png")
+        page.heading("Pictures from captions, pixel by pixel")
+        page.paragraph(
+            f"The same in the colours of a palette, {self.options.image_size}x{self.options.image_size} tokens. Held-out "
+            f"emoji cost the model {models['emoji'].metrics['bits_per_token']:.3f} bits a pixel."
+        )
+        for prompt, files in pictures:
+            page.pictures([(read_image(file.read_bytes(), 3), prompt) for file in files], scale=5)
         page.heading("Text")
-        page.paragraph(f"Held-out paragraphs cost the model {text.metrics['text/bits_per_byte']:.3f} bits a byte.")
+        cost = models["text"].metrics["text/bits_per_byte"]
+        page.paragraph(f"Held-out paragraphs cost the model {cost:.3f} bits a byte.")
         for _, files in texts:
             for file in files:
                 page.quote(file.read_text(encoding="utf-8")[:400])
@@ -283,7 +356,7 @@ class _Demo:
 
     def _curves(self, page: Page) -> None:
         curves: dict[str, tuple[list[float], list[float]]] = {}
-        for name in ("text", "emoji"):
+        for name in ("text", "emoji", "learned"):
             lines = (self.out / "models" / name / "train_log.jsonl").read_text(encoding="utf-8").splitlines()
             for key, label in (("bits_per_token", "train"), ("validation/bits_per_token", "held out")):
                 rows = [row for row in map(json.loads, lines) if key in row]
@@ -291,8 +364,10 @@ class _Demo:
         page.curves(curves, "step", "bits a token")
 
 
-def _write_sheet(columns: list[tuple[str, list[Tensor]]], path: Path, scale: int = 6, gap: int = 8) -> None:
-    """Write one picture with a column for each caption and its pictures (C, H, W) below it."""
+def _write_sheet(
+    columns: list[tuple[str, list[Tensor]]], kept: Tensor, path: Path, scale: int = 3, gap: int = 8
+) -> None:
+    """Write one picture: reconstructions (C, H, W) on top, then a column for each caption with its pictures below it."""
     from PIL import Image, ImageDraw
 
     from tokenize_kit.files import atomic_write
@@ -300,13 +375,16 @@ def _write_sheet(columns: list[tuple[str, list[Tensor]]], path: Path, scale: int
 
     side = columns[0][1][0].shape[-1] * scale
     rows = max(len(images) for _, images in columns)
-    sheet = Image.new("RGB", (len(columns) * (side + gap) + gap, rows * (side + gap) + 24), "white")
+    width = len(columns) * (side + gap) + gap
+    top_height = round(kept.shape[1] * width / kept.shape[2])
+    sheet = Image.new("RGB", (width, top_height + rows * (side + gap) + 32), "white")
+    sheet.paste(to_pillow(kept).convert("RGB").resize((width, top_height), Image.Resampling.LANCZOS))
     draw = ImageDraw.Draw(sheet)
     for column, (caption, images) in enumerate(columns):
         left = gap + column * (side + gap)
-        draw.text((left + side / 2, 12), caption, fill="black", anchor="mm")
+        draw.text((left + side / 2, top_height + 16), caption, fill="black", anchor="mm")
         for row, image in enumerate(images):
             picture = to_pillow(image).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(picture, (left, 24 + row * (side + gap)))
+            sheet.paste(picture, (left, top_height + 32 + row * (side + gap)))
     with atomic_write(path) as file:
         sheet.save(file, "PNG")
