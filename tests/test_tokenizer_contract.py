@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from tokenize_kit.colors import OKLAB_STEPS, coordinates
+from tokenize_kit.mulaw import BOUND, MuLawTokenizer
 from tokenize_kit.pixels import PaletteTokenizer, PixelTokenizer
 from tokenize_kit.text import BPETokenizer
 from tokenize_kit.tokenizer import (
@@ -110,7 +111,42 @@ def largest_oklab_distance(a, b):
     return float(np.sqrt((steps**2).sum(axis=0).max())) / OKLAB_STEPS if a.shape == b.shape else float("inf")
 
 
+def sound(samples, channels=1, seed=0):
+    """Noise whose loudness falls from full scale to far below a step."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(channels, samples, generator=generator) * 2 - 1
+    return noise * torch.logspace(0, -6, samples)
+
+
+SOUNDS = [
+    *(sound(samples, seed=samples) for samples in (1, 2, 7, 319, 320, 321, 1009)),
+    torch.zeros(1, 50),
+    torch.ones(1, 5),
+    torch.tensor([[-1.0, 1.0, 1e-30, -1e-30, -0.0]]),
+]
+
+
+def wrong_sounds(channels):
+    good = sound(10, channels)
+    bad = [
+        good.abs() + 1.1,
+        good + float("nan"),
+        good.double(),
+        good[0],
+        good[None],
+        good[:, :0],
+        sound(10, channels + 1),
+    ]
+    return [*bad, (good * 100).short()]
+
+
+def largest_mulaw_distance(a, b):
+    """The loss in units of what the tokenizer promises."""
+    return float(((a - b).abs() / (a.abs() + 1 / 255)).max()) / BOUND if a.shape == b.shape else float("inf")
+
+
 CASES: dict[str, list[Case]] = {
+    "mulaw": [Case(MuLawTokenizer, SOUNDS, wrong_sounds(1), largest_mulaw_distance, 1 + 1e-5)],
     "bpe": [Case(build_bpe, TEXTS, [b"bytes", 3, None, "lone \ud800 surrogate"])],
     "pixels": [Case(lambda c=c: PixelTokenizer(c), pictures(c), wrong_pictures(c)) for c in (1, 3, 4)],
     "palette": [

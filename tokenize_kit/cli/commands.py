@@ -69,6 +69,7 @@ COMMANDS: tuple[Command, ...] = (
         "tokenize_kit.cli.evaluate:evaluate_command",
         "measure a tokenizer on real data: loss, rate, codebook usage, speed",
         (
+            "evaluate --tokenizer tokenizers/mulaw --data recordings --out evaluation",
             "evaluate --tokenizer tokenizers/palette --data photos --out evaluation",
             "evaluate --tokenizer tokenizers/image --data photos --part held-out --lpips --fid --out evaluation",
             "evaluate --tokenizer tokenizers/text --data corpus.txt --out report --json",
@@ -104,6 +105,18 @@ COMMANDS: tuple[Command, ...] = (
             "import bpe --source encoder.json --merges vocab.bpe --out tokenizers/gpt2",
             "import bpe --source cl100k_base.tiktoken --pattern cl100k --out tokenizers/cl100k",
         ),
+    ),
+    Command(
+        "create mulaw",
+        "tokenize_kit.cli.create:create_mulaw",
+        "save a tokenizer of mu-law samples, which needs no training",
+        ("create mulaw --sample-rate 16000 --out tokenizers/mulaw",),
+    ),
+    Command(
+        "create pixels",
+        "tokenize_kit.cli.create:create_pixels",
+        "save a tokenizer of raw pixels, which needs no training",
+        ("create pixels --channels 3 --out tokenizers/pixels",),
     ),
     Command(
         "demo",

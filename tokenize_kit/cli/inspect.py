@@ -133,6 +133,8 @@ def _model_facts(folder: Path) -> dict[str, Any]:
 def _media_facts(path: Path) -> tuple[str, dict[str, Any]]:
     from tokenize_kit.media import MEDIA, medium
 
+    if path.suffix.lower() in medium("audio").extensions:
+        return "audio file", _audio_facts(path)
     for modality in MODALITIES:
         if modality in MEDIA and path.suffix.lower() in medium(modality).extensions:
             spec = TokenSpec(modality, 1, ("time",), (1,), lossless=True)
@@ -147,6 +149,23 @@ def _media_facts(path: Path) -> tuple[str, dict[str, Any]]:
             }
     known = sorted({extension for item in MEDIA.values() for extension in item.extensions})
     raise ValueError(f"{path} is of no known kind (extensions: {' '.join(known)})")
+
+
+def _audio_facts(path: Path) -> dict[str, Any]:
+    from tokenize_kit.media.audio import AudioReader, self_describing_file
+
+    with path.open("rb") as file:
+        reader = AudioReader(self_describing_file(path.name, file))
+        samples = sum(block.shape[1] for block in reader.blocks())
+    return {
+        "format": reader.format,
+        "sample_rate": reader.sample_rate,
+        "channels": reader.channels,
+        "samples": samples,
+        "seconds": round(samples / reader.sample_rate, 3),
+        "values_beyond_full_scale": reader.clipped,
+        "bytes": path.stat().st_size,
+    }
 
 
 def _short(value: Any) -> Any:

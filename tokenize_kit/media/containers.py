@@ -134,7 +134,7 @@ def add_fields(out: Collector, key: str, fields: Fields, options: ReadOptions) -
             if len(extensions) > 1:
                 raise ValueError(f"it has more than one {modality}: {', '.join(sorted(extensions))}")
             if extensions:
-                data = fields[extensions[0]]()
+                data = medium(modality).self_describing(extensions[0], fields[extensions[0]]())
                 contents[modality] = read_text(data) if modality == "text" else data
             elif modality == "text" and options.text_field in record:
                 contents[modality] = text_of(record, options.text_field)
@@ -214,7 +214,7 @@ def _add_row(out: Collector, key: str, batch: pa.RecordBatch, number: int, optio
         contents: dict[str, Content] = {}
         for modality in options.modalities:
             name = options.field_of(modality)
-            contents[modality] = text_of(row, name) if modality == "text" else _bytes_of(row[name], name)
+            contents[modality] = text_of(row, name) if modality == "text" else _bytes_of(row[name], name, modality)
         columns = {name: row[name] for name in options.columns}
         if options.text_only:
             add_long_text(out, key, str(contents["text"]), columns, options)
@@ -224,12 +224,12 @@ def _add_row(out: Collector, key: str, batch: pa.RecordBatch, number: int, optio
         out.fail(key, one_line(error))
 
 
-def _bytes_of(value: Any, name: str) -> bytes:
+def _bytes_of(value: Any, name: str, modality: str) -> bytes:
     """Return the bytes of a media column: binary, or the struct of `datasets` with ``bytes`` and ``path``."""
-    data = value.get("bytes") if isinstance(value, dict) else value
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if not isinstance(data, bytes):
         raise ValueError(f"column {name!r} holds no bytes (only null, a path or another type)")
-    return data
+    return medium(modality).self_describing(str(path or ""), data)
 
 
 def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:

@@ -66,8 +66,11 @@ def list_files(inputs: Sequence[str | os.PathLike[str]], kinds: Collection[str])
     return [file for files in found for file in files]
 
 
-def kind_of(name: str) -> tuple[str | None, str]:
-    """Return what kind a file is by its name (None if unknown) and its compression (``""``, ``gz`` or ``zst``)."""
+def kind_of(name: str, kinds: Collection[str] = ()) -> tuple[str | None, str]:
+    """Return what kind a file is by its name (None if unknown) and its compression (``""``, ``gz`` or ``zst``).
+
+    A name that fits several media, such as a video with its sound track, is of the one among ``kinds``.
+    """
     from tokenize_kit.media import MEDIA
 
     name = name.lower()
@@ -89,9 +92,9 @@ def kind_of(name: str) -> tuple[str | None, str]:
     if not compression:
         if suffix == ".parquet":
             return "parquet", ""
-        for modality, medium in MEDIA.items():
-            if suffix in medium.extensions:
-                return modality, ""
+        found = [modality for modality, medium in MEDIA.items() if suffix in medium.extensions]
+        if found:
+            return next((modality for modality in found if modality in kinds), found[0]), ""
     return None, compression
 
 
@@ -161,15 +164,15 @@ def _expand(given: str, kinds: Collection[str]) -> list[SourceFile]:
         return _expand_url(given, kinds)
     path = Path(given)
     if path.is_file():
-        return [_named(_local(path, path.name), kinds)]
+        return [_named(_local(path, path.name, kinds), kinds)]
     if path.is_dir():
         inside = [item for item in path.rglob("*") if not _hidden(item.relative_to(path)) and item.is_file()]
-        files = [_local(item, item.relative_to(path).as_posix()) for item in inside]
+        files = [_local(item, item.relative_to(path).as_posix(), kinds) for item in inside]
         return _only(files, kinds, f"the folder {given}")
     if glob.has_magic(given):
         root = Path(_glob_root(given))
         matches = sorted(item for item in root.glob(str(Path(given).relative_to(root))) if item.is_file())
-        files = [_local(item, item.relative_to(root).as_posix()) for item in matches]
+        files = [_local(item, item.relative_to(root).as_posix(), kinds) for item in matches]
         return _only([_as_text(file, kinds) for file in files if not _hidden(Path(file.key))], kinds, given)
     raise FileNotFoundError(f"there is no file or folder at {given}")
 
@@ -180,14 +183,14 @@ def _expand_url(given: str, kinds: Collection[str]) -> list[SourceFile]:
         entries = filesystem.glob(path, detail=True)
         root = _glob_root(path)
     elif filesystem.isfile(path):
-        return [_named(_remote(filesystem, path, filesystem.info(path), PurePosixPath(path).name), kinds)]
+        return [_named(_remote(filesystem, path, filesystem.info(path), PurePosixPath(path).name, kinds), kinds)]
     else:
         entries, root = filesystem.find(path, detail=True), path
     files = []
     for name, info in entries.items():
         key = name.removeprefix(root).lstrip("/")
         if info.get("type") == "file" and not _hidden(PurePosixPath(key)):
-            files.append(_remote(filesystem, name, info, key))
+            files.append(_remote(filesystem, name, info, key, kinds))
     if not files:
         raise FileNotFoundError(f"there is no file at {given}")
     if glob.has_magic(path):
@@ -215,14 +218,14 @@ def _as_text(file: SourceFile, kinds: Collection[str]) -> SourceFile:
     return replace(file, kind="text") if file.kind == "" and "text" in kinds else file
 
 
-def _local(path: Path, key: str) -> SourceFile:
+def _local(path: Path, key: str, kinds: Collection[str]) -> SourceFile:
     status = path.stat()
-    kind, compression = kind_of(path.name)
+    kind, compression = kind_of(path.name, kinds)
     return SourceFile(str(path), key, status.st_size, kind or "", compression, str(status.st_mtime_ns))
 
 
-def _remote(filesystem: Any, path: str, info: dict[str, Any], key: str) -> SourceFile:
-    kind, compression = kind_of(path)
+def _remote(filesystem: Any, path: str, info: dict[str, Any], key: str, kinds: Collection[str]) -> SourceFile:
+    kind, compression = kind_of(path, kinds)
     tag = next((info[name] for name in ("ETag", "etag", "mtime", "LastModified", "created") if info.get(name)), "")
     return SourceFile(
         filesystem.unstrip_protocol(path), key, int(info.get("size") or 0), kind or "", compression, str(tag)

@@ -36,6 +36,7 @@ def iter_samples(
     media_field: str | None = None,
     image_size: int | None = None,
     keep: Callable[[str], bool] | None = None,
+    on_conversion: Callable[[str], None] | None = None,
 ) -> Iterator[KeyedSample]:
     """Yield the samples of files, folders, globs and URLs, in the order in which they would be encoded.
 
@@ -48,6 +49,7 @@ def iter_samples(
         media_field: parquet column of a picture; None is the name of the modality.
         image_size: scale and crop pictures to a square of this many pixels; None leaves them as they are.
         keep: called with each key; only samples of which it says True are decoded. See `tokenize_kit.media.heldout`.
+        on_conversion: called for each file that was not of the sample rate or channels that ``spec`` wants, with what was done.
 
     Raises:
         FileNotFoundError: nothing is there, or nothing of this modality.
@@ -60,7 +62,7 @@ def iter_samples(
     if image_size is not None and spec.modality != "image":
         raise ValueError(f"image size {image_size} is given, but the tokenizer reads {spec.modality}; leave it out")
     options = ReadOptions(modalities=(spec.modality,), split=split, text_field=field, media_field=media_field)
-    read = medium(spec.modality).read
+    kind = medium(spec.modality)
     for unit in plan_units(find_sources(data, options), options, _UNIT_BYTES):
         for block in read_unit(unit, options):
             for failure in block.failures:
@@ -71,7 +73,9 @@ def iter_samples(
                     continue
                 value = _plain(content)
                 try:
-                    sample = value if isinstance(value, str) else read(value, spec)
+                    sample = value if isinstance(value, str) else kind.read(value, spec)
+                    if on_conversion and isinstance(value, bytes) and (conversion := kind.conversion(value, spec)):
+                        on_conversion(conversion)
                 except ValueError as error:
                     on_failure(name, str(error))
                     continue

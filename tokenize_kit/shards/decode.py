@@ -74,7 +74,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
         records = list(shards.records(start, min(start + _BATCH, total)))
         for record, sample in zip(records, _decode_batch(tokenizer, stream, records), strict=True):
             path = out / file_name(record.key, kind.suffix, kind.extensions, taken)
-            kind.write(sample, path)
+            kind.write(sample, path, stream.spec)
             files += 1
             tokens += record.grids[stream.name].size
         progress.update(files, files=files)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -50,6 +50,8 @@ class EncodeResult:
     """False while other parts of the same run are not finished."""
     estimated: bool = False
     """Whether this is the estimate of a dry run."""
+    conversions: dict[str, int] = field(default_factory=dict)
+    """How many sounds were of another sample rate or other channels, by what was done, such as ``8000 Hz mono to ...``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -67,6 +69,7 @@ class EncodeResult:
         if self.failures:
             where = "" if self.estimated else f"; {self.out}/failures.jsonl says why"
             lines.append(f"{about}{self.failures:,} samples could not be read{where}")
+        lines += [f"{about}{count:,} sounds were converted from {what}" for what, count in self.conversions.items()]
         if not self.complete:
             lines.append("other parts of the run are not finished yet; the last one to finish writes dataset.json")
         return "\n".join(lines)
@@ -119,6 +122,7 @@ class _Run:
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
         self.out = Path(options.out)
         self.rows = self.tokens = self.bytes = self.failed = 0
+        self.conversions: Counter[str] = Counter()
 
     def run(self) -> EncodeResult:
         if self.options.dry_run:
@@ -263,6 +267,9 @@ class _Run:
     def _count(self, results: dict[int, UnitResult], result: UnitResult) -> None:
         """Keep a finished unit and stop the run if there are too many failures by now."""
         results[result.unit] = result
+        for what in result.conversions.keys() - self.conversions:
+            self.progress.note(f"sounds of {what.replace(' to ', ' are converted to ', 1)}")
+        self.conversions.update(result.conversions)
         self.failed += len(result.failures)
         if self.failed > self.options.max_failures:
             self._stop(results, [])
@@ -319,6 +326,7 @@ class _Run:
             output_bytes=sum(result.file.bytes for result in results),
             seconds=round(time.monotonic() - self.began, 3),
             complete=complete,
+            conversions=_added(result.conversions for result in results),
         )
 
     def _estimate(self) -> EncodeResult:
@@ -405,6 +413,13 @@ def _stream(name: str, tokenizer: Tokenizer) -> Any:
 def _write_failures(out: Path, failures: Sequence[Failure], *, durable_name: bool = True) -> None:
     lines = [json.dumps({"key": item.key, "reason": item.reason}, ensure_ascii=False) + "\n" for item in failures]
     write_text(out / "failures.jsonl", "".join(lines), durable_name=durable_name)
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
 
 
 def _most_frequent(failures: Sequence[Failure]) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -84,6 +85,8 @@ class UnitResult:
     """Samples that were read: the rows, and those that could be read but not encoded."""
     file: FileEntry
     failures: tuple[Failure, ...]
+    conversions: dict[str, int] = field(default_factory=dict)
+    """How many files were not of the sample rate or channels that were wanted, by what was done; see `Medium.conversion`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``NNNNN.json``."""
@@ -95,7 +98,8 @@ class UnitResult:
         """Read the content of ``NNNNN.json``."""
         failures = tuple(Failure(failure["key"], failure["reason"]) for failure in values["failures"])
         file = FileEntry(**values["file"])
-        return cls(int(values["unit"]), str(values["digest"]), int(values["samples"]), file, failures)
+        conversions = dict(values.get("conversions", {}))
+        return cls(int(values["unit"]), str(values["digest"]), int(values["samples"]), file, failures, conversions)
 
 
 class FailureLimitError(TooManyFailuresError):
@@ -189,7 +193,10 @@ def encode_unit(
             message = "the disk is full; finished shards are kept, so make room and run the same command again"
             raise OSError(error.errno, message, str(path)) from None
         raise
-    result = UnitResult(unit.index, unit_digest(unit, recipe, limit), samples, writer.entry, tuple(failures))
+    digest = unit_digest(unit, recipe, limit)
+    result = UnitResult(
+        unit.index, digest, samples, writer.entry, tuple(failures), dict(sorted(rows.conversions.items()))
+    )
     write_json(ledger_path(out, unit.index), result.to_dict())
     return result
 
@@ -203,7 +210,7 @@ def encode_block(block: SampleBlock, tokenizers: Mapping[str, Tokenizer], recipe
         except (ValueError, TypeError):
             pass  # one of the texts is refused: find out which, below
     failures: list[Failure] = []
-    for chunk in _chunks(block, recipe, failures):
+    for chunk in _chunks(block, recipe, failures, rows.conversions):
         try:
             encoded = encode_samples(tokenizers, chunk.samples)
         except (ValueError, TypeError):
@@ -256,7 +263,7 @@ class _Chunk:
         )
 
 
-def _chunks(block: SampleBlock, recipe: Recipe, failures: list[Failure]) -> Iterator[_Chunk]:
+def _chunks(block: SampleBlock, recipe: Recipe, failures: list[Failure], conversions: Counter[str]) -> Iterator[_Chunk]:
     """Decode a block chunk by chunk; samples that are not what their tokenizer wants go into ``failures``."""
     keys, columns = _as_list(block.keys), {name: _as_list(values) for name, values in block.columns.items()}
     contents = {name: _as_list(values) for name, values in block.contents.items()}
@@ -264,7 +271,7 @@ def _chunks(block: SampleBlock, recipe: Recipe, failures: list[Failure]) -> Iter
     size = 0
     for row, key in enumerate(keys):
         try:
-            decoded = {name: _decode(values[row], name, recipe) for name, values in contents.items()}
+            decoded = {name: _decode(values[row], name, recipe, conversions) for name, values in contents.items()}
         except (ValueError, TypeError) as error:
             failures.append(Failure(key, one_line(error)))
             continue
@@ -282,12 +289,15 @@ def _chunks(block: SampleBlock, recipe: Recipe, failures: list[Failure]) -> Iter
         yield chunk
 
 
-def _decode(content: Content, modality: str, recipe: Recipe) -> Sample:
+def _decode(content: Content, modality: str, recipe: Recipe, conversions: Counter[str]) -> Sample:
     if isinstance(content, str):
         return content
     # Streams of one modality share the sample, so their specs agree in what it must look like; the run checked that.
     spec = next(stream.spec for stream in recipe.streams if stream.spec.modality == modality)
-    sample = medium(modality).read(content, spec)
+    kind = medium(modality)
+    sample = kind.read(content, spec)
+    if isinstance(content, bytes) and (conversion := kind.conversion(content, spec)):
+        conversions[conversion] += 1
     if recipe.image_size is not None and not isinstance(sample, str) and modality == "image":
         from tokenize_kit.media.image import resize_image
 
@@ -315,6 +325,8 @@ class Rows:
         self._writer = writer
         self._recipe = recipe
         self.tokens = {stream.name: 0 for stream in recipe.streams}
+        self.conversions: Counter[str] = Counter()
+        """What was done to files that were not as their tokenizer wants them, and to how many."""
         self._clear()
 
     def _clear(self) -> None:

@@ -84,10 +84,11 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
     for index, sequence in enumerate(generated):
         written = {}
         for stream, sample in sequence.samples.items():
-            kind = medium(loaded.tokenizers[stream].spec.modality)
+            spec = loaded.tokenizers[stream].spec
+            kind = medium(spec.modality)
             tail = "" if len(sequence.samples) == 1 else f".{stream}"
             path = out / f"sample_{index:05}{tail}{kind.suffix}"
-            kind.write(sample, path)
+            kind.write(sample, path, spec)
             written[stream] = path.name
             files.append(str(path))
             if isinstance(sample, str):
@@ -184,7 +185,8 @@ def prompt_grids(
         grids = {}
         for stream, file in zip(template.streams, files, strict=False):
             tokenizer = loaded.tokenizers[stream]
-            sample = medium(tokenizer.spec.modality).read(Path(file).read_bytes(), tokenizer.spec)
+            kind = medium(tokenizer.spec.modality)
+            sample = kind.read(kind.self_describing(file, Path(file).read_bytes()), tokenizer.spec)
             grids[stream] = tokenizer.encode(sample).numpy()
     if missing := [name for name in template.condition if name not in grids]:
         fix = "--prompt TEXT" if loaded.tokenizers[missing[0]].spec.modality == "text" else "--prompt-file FILE"

@@ -1,0 +1,73 @@
+"""``tokenize-kit create NAME``: save a tokenizer that needs no training.
+
+Only the standard library is imported before a command is run, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tokenize_kit.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class CreateMuLawOptions:
+    """Save a tokenizer of sound: one of 256 mu-law ids a sample, mono, as in WaveNet. Nothing is trained."""
+
+    out: str
+    """Folder for the tokenizer."""
+    sample_rate: int = 16_000
+    """Samples a second; files of another rate are converted when they are read."""
+
+
+@dataclass(frozen=True)
+class CreatePixelsOptions:
+    """Save a lossless tokenizer of pictures: the value of every channel of every pixel is an id. Nothing is trained."""
+
+    out: str
+    """Folder for the tokenizer."""
+    channels: Literal[1, 3, 4] = 3
+    """1 (grey), 3 (RGB) or 4 (RGBA); pictures are converted when they are read."""
+
+
+@dataclass(frozen=True)
+class CreateResult:
+    """What was saved."""
+
+    out: str
+    """The tokenizer's folder."""
+    tokenizer: str
+    """Its registered name."""
+    fingerprint: str
+    """Its fingerprint."""
+
+
+def create_mulaw(options: CreateMuLawOptions) -> CreateResult:
+    """Save a `MuLawTokenizer`.
+
+    Raises:
+        ValueError: the sample rate is out of range, or the folder holds another tokenizer.
+    """
+    from tokenize_kit.mulaw import MuLawTokenizer
+
+    return _saved(MuLawTokenizer(options.sample_rate), options.out)
+
+
+def create_pixels(options: CreatePixelsOptions) -> CreateResult:
+    """Save a `PixelTokenizer`.
+
+    Raises:
+        ValueError: the folder holds another tokenizer.
+    """
+    from tokenize_kit.pixels import PixelTokenizer
+
+    return _saved(PixelTokenizer(options.channels), options.out)
+
+
+def _saved(tokenizer: Tokenizer, out: str) -> CreateResult:
+    from tokenize_kit.tokenizer import tokenizer_name
+
+    tokenizer.save(out)
+    return CreateResult(out, tokenizer_name(tokenizer), tokenizer.fingerprint)
