@@ -5,13 +5,15 @@
 Both have 13.8 M parameters (6 layers, 384 wide, 6 heads, 4,096 ids), see the same batches of 8 x 256 bytes of
 `assets/udhr.txt`, and use fused AdamW at the same rates with clipping at 1. Each lives in a process of its own with its own
 allocator settings; they run in turns, so that the ratio of two neighbouring rounds is free of drift. ``transformers+`` is
-theirs with our `keep_freed_memory`, to tell that part of the gain from the rest. The loss is the mean over the last round,
+theirs with our `keep_freed_memory`, to tell that part of the gain from the rest; ``ours, compiled`` is
+`train transformer --compile`. The loss is the mean over the last round,
 on batches not seen before. Run it alone: a busy neighbour slows two threads tenfold.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import statistics
@@ -23,7 +25,7 @@ from typing import Any
 
 TEXT = Path(__file__).resolve().parent.parent / "assets" / "udhr.txt"
 BATCH, LENGTH, VOCAB = 8, 256, 4096
-CONTENDERS = ("ours", "transformers", "transformers+")
+CONTENDERS = ("ours", "ours, compiled", "transformers", "transformers+")
 
 
 def worker(name: str, precision: str, threads: int) -> None:
@@ -31,6 +33,7 @@ def worker(name: str, precision: str, threads: int) -> None:
     import torch
 
     from trainers.autoregressive.models.config import TransformerConfig
+    from trainers.autoregressive.models.fused import fused_pointwise
     from trainers.autoregressive.models.transformer import Transformer
     from trainers.config import OptimizerConfig
     from trainers.memory import keep_freed_memory
@@ -42,7 +45,8 @@ def worker(name: str, precision: str, threads: int) -> None:
         keep_freed_memory()
     config = OptimizerConfig(schedule="constant", warmup_steps=20)
     model: Any
-    if name == "ours":
+    ours = name.startswith("ours")
+    if ours:
         model = Transformer(TransformerConfig(vocab_size=VOCAB, context=LENGTH, layers=6, width=384, heads=6))
         optimizers = build_optimizers(model, config, model.tables())
 
@@ -70,6 +74,8 @@ def worker(name: str, precision: str, threads: int) -> None:
     text = torch.frombuffer(bytearray(TEXT.read_bytes()), dtype=torch.uint8)
     draw = torch.Generator().manual_seed(1)
     step = 0
+    stack = contextlib.ExitStack()
+    stack.enter_context(fused_pointwise(name == "ours, compiled"))
     print(json.dumps({"parameters": sum(parameter.numel() for parameter in model.parameters())}), flush=True)
     for line in sys.stdin:
         losses = []
@@ -117,10 +123,13 @@ def compare(precision: str, threads: int, rounds: int, steps: int) -> None:
     print(
         f"\nTraining, {precision}, {BATCH} x {LENGTH} tokens a step, {rounds} rounds of {steps} steps, {threads} threads\n"
     )
-    print("| model | parameters | tokens/s, median | ours against it, median of rounds | loss, last round | peak MB |")
+    print(
+        "| model | parameters | tokens/s, median | against transformers, median of rounds | loss, last round | peak MB |"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     for name in CONTENDERS:
-        ratio = statistics.median(ours / each for ours, each in zip(speeds["ours"], speeds[name], strict=True))
+        pairs = zip(speeds[name], speeds["transformers"], strict=True)
+        ratio = statistics.median(each / reference for each, reference in pairs)
         print(
             f"| {name} | {parameters[name]:,} | {statistics.median(speeds[name]):,.0f} | {ratio:.2f} "
             f"| {last[name]['loss']:.3f} | {last[name]['peak_mb']:,.0f} |"

@@ -361,9 +361,17 @@ def test_a_new_model_family_trains_without_an_edit(text_shards, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"optimizer": OptimizerConfig(optimizer="muon", warmup_steps=2)}, {"precision": "bf16-mixed"}]
+    "changes",
+    [
+        {"optimizer": OptimizerConfig(optimizer="muon", warmup_steps=2)},
+        {"precision": "bf16-mixed"},
+        pytest.param(
+            {"precision": "bf16-mixed", "compile": True},
+            marks=pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
+        ),
+    ],
 )
-def test_muon_and_bfloat16_continue_exactly_too(text_shards, tmp_path, monkeypatch, changes):
+def test_other_ways_to_train_continue_exactly_too(text_shards, tmp_path, monkeypatch, changes):
     options = options_for(text_shards, tmp_path / "whole", steps=8, **changes)
     train_transformer(options)
     killed = dataclasses.replace(options, out=str(tmp_path / "killed"))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from trainers.autoregressive.losses import linear_next_token_loss, next_token_loss
 from trainers.autoregressive.models.config import TransformerConfig, preset
 from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
+from trainers.autoregressive.models.fused import fused_pointwise, kernels
 from trainers.autoregressive.models.transformer import Transformer
 
 IDS = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -133,6 +134,17 @@ def test_rotation_depends_on_the_distance_alone() -> None:
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
 def test_fused_parts_equal_plain_formulas(kind: torch.dtype) -> None:
+    compare_with_plain_formulas(kind)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_parts_equal_plain_formulas() -> None:
+    with fused_pointwise():
+        compare_with_plain_formulas(torch.bfloat16)
+    assert kernels() is None
+
+
+def compare_with_plain_formulas(kind: torch.dtype) -> None:
     torch.manual_seed(0)
     tolerance = {torch.float64: 1e-7, torch.float32: 1e-5, torch.bfloat16: 3e-2}[kind]
     angles = torch.rand(5, 1, 4)

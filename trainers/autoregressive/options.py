@@ -94,6 +94,9 @@ class SequenceOptions:
     """About how many of the held-out tokens a validation reads."""
     tokenizer: tuple[str, ...] = ()
     """Tokenizer folders that made the shards, where the shard sets do not carry them."""
+    compile: bool = False
+    """Compile the norms, rotations and activations: a tenth faster or so on a CPU in bfloat16, for ten seconds at the start
+    and a C++ compiler."""
     init_from: str | None = None
     """A model folder whose weights to begin with; it must have the same configuration and vocabulary."""
 

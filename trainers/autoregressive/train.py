@@ -69,6 +69,7 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
         write_model_folder,
     )
     from trainers.autoregressive.models import build_model
+    from trainers.autoregressive.models.fused import fused_pointwise
     from trainers.autoregressive.task import SequenceTask, Validation, check_vocabulary
     from trainers.checkpoints import claim_folder
     from trainers.loop import run
@@ -122,7 +123,8 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
         {name: loaded for name, (_, loaded) in tokenizers.items()},
     )
     task = SequenceTask(model, dataset, validation, options.optimizer, options.steps, options.z_loss, out)
-    result = run(task, options, runtime, out, progress)
+    with fused_pointwise(options.compile):
+        result = run(task, options, runtime, out, progress)
     return TrainResult(
         str(out),
         parameters,
