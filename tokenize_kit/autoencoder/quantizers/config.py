@@ -94,7 +94,8 @@ class QuantizerConfig:
     rotation_trick: bool | None = None
     """vq, simvq, rvq: give the encoder the gradient turned and scaled as the vector was, instead of as it is; False."""
     entropy_temperature: float | None = None
-    """lfq, bsq: how soft the assignment is that the entropy loss sees; 0.01 (MAGVIT-v2, Open-MAGVIT2)."""
+    """lfq, bsq: how soft the assignment is that the entropy loss sees; lfq 0.01 (MAGVIT-v2, Open-MAGVIT2),
+    bsq 1 (its authors' code)."""
     entropy_group_bits: int | None = None
     """lfq, bsq: the entropy of the batch is exact over up to this many bits, and summed over groups above that; 12."""
     gumbel_temperature_start: float | None = None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from tokenize_kit.autoencoder.quantizers.base import Quantizer, Rows, straight_through
+from tokenize_kit.autoencoder.quantizers.nearest import highest
 
 
 class GumbelQuantizer(Quantizer):
@@ -59,18 +60,17 @@ class GumbelQuantizer(Quantizer):
         log_shares = logits.log_softmax(1)
         kl = (log_shares.exp() * log_shares).sum(1).mean() + math.log(self.codebook_sizes[0])
         if not self.training:
-            ids = logits.argmax(1)
+            ids = highest(logits)
             return Rows(embedding(ids, self.codes), ids, {"kl": kl})
         weights = ((logits + _gumbel_like(logits)) / self.temperature).softmax(1)
-        ids = weights.detach().argmax(1)
+        ids = highest(weights)
         if self._hard:
             weights = straight_through(weights, torch.zeros_like(weights).scatter_(1, ids[:, None], 1.0))
         return Rows(weights @ self.codes, ids, {"kl": kl})
 
     def encode_rows(self, rows: Tensor) -> Tensor:
         """See `Quantizer.encode_rows`."""
-        ids: Tensor = self.project(rows).argmax(1)
-        return ids
+        return highest(self.project(rows))
 
     def decode_rows(self, ids: Tensor) -> Tensor:
         """See `Quantizer.decode_rows`."""
