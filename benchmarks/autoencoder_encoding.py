@@ -1,10 +1,10 @@
 """Encoding a folder of pictures into shards against the bare network on tensors that are in memory already.
 
-    python benchmarks/autoencoder_encoding.py [--rounds 3] [--pictures 1000] [--size 64 256]
+    python benchmarks/autoencoder_encoding.py [--rounds 3] [--pictures 1000] [--base-pictures 40]
 
 Untrained networks (their speed is the same): the tiny preset, and VQGAN's of the base size, on PNG files of emoji (64x64) and on
 JPEG files cut from photographs (256x256). ``encode`` does everything: list, read, decode, encode, write, hash, sync, manifest.
-``bare`` is the encoder and the quantizer alone, on batches of the same size. The contenders take turns; the median of the rounds
+``bare`` is the encoder and the quantizer alone, on batches of 64 or 4 pictures. They take turns; the median of the rounds
 counts, and the ratio is the median of that of each round.
 """
 
@@ -23,12 +23,15 @@ from emoji_pictures import build
 from fetch import fetch
 from PIL import Image
 
-from tokenize_kit.autoencoder.image import BATCH_PIXELS, AutoencoderTokenizer
+from tokenize_kit.autoencoder.image import AutoencoderTokenizer
 from tokenize_kit.autoencoder.model import Autoencoder, to_pixels
 from tokenize_kit.media.image import read_image
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
 from trainers.autoencoder.config import recipe
+
+BATCH_PIXELS = 1 << 18
+"""Pixels of a batch of the bare network."""
 
 
 def emoji_folder(folder: Path, count: int) -> Path:
