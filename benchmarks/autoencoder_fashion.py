@@ -39,6 +39,9 @@ OURS: dict[str, tuple[str, QuantizerOverrides]] = {
     "vq": ("vqvae", QuantizerOverrides(codebook_size=256)),
 }
 
+WEIGHTS = {"lfq": 1.0, "simvq": 10.0, "vq": 10.0}
+"""Of the quantizer's loss in the example."""
+
 
 def pictures() -> tuple[Path, Tensor, Tensor]:
     """Return the file, and its pictures uint8 (N, 1, 28, 28): those to train on, and those that ``train image`` holds out."""
@@ -59,8 +62,8 @@ class Example(nn.Module):
         channels = {"fsq": 3, "lfq": 8}.get(kind, 32)
         self.quantizer: Any = {
             "fsq": lambda: vqp.FSQ([8, 6, 5]),
-            "lfq": lambda: vqp.LFQ(dim=8, codebook_size=256),
-            "simvq": lambda: vqp.SimVQ(dim=32, codebook_size=256, accept_image_fmap=True),
+            "lfq": lambda: vqp.LFQ(dim=8, codebook_size=256, entropy_loss_weight=0.02, diversity_gamma=1.0),
+            "simvq": lambda: vqp.SimVQ(dim=32, codebook_size=256, channel_first=True),
             "vq": lambda: vqp.VectorQuantize(dim=32, codebook_size=256, accept_image_fmap=True),
         }[kind]()
         self.encoder = nn.Sequential(
@@ -83,7 +86,7 @@ class Example(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the pictures (B, 1, 28, 28) in [-1, 1], the ids and the quantizer's loss."""
         found = self.quantizer(self.encoder(pixels))
-        loss = pixels.new_zeros(()) if self.kind == "fsq" else found[2].sum()
+        loss = pixels.new_zeros(()) if self.kind == "fsq" else found[2].sum() * WEIGHTS[self.kind]
         return self.decoder(found[0]).clamp(-1, 1), found[1], loss
 
 
