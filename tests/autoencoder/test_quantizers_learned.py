@@ -10,7 +10,7 @@ from vector_quantize_pytorch import ResidualVQ, SimVQ, VectorQuantize
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from tokenize_kit.autoencoder.quantizers import QuantizerConfig, build_quantizer
-from tokenize_kit.autoencoder.quantizers.nearest import highest, nearest_angle, nearest_code
+from tokenize_kit.autoencoder.quantizers.nearest import _pieces, highest, nearest_angle, nearest_code
 from tokenize_kit.autoencoder.quantizers.rotation import rotated
 
 
@@ -58,10 +58,13 @@ def test_search_by_angle_ignores_lengths():
     assert torch.allclose(cosines.gather(1, ids[:, None])[:, 0], cosines.amax(1), rtol=1e-6, atol=0)
 
 
-def test_a_short_last_piece_gives_the_ids_of_a_whole_one():
-    # 2^19 distances a piece: 32 rows of 16,384 codes; 33 rows would leave a single one.
-    codes, vectors = latents(16384, 3), latents(33, 3, seed=1)
-    assert torch.equal(nearest_code(vectors, codes)[32:], nearest_code(vectors[25:], codes)[7:])
+def test_no_piece_is_too_short_unless_there_is_no_more():
+    # A matrix product of one to three rows differs in the last bit from the same rows among others.
+    assert _pieces(33, 32) == [(0, 33)]
+    assert _pieces(39, 16) == [(0, 16), (16, 39)]
+    assert _pieces(40, 16) == [(0, 16), (16, 32), (32, 40)]
+    assert _pieces(3, 16) == [(0, 3)]
+    assert _pieces(0, 16) == []
 
 
 def test_highest_takes_the_first_of_equals():

@@ -22,7 +22,7 @@ def batch(step):
     return torch.randn(10, 4, 6, generator=torch.Generator().manual_seed(step))
 
 
-def run(config, part):
+def run(config, part, rank=0):
     """Train for a few steps on a part of each batch; codes die on the way. Returns the state and the gradient of z."""
     torch.manual_seed(0)
     quantizer = build_quantizer(config, 4)
@@ -32,7 +32,8 @@ def run(config, part):
             for name, buffer in quantizer.named_buffers():
                 if name.endswith("shares"):
                     buffer[:2] = 0.0
-        torch.manual_seed(step)
+        # As in training, every process draws its own numbers.
+        torch.manual_seed(step + 100 * rank)
         z = batch(step)[part].requires_grad_()
         losses = quantizer(z).losses
         gradients.append(torch.autograd.grad(losses.get("entropy", losses["commitment"]), z)[0])
@@ -45,7 +46,7 @@ def work(rank, port, folder):
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     # Parts of unequal size.
     part = slice(0, 7) if rank == 0 else slice(7, 10)
-    torch.save({name: run(config, part) for name, config in CONFIGS.items()}, f"{folder}/{rank}.pt")
+    torch.save({name: run(config, part, rank) for name, config in CONFIGS.items()}, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
