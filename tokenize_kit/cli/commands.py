@@ -119,6 +119,21 @@ COMMANDS: tuple[Command, ...] = (
         ("create pixels --channels 3 --out tokenizers/pixels",),
     ),
     Command(
+        "compress",
+        "tokenize_kit.cli.compress:compress_command",
+        "encode one file into packed ids with a checksum (.tkc)",
+        (
+            "compress speech.wav speech.tkc --tokenizer tokenizers/mulaw",
+            "compress photo.png photo.tkc --tokenizer tokenizers/image",
+        ),
+    ),
+    Command(
+        "decompress",
+        "tokenize_kit.cli.compress:decompress_command",
+        "decode a .tkc file with the tokenizer that made it",
+        ("decompress speech.tkc speech.wav --tokenizer tokenizers/mulaw",),
+    ),
+    Command(
         "demo",
         "tokenize_kit.cli.demo:demo",
         "the whole way on the bundled assets: tokenizers, shards, two models, samples, report.html",

@@ -133,6 +133,8 @@ def _model_facts(folder: Path) -> dict[str, Any]:
 def _media_facts(path: Path) -> tuple[str, dict[str, Any]]:
     from tokenize_kit.media import MEDIA, medium
 
+    if path.suffix.lower() == ".tkc":
+        return "compressed file", _container_facts(path)
     if path.suffix.lower() in medium("audio").extensions:
         return "audio file", _audio_facts(path)
     for modality in MODALITIES:
@@ -149,6 +151,15 @@ def _media_facts(path: Path) -> tuple[str, dict[str, Any]]:
             }
     known = sorted({extension for item in MEDIA.values() for extension in item.extensions})
     raise ValueError(f"{path} is of no known kind (extensions: {' '.join(known)})")
+
+
+def _container_facts(path: Path) -> dict[str, Any]:
+    from tokenize_kit.container import from_bytes
+
+    packed = from_bytes(path.read_bytes(), str(path))
+    facts = {name: value for name, value in vars(packed).items() if name != "ids" and value is not None}
+    facts |= {name: list(value) for name, value in facts.items() if isinstance(value, tuple)}
+    return facts | {"grid": list(packed.ids.shape), "bytes": path.stat().st_size}
 
 
 def _audio_facts(path: Path) -> dict[str, Any]:

@@ -1,0 +1,307 @@
+"""``.tkc``: one sample as a file of packed ids, for any tokenizer and modality.
+
+    magic (8 bytes) | version (1) | header | crc32 of all before (4) | packed ids | sha256 of all before, its first 16 bytes
+
+The header holds the tokenizer's fingerprint, the modality, sample rate and channels, the true size of the sample, the shape of
+the grid and how many bits an id of each codebook takes. The ids follow in grid order, each in just these bits, the most
+significant first, so a file takes ids times bits and about 90 bytes. Integers are little-endian; a varint has 7 bits a byte,
+the lowest first.
+
+A file that is foreign, of a newer version, cut short, longer than it says, altered, or of another tokenizer is refused with an
+error that says which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenize_kit.errors import VerificationError
+from tokenize_kit.files import atomic_write
+from tokenize_kit.tokenizer import MODALITIES, SizedTokenizer, TokenSpec, size_of
+
+if TYPE_CHECKING:
+    from tokenize_kit.tokenizer import Sample, Tokenizer
+
+MAGIC = b"\x89TKC\r\n\x1a\n"
+"""As in PNG: no text, and changed by whatever changes line ends."""
+
+VERSION = 1
+MAX_WIDTH = 32
+_CHECKSUM_BYTES = 16
+_CHUNK_BITS = 1 << 24
+_MAX_NUMBER = 1 << 62
+
+
+@dataclass(frozen=True)
+class PackedSample:
+    """What a file holds."""
+
+    fingerprint: str
+    """Of the tokenizer that made the ids."""
+    modality: str
+    """What the sample is."""
+    sample_rate: int | None
+    """Samples a second of a sound."""
+    channels: int | None
+    """Channels of a picture or sound."""
+    size: tuple[int, ...]
+    """True size of the sample without its channels, see `size_of`."""
+    widths: tuple[int, ...]
+    """Bits of an id of each codebook, 0 to 32; a single entry without codebooks."""
+    ids: NDArray[np.int64]
+    """The grid."""
+
+
+def bit_width(vocab_size: int) -> int:
+    """Return how many bits an id below ``vocab_size`` takes: 0 where there is only one."""
+    return (vocab_size - 1).bit_length()
+
+
+def pack_ids(ids: NDArray[np.integer[Any]], widths: Sequence[int]) -> bytes:
+    """Pack rows of ids, the most significant bit of each first.
+
+    Args:
+        ids: integers (rows, columns).
+        widths: bits of an id of each column, 0 to 32.
+
+    Returns:
+        rows times the sum of the widths bits, filled up with zeros to whole bytes.
+
+    Raises:
+        ValueError: a width is out of range, there is not one a column, or an id needs more bits.
+    """
+    _check_widths(ids.shape[1], widths)
+    values = ids.astype(np.int64)
+    limits = np.array([1 << width for width in widths], np.int64)
+    if ((values < 0) | (values >= limits)).any():
+        wrong = values[(values < 0) | (values >= limits)][0]
+        raise ValueError(f"id {wrong} does not fit into the bits of its codebook ({', '.join(map(str, widths))})")
+    shifts, columns = _places(widths)
+    parts = []
+    for rows in _row_chunks(len(values), len(shifts)):
+        bits = (values[rows][:, columns] >> shifts) & 1
+        parts.append(np.packbits(bits.astype(np.uint8)).tobytes())
+    return b"".join(parts)
+
+
+def unpack_ids(data: bytes, rows: int, widths: Sequence[int]) -> NDArray[np.int64]:
+    """Return the ids (rows, columns) that `pack_ids` packed.
+
+    Raises:
+        ValueError: the data has another length, a width is out of range, or the bits that only fill up are not zero.
+    """
+    _check_widths(len(widths), widths)
+    total = sum(widths)
+    if len(data) != -(-rows * total // 8):
+        raise ValueError(f"{len(data)} bytes are not {rows} rows of {total} bits")
+    ids = np.zeros((rows, len(widths)), np.int64)
+    if rows and total:
+        packed = np.frombuffer(data, np.uint8)
+        if (filling := len(data) * 8 - rows * total) and packed[-1] & ((1 << filling) - 1):
+            raise ValueError("the bits that fill the last byte are not zero")
+        starts = np.cumsum([0, *widths])
+        for chunk in _row_chunks(rows, total):
+            count = chunk.stop - chunk.start
+            first = chunk.start * total // 8
+            part = packed[first : first + -(-count * total // 8)]
+            bits = np.unpackbits(part, count=count * total).reshape(count, total)
+            for column, (low, high) in enumerate(pairwise(starts)):
+                for place in range(low, high):
+                    ids[chunk, column] = (ids[chunk, column] << 1) | bits[:, place]
+    return ids
+
+
+def compress(tokenizer: Tokenizer, sample: Sample, path: str | os.PathLike[str], codebooks: int | None = None) -> int:
+    """Encode one sample into a ``.tkc`` file, whole or not at all, and return its bytes.
+
+    Args:
+        tokenizer: of any modality.
+        sample: as its spec asks for.
+        path: the file.
+        codebooks: keep only the first so many codebooks of each step, for a lower rate.
+
+    Raises:
+        TypeError, ValueError: the tokenizer refuses the sample, or has no such codebooks.
+    """
+    ids = tokenizer.encode(sample)
+    spec = tokenizer.spec
+    if codebooks is not None:
+        if spec.axes[-1] != "codebook" or not 1 <= codebooks <= ids.shape[-1]:
+            known = f"1 to {ids.shape[-1]}" if spec.axes[-1] == "codebook" else "it has a single one"
+            raise ValueError(f"--codebooks {codebooks} is not what the tokenizer has ({known})")
+        ids = ids[..., :codebooks]
+    grid = ids.numpy()
+    data = to_bytes(
+        PackedSample(
+            tokenizer.fingerprint,
+            spec.modality,
+            spec.sample_rate,
+            spec.channels,
+            size_of(sample),
+            widths_of(spec, grid.shape),
+            grid,
+        )
+    )
+    with atomic_write(path) as file:
+        file.write(data)
+    return len(data)
+
+
+def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
+    """Decode a ``.tkc`` file to a sample of its true size.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no ``.tkc`` file, or one of a newer version.
+        VerificationError: it is cut short or altered, or another tokenizer made it.
+    """
+    import torch
+
+    packed = from_bytes(Path(path).read_bytes(), str(path))
+    if packed.fingerprint != tokenizer.fingerprint:
+        raise VerificationError(
+            f"{path} was made by another tokenizer: {packed.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}; "
+            "give the one that made it"
+        )
+    grid = torch.from_numpy(packed.ids)
+    if isinstance(tokenizer, SizedTokenizer) and tokenizer.spec.size_axes:
+        return tokenizer.decode_sized([grid], [packed.size])[0]
+    return tokenizer.decode(grid)
+
+
+def widths_of(spec: TokenSpec, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the bits of an id of each codebook of a grid of ``shape``."""
+    sizes = spec.codebook_sizes
+    if spec.axes[-1] != "codebook":
+        return (bit_width(sizes[0]),)
+    return tuple(bit_width(sizes[min(number, len(sizes) - 1)]) for number in range(shape[-1]))
+
+
+def to_bytes(packed: PackedSample) -> bytes:
+    """Return the bytes of a ``.tkc`` file."""
+    widths = packed.widths
+    numbers = [
+        MODALITIES.index(packed.modality),
+        packed.sample_rate or 0,
+        packed.channels or 0,
+        *(len(packed.size), *packed.size),
+        *(packed.ids.ndim, *packed.ids.shape),
+        *(len(widths), *widths),
+    ]
+    body = bytes.fromhex(packed.fingerprint) + b"".join(map(_varint, numbers))
+    head = MAGIC + bytes([VERSION]) + body
+    head += struct.pack("<I", zlib.crc32(head))
+    data = head + pack_ids(packed.ids.reshape(-1, len(widths)), widths)
+    return data + hashlib.sha256(data).digest()[:_CHECKSUM_BYTES]
+
+
+def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
+    """Read the bytes of a ``.tkc`` file; ``name`` is how errors call it.
+
+    Raises:
+        ValueError: they are no ``.tkc`` file, or one of a newer version.
+        VerificationError: they are cut short, altered, or go on after the end.
+    """
+    if not data.startswith(MAGIC):
+        if MAGIC.startswith(data):
+            raise VerificationError(f"{name} is cut short: it has {len(data)} bytes")
+        raise ValueError(f"{name} is not a .tkc file; 'tokenize-kit compress' makes them")
+    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
+        raise ValueError(f"{name} is of version {data[len(MAGIC)]}, this tokenize-kit reads {VERSION}; upgrade it")
+    reader = _Reader(data, len(MAGIC) + 1, name)
+    fingerprint = reader.take(32).hex()
+    modality, sample_rate, channels = reader.number(), reader.number(), reader.number()
+    size, shape, widths = reader.numbers(), reader.numbers(), reader.numbers()
+    end = reader.place
+    (crc,) = struct.unpack("<I", reader.take(4))
+    rows, odd = divmod(prod(shape), len(widths)) if widths else (0, 1)
+    if (
+        crc != zlib.crc32(data[:end])
+        or modality >= len(MODALITIES)
+        or odd
+        or not shape
+        or max(widths) > MAX_WIDTH
+        or (len(widths) > 1 and shape[-1] != len(widths))
+    ):
+        raise VerificationError(f"{name} is damaged: its header was altered")
+    length = reader.place + -(-rows * sum(widths) // 8) + _CHECKSUM_BYTES
+    if len(data) < length:
+        raise VerificationError(f"{name} is cut short: it has {len(data):,} of {length:,} bytes")
+    if len(data) > length:
+        raise VerificationError(f"{name} is damaged: {len(data) - length:,} bytes follow after its end")
+    content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+    if hashlib.sha256(content).digest()[:_CHECKSUM_BYTES] != checksum:
+        raise VerificationError(f"{name} is damaged: its content was altered (the checksum differs)")
+    ids = unpack_ids(content[reader.place :], rows, widths).reshape(shape)
+    return PackedSample(fingerprint, MODALITIES[modality], sample_rate or None, channels or None, size, widths, ids)
+
+
+class _Reader:
+    """Takes a header apart."""
+
+    def __init__(self, data: bytes, place: int, name: str) -> None:
+        self._data, self.place, self._name = data, place, name
+
+    def take(self, count: int) -> bytes:
+        part = self._data[self.place : self.place + count]
+        self.place += count
+        if len(part) < count:
+            raise VerificationError(f"{self._name} is cut short inside its header, or that was altered")
+        return part
+
+    def number(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                break
+            shift += 7
+            if shift > 62:
+                raise VerificationError(f"{self._name} is damaged: its header was altered")
+        if value > _MAX_NUMBER:
+            raise VerificationError(f"{self._name} is damaged: its header was altered")
+        return value
+
+    def numbers(self) -> tuple[int, ...]:
+        # An altered count cannot ask for more than there is: every number takes a byte.
+        return tuple(self.number() for _ in range(min(self.number(), len(self._data))))
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def _check_widths(columns: int, widths: Sequence[int]) -> None:
+    if len(widths) != columns or not widths or any(not 0 <= width <= MAX_WIDTH for width in widths):
+        raise ValueError(f"widths {tuple(widths)} must be one of 0 to {MAX_WIDTH} for each of {columns} columns")
+
+
+def _places(widths: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return for each bit of a row by how much its id is shifted, and its column."""
+    shifts = [place for width in widths for place in range(width - 1, -1, -1)]
+    columns = np.repeat(np.arange(len(widths)), widths)
+    return np.array(shifts, np.int64), cast("NDArray[np.int64]", columns)
+
+
+def _row_chunks(rows: int, total: int) -> list[slice]:
+    """Divide rows of ``total`` bits so that each chunk begins at a whole byte and the memory is bounded."""
+    step = max(8, _CHUNK_BITS // max(1, total) // 8 * 8)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
