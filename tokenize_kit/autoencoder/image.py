@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from safetensors.torch import save
@@ -39,15 +40,34 @@ TILE_PIXELS = 1024
 """Pictures with a longer side are cut into tiles of this side."""
 GLOBAL_MARGIN = 8
 """Ids that a tile sees beyond its own where the network looks at whole pictures, so that no distance is enough."""
-BATCH_PIXELS = 1 << 18
-"""Pixels that go through the network at once: enough for its speed, little enough for the processor's cache."""
+CPU_PIXELS, GPU_PIXELS = 1 << 14, 1 << 18
+"""Pixels that go through the network in one call if a picture has fewer: enough for its speed."""
+_LANES = 32
+"""Numbers that torch computes together on a CPU. What is left over at the end of a tensor, fewer than these, goes through another
+exponential, which can differ in the last bit."""
+
+
+class _Group(NamedTuple):
+    """Some pictures that go through the network in one call (a call a tile)."""
+
+    shape: tuple[int, ...]
+    """That of the id grid of each."""
+    places: list[int]
+    """Where they are in the batch."""
+    size: int
+    """Pictures of the call; those that are missing are filled up."""
 
 
 class AutoencoderTokenizer(Tokenizer):
     """Turns pictures of any size into the ids of a learned discrete autoencoder; see `AutoencoderConfig`.
 
     A picture whose sides are no multiples of the downsample factor is continued with its last row and column; `decode_sized`
-    cuts that off again. Arithmetic is float32 whatever the model was trained in, so that ids do not depend on the batch.
+    cuts that off again. Arithmetic is float32 whatever the model was trained in.
+
+    Ids and pixels do not depend on the batch, to the bit. Libraries choose the order of sums by the number of pictures, above all
+    for one against many, and a last bit can turn an id; so the pictures of one size go through the network in calls whose number
+    of pictures follows from that size alone, filled up where there are fewer. On a CPU a call of several pictures has one
+    thread, and several calls run side by side, which for small pictures is faster than many threads in one call.
 
     Args:
         model: trained; it is put into evaluation mode and its weights are no longer changed.
@@ -109,9 +129,13 @@ class AutoencoderTokenizer(Tokenizer):
         factor = self.config.network.downsample_factor
         grids = [(-(-picture.shape[1] // factor), -(-picture.shape[2] // factor)) for picture in pictures]
         result: list[Tensor] = [torch.empty(0)] * len(pictures)
-        for grid, chosen in self._groups(grids):
-            group = [pictures[place] for place in chosen]
-            for place, ids in zip(chosen, self._encode_equal(group, grid), strict=True):
+        groups = self._groups(grids)
+
+        def work(group: _Group) -> Tensor:
+            return self._encode_equal([pictures[place] for place in group.places], group)
+
+        for group, made in zip(groups, self._each(work, groups), strict=True):
+            for place, ids in zip(group.places, made, strict=True):
                 result[place] = ids
         return result
 
@@ -119,9 +143,13 @@ class AutoencoderTokenizer(Tokenizer):
         """Decode grids of mixed sizes; those of one size go through the network together."""
         checked = [self._check(ids) for ids in grids]
         result: list[Sample] = [""] * len(checked)
-        for shape, chosen in self._groups([tuple(ids.shape) for ids in checked]):
-            group = torch.stack([checked[place] for place in chosen])
-            for place, picture in zip(chosen, self._decode_equal(group, shape[:2]), strict=True):
+        groups = self._groups([tuple(ids.shape) for ids in checked])
+
+        def work(group: _Group) -> Tensor:
+            return self._decode_equal(torch.stack([checked[place] for place in group.places]), group)
+
+        for group, made in zip(groups, self._each(work, groups), strict=True):
+            for place, picture in zip(group.places, made, strict=True):
                 result[place] = picture
         return result
 
@@ -171,21 +199,48 @@ class AutoencoderTokenizer(Tokenizer):
             raise ValueError(f"an id grid of shape {tuple(ids.shape)} is empty; a picture has at least one pixel")
         return check_ids(ids, self._spec)
 
-    def _groups(self, shapes: Sequence[tuple[int, ...]]) -> list[tuple[tuple[int, ...], list[int]]]:
-        """Return the places of equal shapes together, at most `BATCH_PIXELS` at once."""
+    def _groups(self, shapes: Sequence[tuple[int, ...]]) -> list[_Group]:
+        """Return the places of equal shapes together, as many as go through the network in one call."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, shape in enumerate(shapes):
             by_shape.setdefault(shape, []).append(place)
-        area = self.config.network.downsample_factor**2
         groups = []
         for shape, places in by_shape.items():
-            most = max(1, BATCH_PIXELS // (shape[0] * shape[1] * area))
-            groups += [(shape, places[start : start + most]) for start in range(0, len(places), most)]
+            size, used = self._call(shape[0] * shape[1])
+            groups += [_Group(shape, places[start : start + used], size) for start in range(0, len(places), used)]
         return groups
 
-    def _encode_equal(self, pictures: Sequence[Tensor], grid: tuple[int, ...]) -> Tensor:
+    def _call(self, ids: int) -> tuple[int, int]:
+        """Return how many pictures of so many ids a call of the network has, and how many of them are used."""
+        area = ids * self.config.network.downsample_factor**2
+        if self._device.type != "cpu":
+            size = max(1, GPU_PIXELS // area)
+            return size, size
+        size = max(1, CPU_PIXELS // area)
+        # Every tensor has a multiple of this many numbers; what is left over must belong to a picture that only fills up.
+        spare = 0 if size * ids % _LANES == 0 else -(-_LANES // ids)
+        return (size, size - spare) if size > 3 or not spare else (1, 1)
+
+    def _each(self, work: Callable[[_Group], Tensor], groups: Sequence[_Group]) -> list[Tensor]:
+        """Return what is made of each group: calls of several pictures in one thread each, others in all threads in turn."""
+        threads = torch.get_num_threads()
+        small = [group for group in groups if group.size > 1]
+        if threads == 1 or not small or self._device.type != "cpu":
+            return [work(group) for group in groups]
+        with ThreadPoolExecutor(min(threads, len(small)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            running = {id(group): pool.submit(work, group) for group in small}
+            made = [running[id(group)].result() if group.size > 1 else None for group in groups]
+        # The number of a thread is its own, but threads of later begin with the one that was set last.
+        torch.set_num_threads(threads)
+        return [work(group) if result is None else result for group, result in zip(groups, made, strict=True)]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _encode_equal(self, pictures: Sequence[Tensor], group: _Group) -> Tensor:
         """Encode pictures of one grid size, tile by tile."""
-        factor, device = self.config.network.downsample_factor, next(self.model.parameters()).device
+        factor, grid = self.config.network.downsample_factor, group.shape
         rows = []
         for top, bottom, read_top, read_bottom in spans(grid[0], self.tile // factor, self._encoder_margin):
             row = []
@@ -193,24 +248,32 @@ class AutoencoderTokenizer(Tokenizer):
                 cut = torch.stack(
                     [_window(picture, read_top, read_bottom, read_left, read_right, factor) for picture in pictures]
                 )
-                ids = self.model.encode(to_pixels(cut.to(device)))
-                row.append(ids[:, top - read_top : bottom - read_top, left - read_left : right - read_left].cpu())
+                with torch.autocast(self._device.type, enabled=False):
+                    ids = self.model.encode(to_pixels(_filled(cut, group.size).to(self._device)))[: len(pictures)].cpu()
+                row.append(ids[:, top - read_top : bottom - read_top, left - read_left : right - read_left])
             rows.append(torch.cat(row, 2))
         return torch.cat(rows, 1)
 
-    def _decode_equal(self, ids: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def _decode_equal(self, ids: Tensor, group: _Group) -> Tensor:
         """Decode grids of one size (B, h, w, ...) to uint8 (B, C, f h, f w), tile by tile."""
-        network, device = self.config.network, next(self.model.parameters()).device
+        network, grid = self.config.network, group.shape
         f = network.downsample_factor
         result = torch.empty((len(ids), network.channels, grid[0] * f, grid[1] * f), dtype=torch.uint8)
         for top, bottom, read_top, read_bottom in spans(grid[0], self.tile // f, self._decoder_margin):
             for left, right, read_left, read_right in spans(grid[1], self.tile // f, self._decoder_margin):
-                cut = ids[:, read_top:read_bottom, read_left:read_right].to(device)
-                pixels = from_pixels(self.model.decode(cut)).cpu()
+                cut = _filled(ids[:, read_top:read_bottom, read_left:read_right], group.size).to(self._device)
+                with torch.autocast(self._device.type, enabled=False):
+                    pixels = from_pixels(self.model.decode(cut)[: len(ids)]).cpu()
                 y, x = (top - read_top) * f, (left - read_left) * f
                 height, width = (bottom - top) * f, (right - left) * f
                 result[:, :, top * f : bottom * f, left * f : right * f] = pixels[:, :, y : y + height, x : x + width]
         return result
+
+
+def _filled(batch: Tensor, count: int) -> Tensor:
+    """Return a batch (B, ...) with its first element repeated at the end, up to ``count`` of them."""
+    missing = count - len(batch)
+    return torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])]) if missing > 0 else batch
 
 
 def _window(picture: Tensor, top: int, bottom: int, left: int, right: int, factor: int) -> Tensor:
