@@ -136,7 +136,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "demo",
         "tokenize_kit.cli.demo:demo",
-        "the whole way on the bundled assets: tokenizers, shards, two models, samples, report.html",
+        "the whole way on the bundled assets: tokenizers, shards, three models, samples, report.html",
         ("demo --out demo_out",),
     ),
 )
@@ -160,6 +160,7 @@ def all_commands() -> dict[str, Command]:
 
 TRAIN_SUMMARIES: dict[str, str] = {
     "bpe": "train a byte-level BPE tokenizer on text",
+    "image": "train a learned tokenizer (VQ-VAE, VQGAN, dVAE, FSQ, LFQ) on pictures",
     "palette": "fit a k-means colour palette on pictures",
     "transformer": "train a causal Transformer on token shards",
 }

@@ -227,7 +227,7 @@ def _print_overview(commands: dict[str, Command], verb: str = "") -> None:
     lines = [f"usage: tokenize-kit {verb or 'COMMAND'} {'NAME ' if verb else ''}[OPTIONS]", ""]
     if not verb:
         lines += [
-            "Turn text and pictures into discrete tokens, and train one model on whatever tokens it is given.",
+            "Turn text, pictures and sound into discrete tokens, and train one model on whatever tokens it is given.",
             "",
         ]
     lines += [f"  {words:<{width}}  {command.summary}" for words, command in shown.items()]
