@@ -8,6 +8,8 @@ the cache, and takes the argmin of NumPy, which compares 16 numbers at a time. T
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -74,4 +76,4 @@ def _pieces(count: int, size: int) -> list[tuple[int, int]]:
     starts = list(range(0, count, size))
     if len(starts) > 1 and count - starts[-1] < _FEWEST_ROWS:
         starts.pop()
-    return list(zip(starts, [*starts[1:], count], strict=True))
+    return list(pairwise([*starts, count]))
