@@ -15,7 +15,6 @@ import json
 import math
 import tarfile
 import tempfile
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,8 @@ def train(point: int, folder: Path, data: tuple[Path, Path], minutes: float, bat
 
     plan = folder / f"{point}.json"
     if not plan.is_file():
-        trial = run(folder / f"trial-{point}-{time.time_ns()}", 20) / 20
+        with tempfile.TemporaryDirectory(dir=folder, prefix="trial-") as trial_folder:
+            trial = run(Path(trial_folder) / "run", 20) / 20
         write_json(plan, {"steps": int(0.92 * minutes / trial) // 10 * 10})
     steps = int(read_json_object(plan)["steps"])
     return folder / f"point-{point}", run(folder / f"point-{point}", steps)
