@@ -39,7 +39,7 @@ OURS: dict[str, tuple[str, QuantizerOverrides]] = {
     "vq": ("vqvae", QuantizerOverrides(codebook_size=256)),
 }
 
-WEIGHTS = {"lfq": 1.0, "simvq": 10.0, "vq": 10.0}
+WEIGHTS = {"lfq": 1.0, "simvq": 1.0, "vq": 10.0}
 """Of the quantizer's loss in the example."""
 
 
@@ -165,7 +165,7 @@ def main() -> None:
             budget, psnr, used = train_example(kind, train, held, options.example_steps)
             trial, _ = train_ours(kind, source, folder, 40, options.batch_size)
             # A little less than the time allows, because speed drifts.
-            steps = max(50, int(0.92 * budget / (trial / 40)) // 10 * 10)
+            steps = max(50, int(0.75 * budget / (trial / 40)) // 10 * 10)
             seconds, out = train_ours(kind, source, folder, steps, options.batch_size)
             ours, our_use = measure(out, held)
             print(
