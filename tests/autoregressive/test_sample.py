@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from toy_world import LETTERS, MeanConfig, MeanModel, picture_samples, text_samples, write_shards
 
 from trainers.autoregressive.model_folder import load_model
+from trainers.autoregressive.models.transformer import Transformer
 from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides
 from trainers.autoregressive.sample import draw, generate_samples, prompt_grids
 from trainers.autoregressive.sampling_options import SamplingOptions
@@ -98,6 +99,23 @@ def test_samples_depend_on_seed_and_number_alone(texts, tmp_path):
     assert drawn(seed=4, count=3) == first[:3]
     assert drawn(seed=5) != first
     assert len(set(drawn(temperature=0.0))) == 1
+
+
+def test_bfloat16_samples_in_bfloat16(texts, tmp_path, monkeypatch):
+    kinds = set()
+    step = Transformer.step
+
+    def watched(self, *arguments, **more):
+        logits = step(self, *arguments, **more)
+        kinds.add(logits.dtype)
+        return logits
+
+    monkeypatch.setattr(Transformer, "step", watched)
+    for precision in ("float32", "bfloat16"):
+        options = GenerateOptions(model=texts, out=str(tmp_path / precision), count=2, precision=precision)
+        assert len(generate_samples(options).texts) == 2
+        assert kinds == {getattr(torch, precision)}
+        kinds.clear()
 
 
 def test_untrained_models_decode_too(pictures, tmp_path):

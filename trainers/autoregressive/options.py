@@ -142,6 +142,9 @@ class PromptOptions:
     """The most tokens of a sequence, prompt included; None means the model's context."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to sample; auto takes a GPU if there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the weights are held in while sampling. bfloat16 is faster where the device computes in it natively, but rounds
+    the logits, so the samples are others than those in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trainers.autoregressive.options import GenerateOptions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from tokenize_kit.progress import Progress
     from tokenize_kit.tokenizer import Sample
@@ -62,12 +63,15 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
         FileNotFoundError: there is no model, or a prompt file is missing.
         ValueError: the prompt does not fit the template, or an option is out of range.
     """
+    import torch
+
     from tokenize_kit.files import write_text
     from tokenize_kit.media import medium
     from trainers.autoregressive.model_folder import load_model
     from trainers.runtime import resolve_device
 
     loaded = load_model(options.model, resolve_device(options.device))
+    cast("nn.Module", loaded.model).to(getattr(torch, options.precision))
     grids = prompt_grids(loaded, options.prompt, options.prompt_file)
     if progress is not None:
         progress.task("generate", options.count)

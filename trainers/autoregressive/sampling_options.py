@@ -22,8 +22,8 @@ class SamplingOptions:
     batch_size: int = 16
     """How many sequences are generated at once."""
     compiled: bool = False
-    """Compile the model's step for sequences that are generated one at a time (batch_size 1): half a minute once and a C++
-    compiler, so it pays for long generation. It does nothing at larger batches."""
+    """Compile the model's step for sequences that are generated one at a time (batch_size 1): ten seconds or more once
+    and a C++ compiler, so it pays from some thousand tokens on. It does nothing at larger batches."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):

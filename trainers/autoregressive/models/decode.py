@@ -5,7 +5,7 @@ much as reading a small matrix. Against the modules in `layers` this function sa
 looked up once for a cache, queries, keys and values are rotated together, keys and values are stored together, and the
 residual is added by the matrix product. The contract test compares it with the whole forward pass.
 
-Compiled, it becomes a few fused loops over the weights. That takes half a minute once and a C++ compiler.
+Compiled, it becomes a few fused loops over the weights. That takes ten seconds or more once, and a C++ compiler.
 """
 
 from __future__ import annotations
