@@ -12,6 +12,8 @@ from tokenize_kit.metrics.options import EvaluateOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tokenize_kit.metrics.audio_codecs import AudioRatePoint
+    from tokenize_kit.metrics.audio_rate import AudioRateComparison
     from tokenize_kit.metrics.codecs import RatePoint
     from tokenize_kit.metrics.evaluate import EvaluateResult, Example
     from tokenize_kit.metrics.rate import RateComparison
@@ -58,6 +60,8 @@ def evaluation_page(options: EvaluateOptions, result: EvaluateResult) -> Page:
 
 def add_evaluation(page: Page, result: EvaluateResult) -> None:
     """Add the numbers and the examples of an evaluation to a page."""
+    from tokenize_kit.metrics.audio_rate import AudioRateComparison
+
     rows = [
         (name.replace("_", " "), "not defined" if value is None else value) for name, value in result.metrics.items()
     ]
@@ -65,13 +69,16 @@ def add_evaluation(page: Page, result: EvaluateResult) -> None:
     page.notes(result.protocol.splitlines())
     if result.examples:
         page.heading("The first samples: originals, and what comes back")
-        _add_examples(page, result.examples)
+        _add_examples(page, result.examples, result.sample_rate)
     if result.worst:
         page.heading("The worst of all samples")
-        _add_examples(page, result.worst)
+        _add_examples(page, result.worst, result.sample_rate)
     if result.rate is not None:
         page.heading("Rate and distortion beside classical codecs")
-        _add_rate(page, result.rate)
+        if isinstance(result.rate, AudioRateComparison):
+            _add_audio_rate(page, result.rate)
+        else:
+            _add_rate(page, result.rate)
     if result.usage_counts:
         page.heading("Use of the vocabulary")
         _add_usage(page, result)
@@ -80,10 +87,11 @@ def add_evaluation(page: Page, result: EvaluateResult) -> None:
         _add_speed(page, result.speed_by_size)
 
 
-def _add_examples(page: Page, examples: Sequence[Example]) -> None:
-    from tokenize_kit.report import Pair
+def _add_examples(page: Page, examples: Sequence[Example], sample_rate: int | None) -> None:
+    from tokenize_kit.report import Pair, SoundPair
 
-    pairs = []
+    pairs: list[Pair] = []
+    sounds: list[SoundPair] = []
     for example in examples:
         if isinstance(example.sample, str):
             if example.tokens is not None:
@@ -94,9 +102,14 @@ def _add_examples(page: Page, examples: Sequence[Example]) -> None:
                 page.quote(str(example.reconstruction))
         else:
             assert not isinstance(example.reconstruction, str), "a picture decodes to a picture"
-            pairs.append(Pair(example.sample, example.reconstruction, example.key, example.note))
+            if sample_rate is None:
+                pairs.append(Pair(example.sample, example.reconstruction, example.key, example.note))
+            else:
+                sounds.append(SoundPair(example.sample, example.reconstruction, example.key, example.note))
     if pairs:
         page.pairs(pairs)
+    if sounds and sample_rate is not None:
+        page.sounds(sounds, sample_rate)
 
 
 def _add_rate(page: Page, rate: RateComparison) -> None:
@@ -120,6 +133,45 @@ def _add_rate(page: Page, rate: RateComparison) -> None:
         rows.append(row)
     page.table(header, rows)
     page.notes(rate.protocol.splitlines())
+
+
+def _add_audio_rate(page: Page, rate: AudioRateComparison) -> None:
+    for label, value in (("mel distance", "mel_distance"), ("SI-SDR, dB", "si_sdr")):
+        lines = {}
+        for name, curve in {
+            **rate.codecs,
+            "tokens, fixed length": rate.fixed_rate,
+            "tokens, order-0 entropy": rate.entropy_coded,
+        }.items():
+            known = [(point.kilobits_per_second, getattr(point, value)) for point in curve]
+            known = [(x, y) for x, y in known if y is not None and x > 0]
+            if known:
+                lines[name] = ([x for x, _ in known], [y for _, y in known])
+        curves = {name: line for name, line in lines.items() if name in rate.codecs}
+        points = {name: line for name, line in lines.items() if name not in rate.codecs}
+        if lines:
+            page.curves(curves, "kbit/s", label, points=points, log_x=True)
+    names = list(rate.codecs)
+    header = [
+        "",
+        "kbit/s",
+        "mel",
+        "SI-SDR",
+        *(f"{name} {what}" for name in names for what in ("kbit/s", "mel", "SI-SDR")),
+    ]
+    rows = []
+    for ours in (*rate.fixed_rate, *rate.entropy_coded):
+        row: list[object] = [ours.name, ours.kilobits_per_second, ours.mel_distance, _ratio(ours)]
+        for name in names:
+            near = next(pair.codec for pair in rate.nearest if pair.ours == ours and pair.codec.name == name)
+            row += [near.kilobits_per_second, near.mel_distance, _ratio(near)]
+        rows.append(row)
+    page.table(header, rows)
+    page.notes(rate.protocol.splitlines())
+
+
+def _ratio(point: AudioRatePoint) -> object:
+    return "not defined" if point.si_sdr is None else point.si_sdr
 
 
 def _line(points: Sequence[RatePoint]) -> tuple[list[float], list[float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
@@ -25,16 +26,19 @@ from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter
 from tokenize_kit.metrics.usage import Usage, UsageCounter
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import Tokenizer, decode_like, load_tokenizer, tokenizer_name
+from tokenize_kit.tokenizer import Tokenizer, TokenSpec, decode_like, load_tokenizer, tokenizer_name
 
 if TYPE_CHECKING:
-    from tokenize_kit.metrics.rate import RateComparison
+    from tokenize_kit.metrics.audio_rate import AudioRateComparison, SoundPicks
+    from tokenize_kit.metrics.rate import Picks, RateComparison
     from tokenize_kit.tokenizer import Sample
 
 _BATCH_SAMPLES = 32
 _BATCH_VALUES = 1 << 22
 _EXAMPLE_CHARACTERS = 1000
 _EXAMPLE_SIDE = 512
+_EXAMPLE_SECONDS = 6
+_CODED = ("image", "audio")
 
 
 @runtime_checkable
@@ -53,7 +57,7 @@ class Example:
     key: str
     """Where it came from."""
     sample: Sample
-    """What went in; a long text is cut, a picture whose sides are above 512 is scaled down."""
+    """What went in; a long text is cut, a picture whose sides are above 512 is scaled down, of a sound 6 seconds are kept."""
     reconstruction: Sample
     """What came out."""
     ids: list[int]
@@ -88,8 +92,8 @@ class EvaluateResult:
     """How each codebook is used."""
     speed_by_size: list[SizeSpeed]
     """Pictures: encoding and decoding for each size, from the most to the least frequent one."""
-    rate: RateComparison | None
-    """Pictures: the tokenizer beside the classical codecs, if that was asked for."""
+    rate: RateComparison | AudioRateComparison | None
+    """Pictures and sounds: the tokenizer beside the classical codecs, if that was asked for."""
     protocol: str
     """How the numbers were taken, one line a subject."""
     examples: list[Example] = field(repr=False)
@@ -98,6 +102,10 @@ class EvaluateResult:
     """The samples that lost most of the whole set, from the worst on."""
     usage_counts: list[list[int]] = field(repr=False)
     """For each codebook how often each id was used, from the most to the least; ids that were not used are left out."""
+    sample_rate: int | None = None
+    """Sounds: samples a second."""
+    conversions: dict[str, int] = field(default_factory=dict)
+    """Sounds: how many were of another sample rate or other channels, by what was done."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as a JSON-ready dictionary, without pictures, texts and the counts of single ids."""
@@ -129,7 +137,7 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
     Args:
         options: what to measure.
         progress: is told of every batch.
-        codecs: compare pictures with the classical codecs.
+        codecs: compare pictures and sounds with the classical codecs.
 
     Raises:
         FileNotFoundError: the tokenizer, the data or a weights file is not there.
@@ -138,7 +146,7 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
         TooManyFailuresError: more than ``options.max_failures`` samples cannot be read or encoded.
     """
     tokenizer = load_tokenizer(options.tokenizer)
-    run = _Run(tokenizer, options, progress, codecs and tokenizer.spec.modality == "image")
+    run = _Run(tokenizer, options, progress, codecs and tokenizer.spec.modality in _CODED)
     samples = iter_samples(
         options.data,
         tokenizer.spec,
@@ -148,6 +156,7 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
         media_field=options.media_field,
         image_size=options.image_size,
         keep=_keep(options),
+        on_conversion=run.converted,
     )
     progress.task("evaluate", options.limit)
     for batch in _batches(samples, options.limit):
@@ -170,20 +179,25 @@ class _Run:
     """Gathers one evaluation, batch by batch."""
 
     def __init__(self, tokenizer: Tokenizer, options: EvaluateOptions, progress: Progress, codecs: bool) -> None:
-        from tokenize_kit.metrics.rate import Picks
-
         self.failures = _Failures(options.max_failures, progress)
         self._tokenizer, self._options, self._progress = tokenizer, options, progress
         self._measure = measure_of(tokenizer.spec, options)
         self._usage = UsageCounter(tokenizer.spec)
         self._speed = SpeedMeter()
-        self._picks = Picks(options.codec_pictures) if codecs else None
+        self._picks = _picks(tokenizer.spec, options) if codecs else None
+        self._conversions: Counter[str] = Counter()
         self._count = self._tokens = 0
         self._encoding = self._decoding = 0.0
         self._warm = False
         self._examples: list[Example] = []
         # A heap with the least bad of the worst samples on top; the count breaks ties, so that the first one stays.
         self._worst: list[tuple[float, int, Example]] = []
+
+    def converted(self, what: str) -> None:
+        """Count a sound that had another sample rate or other channels than the tokenizer wants."""
+        if what not in self._conversions:
+            self._progress.note(f"sounds of {what.replace(' to ', ' are converted to ', 1)}")
+        self._conversions[what] += 1
 
     def add(self, batch: Sequence[KeyedSample]) -> None:
         """Measure a batch."""
@@ -213,7 +227,7 @@ class _Run:
             return []
         self._encoding += encoded - began
         self._decoding += decoded - encoded
-        if isinstance(samples[0], Tensor):
+        if isinstance(samples[0], Tensor) and self._tokenizer.spec.modality == "image":
             self._speed.add(samples[0].shape[-2:], len(kept), encoded - began, decoded - encoded)
         for ids in grids:
             self._usage.update(ids)
@@ -247,7 +261,9 @@ class _Run:
             reconstruction = self._tokenizer.decode(ids)
         tokens = self._tokenizer.tokens(ids) if isinstance(self._tokenizer, ShowsTokens) else None
         shown = [] if tokens is None else ids.reshape(-1).tolist()
-        return Example(item.source.key, _kept(sample), _kept(reconstruction), shown, tokens, item.judgement.note)
+        return Example(
+            item.source.key, self._kept(sample), self._kept(reconstruction), shown, tokens, item.judgement.note
+        )
 
     def result(self) -> EvaluateResult:
         """Return what was measured."""
@@ -273,9 +289,7 @@ class _Run:
         }
         rate = None
         if self._picks is not None:
-            from tokenize_kit.metrics.rate import compare
-
-            rate = compare(tokenizer, self._picks.items, codebooks, self._progress)
+            rate = _compared(tokenizer, self._picks, codebooks, self._progress)
         ordered = [self._usage.counts(number).sort(descending=True).values for number in range(len(codebooks))]
         return EvaluateResult(
             tokenizer=options.tokenizer,
@@ -295,6 +309,8 @@ class _Run:
             examples=self._examples,
             worst=[example for _, _, example in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)],
             usage_counts=[counts[counts > 0].tolist() for counts in ordered],
+            sample_rate=tokenizer.spec.sample_rate,
+            conversions=dict(sorted(self._conversions.items())),
         )
 
     def _protocol(self) -> str:
@@ -308,6 +324,8 @@ class _Run:
             )
         if self._options.image_size is not None:
             lines.append(f"Pictures were scaled and cropped to {self._options.image_size} pixels a side first.")
+        for what, count in sorted(self._conversions.items()):
+            lines.append(f"{count:,} sounds were converted from {what} when they were read.")
         threads = torch.get_num_threads()
         lines += [
             self._measure.protocol(),
@@ -319,11 +337,38 @@ class _Run:
         ]
         return "\n".join(lines)
 
+    def _kept(self, sample: Sample) -> Sample:
+        """Return what is kept of an example: the beginning of a sound, a large picture smaller, no view of something larger."""
+        rate = self._tokenizer.spec.sample_rate
+        if isinstance(sample, str):
+            return sample
+        if rate is not None:
+            return sample[:, : _EXAMPLE_SECONDS * rate].clone()
+        return _smaller(sample)
 
-def _kept(sample: Sample) -> Sample:
-    """Return what is kept of an example: a large picture smaller, and no view of something larger."""
-    if isinstance(sample, str):
-        return sample
+
+def _picks(spec: TokenSpec, options: EvaluateOptions) -> Picks | SoundPicks:
+    from tokenize_kit.metrics.audio_rate import SoundPicks
+    from tokenize_kit.metrics.rate import Picks
+
+    if spec.modality == "image":
+        return Picks(options.codec_pictures)
+    assert spec.sample_rate is not None, "a measure of sounds was made, which needs it"
+    return SoundPicks(options.codec_pictures, spec.sample_rate)
+
+
+def _compared(
+    tokenizer: Tokenizer, picks: Picks | SoundPicks, usage: Sequence[Usage], progress: Progress
+) -> RateComparison | AudioRateComparison:
+    from tokenize_kit.metrics.audio_rate import SoundPicks, compare_sounds
+    from tokenize_kit.metrics.rate import compare
+
+    if isinstance(picks, SoundPicks):
+        return compare_sounds(tokenizer, picks.items, usage, progress)
+    return compare(tokenizer, picks.items, usage, progress)
+
+
+def _smaller(sample: Tensor) -> Tensor:
     if min(sample.shape[-2:]) > _EXAMPLE_SIDE:
         from tokenize_kit.media.image import resize_image
 

@@ -247,11 +247,16 @@ def measure_of(spec: TokenSpec, options: EvaluateOptions) -> Measure:
         ValueError: samples of this modality cannot be evaluated, or an option does not suit them.
         MissingWeightsError: LPIPS or FID is asked for and its weights cannot be had.
     """
-    if spec.modality not in _MEASURES:
-        raise ValueError(f"{spec.modality} cannot be evaluated (known: {', '.join(sorted(_MEASURES))})")
+    known = (*_MEASURES, "audio")
+    if spec.modality not in known:
+        raise ValueError(f"{spec.modality} cannot be evaluated (known: {', '.join(sorted(known))})")
     wants = options.lpips or options.lpips_weights or options.fid or options.fid_weights
     if wants and spec.modality != "image":
         raise ValueError(f"LPIPS and FID measure pictures, but the tokenizer reads {spec.modality}; leave them out")
+    if spec.modality == "audio":
+        from tokenize_kit.metrics.audio_measure import AudioMeasure
+
+        return AudioMeasure(spec)
     return _MEASURES[spec.modality](options)
 
 

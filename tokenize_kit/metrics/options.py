@@ -13,7 +13,7 @@ class EvaluateOptions:
     tokenizer: str
     """The tokenizer's folder."""
     data: tuple[str, ...]
-    """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures, tar and idx (gz and zst too)."""
+    """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures, sounds, tar and idx (also gz, zst)."""
     out: str | None = None
     """Folder for report.html and evaluation.json; without it the numbers are only printed."""
     limit: int | None = None
@@ -25,7 +25,7 @@ class EvaluateOptions:
     field: str = "text"
     """Field of a jsonl object, or column of a parquet file, that holds the text."""
     media_field: str | None = None
-    """Column of a parquet file that holds the picture; by default image."""
+    """Column of a parquet file that holds the picture or sound; by default image or audio."""
     max_failures: int = 100
     """Stop when more samples than this cannot be read or encoded."""
     part: Literal["all", "train", "held-out"] = "all"
@@ -43,9 +43,9 @@ class EvaluateOptions:
     examples: int = 8
     """How many samples the report shows: the first ones, and as many of the worst of all."""
     codecs: bool = True
-    """With --out, for pictures: compare with JPEG, WebP and AVIF (and JPEG XL if its plugin is there) at equal sizes."""
+    """With --out: compare pictures with JPEG, WebP and AVIF (and JPEG XL if its plugin is there), sounds with Opus and MP3."""
     codec_pictures: int = 64
-    """How many pictures the comparison with the codecs takes, the first ones; 4 megapixels at most."""
+    """How many pictures or sounds the comparison with the codecs takes, the first ones; 4 megapixels or a minute at most."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

@@ -101,10 +101,10 @@ def compare(tokenizer: Tokenizer, items: Sequence[Coded], usage: Sequence[Usage]
     """
     fixed_rate: list[RatePoint] = []
     entropy_coded: list[RatePoint] = []
-    prefixes = _prefixes(tokenizer)
+    counts = prefixes(tokenizer)
     names = available_codecs()
-    progress.task("codecs", len(prefixes) + 2 * len(names))
-    for step, count in enumerate(prefixes, 1):
+    progress.task("codecs", len(counts) + 2 * len(names))
+    for step, count in enumerate(counts, 1):
         grids = [item.ids if count is None else item.ids[..., :count] for item in items]
         decoded: list[Sample] = []
         for start in range(0, len(grids), _BATCH):
@@ -116,7 +116,7 @@ def compare(tokenizer: Tokenizer, items: Sequence[Coded], usage: Sequence[Usage]
             (fixed_rate, [math.log2(book.vocab_size) for book in usage], "fixed length"),
             (entropy_coded, [book.entropy_bits for book in usage], "order-0 entropy"),
         ):
-            total = math.fsum(_bits(grid, bits, count) for grid in grids)
+            total = math.fsum(grid_bits(grid, bits, count) for grid in grids)
             points.append(point_of(f"{label}, {kind}", pairs, total / 8))
         progress.update(step)
     curves: dict[str, list[RatePoint]] = {}
@@ -124,13 +124,13 @@ def compare(tokenizer: Tokenizer, items: Sequence[Coded], usage: Sequence[Usage]
     pictures = [item.picture for item in items]
     for place, name in enumerate(names):
         curves[name] = codec_curve(pictures, name)
-        progress.update(len(prefixes) + 2 * place + 1)
+        progress.update(len(counts) + 2 * place + 1)
         for point in (*fixed_rate, *entropy_coded):
             found = nearest_point(pictures, name, point.bytes, curves[name])
             nearest.append(Neighbour(point, found))
             if found not in curves[name]:
                 curves[name] = sorted([*curves[name], found], key=lambda known: known.quality or 0)
-        progress.update(len(prefixes) + 2 * place + 2)
+        progress.update(len(counts) + 2 * place + 2)
     progress.close()
     pixels = sum(picture.shape[-2] * picture.shape[-1] for picture in pictures)
     protocol = (
@@ -143,7 +143,7 @@ def compare(tokenizer: Tokenizer, items: Sequence[Coded], usage: Sequence[Usage]
     return RateComparison(len(items), fixed_rate, entropy_coded, curves, nearest, protocol)
 
 
-def _prefixes(tokenizer: Tokenizer) -> list[int | None]:
+def prefixes(tokenizer: Tokenizer) -> list[int | None]:
     """Return the numbers of codebooks to decode with; None is the grid as it is."""
     sizes = tokenizer.spec.vocab_size
     if isinstance(sizes, tuple) and len(sizes) > 1:
@@ -151,7 +151,8 @@ def _prefixes(tokenizer: Tokenizer) -> list[int | None]:
     return [None]
 
 
-def _bits(grid: Tensor, bits: Sequence[float], count: int | None) -> float:
+def grid_bits(grid: Tensor, bits: Sequence[float], count: int | None) -> float:
+    """Return the bits of a grid whose ids take ``bits`` each, one entry a codebook; ``count`` as `prefixes` gave it."""
     if count is None:
         return grid.numel() * bits[0]
     return grid[..., 0].numel() * math.fsum(bits[:count])

@@ -32,6 +32,7 @@ figure img { image-rendering: pixelated; background: #fff; border: 1px solid var
 figcaption { font-size: .8rem; max-width: 9rem; overflow-wrap: anywhere; }
 figure.pair { border: 1px solid var(--line); border-radius: .3rem; padding: .5rem; }
 figure.pair img + img { margin-left: .4rem; } figure.pair figcaption { max-width: none; contain: inline-size; text-align: left; }
+figure.sound img + img { margin: 0; } figure.sound { text-align: left; } figure.sound audio { height: 2rem; width: 16rem; }
 figcaption b { float: right; margin-left: 1rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } .notes { font-size: .85rem; padding-left: 1.2rem; opacity: .8; }
 .tokens { font: 14px/2 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -59,6 +60,19 @@ class Pair(NamedTuple):
     """Of the same shape."""
     caption: str
     """Which picture it is."""
+    note: str
+    """What was measured."""
+
+
+class SoundPair(NamedTuple):
+    """A sound beside its reconstruction."""
+
+    original: Tensor
+    """float32 ``(C, samples)`` in [-1, 1]."""
+    reconstruction: Tensor
+    """Of the same shape."""
+    caption: str
+    """Which sound it is."""
     note: str
     """What was measured."""
 
@@ -131,6 +145,27 @@ class Page:
                 )
             caption = f"<b>{escape(pair.note)}</b>{escape(pair.caption)}"
             figures += f'<figure class="pair">{images}<figcaption>{caption}</figcaption></figure>'
+        self._parts.append(f"<div>{figures}</div>")
+
+    def sounds(self, pairs: Sequence[SoundPair], sample_rate: int) -> None:
+        """Add originals, each with its reconstruction below: a spectrogram and a player with the sound in the page."""
+        from tokenize_kit.media.audio import wav_bytes
+        from tokenize_kit.report.spectrogram import spectrogram
+
+        figures = ""
+        for pair in pairs:
+            parts = ""
+            for what, sound in (("original", pair.original), ("reconstruction", pair.reconstruction)):
+                picture = spectrogram(sound, sample_rate)
+                height, width = picture.shape[1:]
+                wav = base64.b64encode(wav_bytes(sound, sample_rate)).decode("ascii")
+                parts += (
+                    f'<div><img src="data:image/png;base64,{_png(picture)}" width="{width}" height="{height}" '
+                    f'alt="spectrogram of the {what}"><br><audio controls preload="none" '
+                    f'src="data:audio/wav;base64,{wav}"></audio> {what}</div>'
+                )
+            caption = f"<b>{escape(pair.note)}</b>{escape(pair.caption)}"
+            figures += f'<figure class="pair sound">{parts}<figcaption>{caption}</figcaption></figure>'
         self._parts.append(f"<div>{figures}</div>")
 
     def curves(

@@ -13,7 +13,7 @@ class EncodeOptions:
     tokenizer: tuple[str, ...]
     """Tokenizer folders, each as DIR or NAME=DIR; NAME is the stream (column) of its ids, by default its modality."""
     data: tuple[str, ...]
-    """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures, tar and idx (gz and zst too)."""
+    """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures, sounds, tar and idx (also gz, zst)."""
     out: str
     """Folder for the shards."""
     workers: int = 1
