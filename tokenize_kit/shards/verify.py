@@ -187,8 +187,8 @@ def _check_stream(batches: Sequence[pa.RecordBatch], stream: StreamInfo, expecte
         tokens += int(array.offsets[-1] - array.offsets[0])
         if (array.shapes < 0).any() or (array.shapes.prod(axis=1) != np.diff(array.offsets)).any():
             problems.append(f"stream {stream.name} has a grid whose shape does not fit its ids")
-        elif array.sizes is not None and (array.sizes < 0).any():
-            problems.append(f"stream {stream.name} has a sample with a negative size")
+        elif (problem := _wrong_size(array.sizes, array.shapes, stream)) is not None:
+            problems.append(f"stream {stream.name} has a sample {problem}")
         elif (wrong := _wrong_id(array.values, array.shapes, stream)) is not None:
             problems.append(
                 f"stream {stream.name} has the id {wrong}, outside its vocabulary of {stream.spec.vocab_size}"
@@ -196,6 +196,24 @@ def _check_stream(batches: Sequence[pa.RecordBatch], stream: StreamInfo, expecte
     if tokens != expected:
         problems.append(f"stream {stream.name} has {tokens} ids, expected {expected}")
     return problems
+
+
+def _wrong_size(sizes: Any, shapes: Any, stream: StreamInfo) -> str | None:
+    """Return what is wrong with the first true size that cannot be that of its grid."""
+    if sizes is None:
+        return None
+    if (sizes < 0).any():
+        return "with a negative size"
+    # Of time a step may cover more at the beginning (video), or reach over its end (sound).
+    for axis, name in enumerate(stream.spec.axes):
+        step = stream.spec.step[axis]
+        if name in ("height", "width") and step is not None:
+            covered = sizes[:, -2 if name == "height" else -1]
+            wrong = np.flatnonzero(shapes[:, axis] != -(-covered // step))
+            if len(wrong):
+                row = int(wrong[0])
+                return f"of the {name} {covered[row]}, but a grid of {shapes[row, axis]} steps of {step}"
+    return None
 
 
 def _wrong_id(values: Any, shapes: Any, stream: StreamInfo) -> int | None:

@@ -68,9 +68,6 @@ class Pictures:
 
     Args:
         shards: made by `prepare`.
-
-    Raises:
-        ValueError: ``size`` is None and the pictures differ in size.
     """
 
     def __init__(self, shards: ShardSet) -> None:
@@ -78,7 +75,6 @@ class Pictures:
         self._starts = np.cumsum([0, *(len(array) for array in self._arrays)])
         self.shapes: Ints = np.concatenate([array.shapes for array in self._arrays])
         self.fractions = key_fractions(shards.column("key").to_pylist())
-        self.digest = [file.sha256 for file in shards.files]
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -96,12 +92,7 @@ class Pictures:
             ValueError: names the sizes and what to do.
         """
         if size is not None:
-            if size % factor:
-                lower = max(factor, size // factor * factor)
-                raise ValueError(
-                    f"--image-size {size} is not a multiple of {factor} (the tokenizer's downsample factor); "
-                    f"use {lower} or {lower + factor}"
-                )
+            check_image_size(size, factor)
             return
         sizes = np.unique(self.shapes[:, :2], axis=0)
         if len(sizes) > 1:
@@ -182,10 +173,26 @@ class PictureBatches:
 
     def _number(self, place: int) -> int:
         epoch, within = divmod(place, len(self.chosen))
-        if epoch not in self._orders:
+        # Two threads read: what one has drawn may be gone from the dictionary when it is needed.
+        order = self._orders.get(epoch)
+        if order is None:
             order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.chosen)
             self._orders = {key: value for key, value in self._orders.items() if key >= epoch - 1} | {epoch: order}
-        return int(self._orders[epoch][within])
+        return int(order[within])
+
+
+def check_image_size(size: int, factor: int) -> None:
+    """Refuse squares that do not fit the network.
+
+    Raises:
+        ValueError: ``size`` is no multiple of the downsample factor; names the nearest ones.
+    """
+    if size % factor:
+        lower = max(factor, size // factor * factor)
+        raise ValueError(
+            f"--image-size {size} is not a multiple of {factor} (the tokenizer's downsample factor); "
+            f"use {lower} or {lower + factor}"
+        )
 
 
 def prepare(options: TrainImageOptions, data: Sequence[str], folder: Path, progress: Progress | None) -> None:

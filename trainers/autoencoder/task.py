@@ -6,6 +6,7 @@ in, the discriminator against the pictures that the autoencoder made in this ver
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -163,9 +164,10 @@ class AutoencoderTask(Task):
 
     def save_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the weights beside the run."""
-        tensors = module_tensors(self.model)
+        # One entry, because safetensors puts several in any order, and a run shall give the same bytes each time.
+        metadata = {"training": json.dumps({"step": step, "metrics": dict(metrics)})}
         with atomic_write(self.out / BEST_FILE) as file:
-            file.write(save(tensors, {"step": str(step), **{name: str(value) for name, value in metrics.items()}}))
+            file.write(save(module_tensors(self.model), metadata))
 
     def pictures(self) -> dict[str, Tensor]:
         """Return held-out pictures above their reconstructions."""

@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenize_kit.errors import MissingWeightsError
 from trainers.autoencoder.options import TrainImageOptions, check_loss
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from tokenize_kit.autoencoder.model import Autoencoder
     from tokenize_kit.progress import Progress
+    from trainers.autoencoder.config import Recipe
     from trainers.autoencoder.data import Pictures
+    from trainers.autoencoder.task import AutoencoderTask
+    from trainers.runtime import Runtime
 
 PICTURES = "data"
 """Where the decoded pictures are inside the folder of a run."""
@@ -63,15 +65,12 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
         ValueError: the options do not fit together, the pictures, or the run in ``options.out``; or training broke down.
         TooManyFailuresError: more than ``options.max_failures`` pictures cannot be read.
     """
-    import torch
-
     from tokenize_kit.autoencoder.image import AutoencoderTokenizer
-    from tokenize_kit.autoencoder.model import Autoencoder
     from tokenize_kit.weights import load_tensors, read_tensors
     from trainers.autoencoder.config import recipe
-    from trainers.autoencoder.data import Cutting, PictureBatches
-    from trainers.autoencoder.task import BEST_FILE, AutoencoderTask
-    from trainers.checkpoints import claim_folder
+    from trainers.autoencoder.data import check_image_size
+    from trainers.autoencoder.task import BEST_FILE
+    from trainers.checkpoints import RUN_FILE, claim_folder
     from trainers.loop import run
     from trainers.runtime import start
 
@@ -87,43 +86,28 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
     check_loss(chosen.loss, options.channels)
     out = Path(options.out)
     factor = chosen.model.network.downsample_factor
+    if options.image_size is not None:
+        check_image_size(options.image_size, factor)
     runtime = start(options)
+    fresh = not (out / RUN_FILE).exists()
     if runtime.rank == 0:
         # Before anything is read: a folder of another run must not be filled with pictures.
         claim_folder(out, _identity(options, asdict(chosen.model), asdict(chosen.loss), asdict(chosen.optimizer)))
     runtime.fabric.barrier()
-    pictures = _pictures(options, options.data, _folder(options, PICTURES), runtime, progress)
-    pictures.check_sizes(options.image_size, factor, ", ".join(options.data))
-    cutting = Cutting(options.image_size, options.crop, options.max_scale > 1, options.flip)
-    trained_on, validation = _split(options, pictures)
-    source = pictures
-    if options.validation_data:
-        source = _pictures(options, options.validation_data, _folder(options, HELD_OUT), runtime, progress)
-        source.check_sizes(options.image_size, factor, ", ".join(options.validation_data))
-        validation = _spread(range(len(source)), options.validation_pictures)
-    held_out: list[Tensor] = [source.cut(number, cutting, None) for number in validation]
-    data = PictureBatches(pictures, trained_on, cutting, options.batch_size, options.seed, runtime.rank, runtime.world)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(options.seed)
-        model = Autoencoder(chosen.model)
-        task = AutoencoderTask(
-            model,
-            chosen,
-            data,
-            held_out,
-            options.steps,
-            out,
-            usage_floor=options.usage_floor,
-            stop_on_collapse=options.on_collapse == "stop",
-        )
-    if options.init_from is not None:
-        _begin_with(model, options.init_from)
+    try:
+        task = _task(options, chosen, runtime, progress)
+    except (ValueError, FileNotFoundError, MissingWeightsError):
+        # Nothing has been trained: the corrected command shall not be refused for the options of this one.
+        if fresh and runtime.rank == 0:
+            _give_up(out)
+        raise
+    model, data = task.model, task.data
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if progress is not None and runtime.rank == 0:
         codes = " x ".join(map(str, model.quantizer.codebook_sizes))
         progress.note(
-            f"{parameters:,} parameters, {codes} codes for each {factor}x{factor} pixels; {len(trained_on):,} pictures, "
-            f"{len(held_out):,} held out, {runtime.device.type} {runtime.precision}"
+            f"{parameters:,} parameters, {codes} codes for each {factor}x{factor} pixels; {len(data.chosen):,} pictures, "
+            f"{len(task.held_out):,} held out, {runtime.device.type} {runtime.precision}"
         )
     result = run(task, options, runtime, out, progress)
     load_tensors(model.state_dict(), read_tensors(out / BEST_FILE), out / BEST_FILE)
@@ -137,8 +121,8 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
         parameters,
         factor,
         list(model.quantizer.codebook_sizes),
-        len(trained_on),
-        len(held_out),
+        len(data.chosen),
+        len(task.held_out),
         result.step,
         data.epoch(result.step * options.accumulate),
         result.resumed_from,
@@ -147,12 +131,60 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
     )
 
 
+def _task(options: TrainImageOptions, chosen: Recipe, runtime: Runtime, progress: Progress | None) -> AutoencoderTask:
+    """Decode the pictures, build the networks, and put them together."""
+    import torch
+
+    from tokenize_kit.autoencoder.model import Autoencoder
+    from trainers.autoencoder.data import Cutting, PictureBatches
+    from trainers.autoencoder.task import AutoencoderTask
+
+    factor = chosen.model.network.downsample_factor
+    pictures = _pictures(options, options.data, _folder(options, PICTURES), runtime, progress)
+    pictures.check_sizes(options.image_size, factor, ", ".join(options.data))
+    cutting = Cutting(options.image_size, options.crop, options.max_scale > 1, options.flip)
+    trained_on, validation = _split(options, pictures)
+    source = pictures
+    if options.validation_data:
+        source = _pictures(options, options.validation_data, _folder(options, HELD_OUT), runtime, progress)
+        source.check_sizes(options.image_size, factor, ", ".join(options.validation_data))
+        validation = _spread(range(len(source)), options.validation_pictures)
+    held_out = [source.cut(number, cutting, None) for number in validation]
+    data = PictureBatches(pictures, trained_on, cutting, options.batch_size, options.seed, runtime.rank, runtime.world)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(options.seed)
+        model = Autoencoder(chosen.model)
+        if options.init_from is not None:
+            _begin_with(model, options.init_from)
+        return AutoencoderTask(
+            model,
+            chosen,
+            data,
+            held_out,
+            options.steps,
+            Path(options.out),
+            usage_floor=options.usage_floor,
+            stop_on_collapse=options.on_collapse == "stop",
+        )
+
+
+def _give_up(out: Path) -> None:
+    """Remove what a run has put into its folder before its first step."""
+    import shutil
+
+    from trainers.checkpoints import RUN_FILE
+
+    for name in (PICTURES, HELD_OUT):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / RUN_FILE).unlink(missing_ok=True)
+
+
 def _folder(options: TrainImageOptions, name: str) -> Path:
     return Path(options.pictures or options.out) / name
 
 
 def _pictures(
-    options: TrainImageOptions, data: tuple[str, ...], folder: Path, runtime: Any, progress: Progress | None
+    options: TrainImageOptions, data: tuple[str, ...], folder: Path, runtime: Runtime, progress: Progress | None
 ) -> Pictures:
     from tokenize_kit.shards import ShardSet
     from trainers.autoencoder.data import Pictures, prepare
