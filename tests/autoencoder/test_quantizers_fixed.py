@@ -200,6 +200,14 @@ def test_kl_is_that_to_the_uniform_distribution():
     assert abs(quantizer(z).losses["kl"].item()) < 1e-6
 
 
+def test_gumbel_entropy_is_that_of_the_mean_over_the_batch():
+    quantizer = built("gumbel", codebook_size=8)
+    z = latents(2, 4, 5)
+    mean = quantizer.project(z.mT).softmax(-1).reshape(-1, 8).mean(0).double()
+    expected = -torch.distributions.Categorical(probs=mean).entropy()
+    assert math.isclose(quantizer(z).losses["entropy"].item(), expected.item(), rel_tol=1e-5)
+
+
 def test_samples_follow_the_distribution_of_the_logits():
     quantizer = built("gumbel", codebook_size=4, straight_through=True)
     shares = torch.tensor([0.5, 0.3, 0.15, 0.05])

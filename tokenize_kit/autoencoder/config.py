@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from math import prod
 from typing import Any, Literal
 
 from tokenize_kit.autoencoder.quantizers.config import QuantizerConfig
@@ -89,9 +88,7 @@ class AutoencoderConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
         return {
-            part: {
-                name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
-            }
+            part: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
             for part, values in asdict(self).items()
         }
 

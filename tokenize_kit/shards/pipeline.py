@@ -209,15 +209,18 @@ def encode_block(block: SampleBlock, tokenizers: Mapping[str, Tokenizer], recipe
             return []
         except (ValueError, TypeError):
             pass  # one of the texts is refused: find out which, below
-    failures: list[Failure] = []
-    for chunk in _chunks(block, recipe, failures, rows.conversions):
-        try:
-            encoded = encode_samples(tokenizers, chunk.samples)
-        except (ValueError, TypeError):
-            chunk = _without_refused(chunk, tokenizers, failures)
-            encoded = encode_samples(tokenizers, chunk.samples)
-        rows.add(chunk.keys, encoded, chunk.columns)
-    return failures
+    undecodable: list[Failure] = []
+    refused: list[Failure] = []
+    # While a chunk goes through a network the next one is decoded. Two lists, so that their order is always the same.
+    with read_ahead(_chunks(block, recipe, undecodable, rows.conversions)) as chunks:
+        for chunk in chunks:
+            try:
+                encoded = encode_samples(tokenizers, chunk.samples)
+            except (ValueError, TypeError):
+                chunk = _without_refused(chunk, tokenizers, refused)
+                encoded = encode_samples(tokenizers, chunk.samples)
+            rows.add(chunk.keys, encoded, chunk.columns)
+    return undecodable + refused
 
 
 def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, Sequence[Sample] | pa.Array]) -> _Encoded:

@@ -31,7 +31,7 @@ class LossConfig:
     codebook_weight: float = 1.0
     """Weight of the codebook loss, where codes learn by gradient."""
     entropy_weight: float = 0.1
-    """Weight of the entropy loss of lfq and bsq (Open-MAGVIT2: 0.1)."""
+    """Weight of the entropy loss of lfq, bsq and gumbel (Open-MAGVIT2 and wav2vec 2.0: 0.1)."""
     entropy_boost: float = 1.0
     """Factor of the entropy weight at the start (MaskBit: 2)."""
     entropy_boost_part: float = 0.1
@@ -109,20 +109,25 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # van den Oord et al. 2017: squared error, commitment 0.25; moving averages and k-means start instead of the codebook
     # loss (their appendix; SoundStream), dead codes replaced.
     "vqvae": {"quantizer": {"kind": "vq", "codebook_size": 1024}, "loss": {"pixel": "l2"}},
-    # LlamaGen's tokenizer, the safest default of VQGAN's line: lookup in 8 dimensions on the sphere, squared error, hinge
-    # loss of weight 0.5 that sets in late. Its LPIPS needs weights; feature matching stands in for it here.
+    # LlamaGen's tokenizer, the safest default of VQGAN's line: lookup in 8 dimensions on the sphere, squared error, hinge loss
+    # that sets in late. Its LPIPS, to which its weight of 0.5 belongs, needs a download; beside the squared error alone, which is
+    # some hundred times smaller, that weight ruins the pictures, so the tiny size has a small one, with feature matching.
     "vqgan": {
         "quantizer": {"kind": "vq", "codebook_size": 1024, "codebook_dim": 8, "l2_normalised": True},
         "loss": {
             "pixel": "l2",
             "discriminator": "hinge",
-            "discriminator_weight": 0.1,
-            "feature_matching_weight": 0.1,
+            "discriminator_weight": 0.002,
+            "feature_matching_weight": 0.003,
             "lecam_weight": 0.001,
         },
     },
-    # Ramesh et al. 2021 (DALL-E): gumbel-softmax annealed from 1 to 1/16, divergence from equal use.
-    "dvae": {"quantizer": {"kind": "gumbel", "codebook_size": 1024}, "loss": {"pixel": "l2", "kl_weight": 0.0001}},
+    # Ramesh et al. 2021 (DALL-E): gumbel-softmax annealed from 1 to 1/16, divergence from equal use. Their run is of millions of
+    # steps; in a short one wav2vec 2.0's diversity loss (weight 0.1) keeps the codes in use.
+    "dvae": {
+        "quantizer": {"kind": "gumbel", "codebook_size": 1024},
+        "loss": {"pixel": "l2", "kl_weight": 0.0001, "entropy_weight": 0.1},
+    },
     # Mentzer et al. 2023: 2^10 codes, no loss but the pixels'.
     "fsq": {"quantizer": {"kind": "fsq", "levels": (8, 5, 5, 5)}, "loss": {"pixel": "l2"}},
     # Yu et al. 2024 (MAGVIT-v2): signs of 10 channels, commitment 0.25; entropy 0.02, doubled at first, from MaskBit.

@@ -4,7 +4,9 @@ A linear layer gives logits over the codes. In training the decoder sees the mix
 ``softmax((logits + gumbel noise) / temperature)``, nearly one code when the temperature is low; it falls along a cosine over
 the run. With ``straight_through`` it sees the largest alone, with the gradient of the mixture. Evaluation takes the code with
 the largest logit. The ``kl`` loss is that to the uniform distribution, ``sum q log(q K)`` with ``q = softmax(logits)``, a mean
-over tokens in nats; it keeps the choice open at first (DALL-E raises its weight from 0 to 6.6).
+over tokens in nats; it keeps the choice open at first (DALL-E raises its weight from 0 to 6.6). The ``entropy`` loss is minus the
+entropy of the mean of ``q`` over the batch (wav2vec 2.0's diversity, Baevski et al. 2020, arXiv:2006.11477): without it a short
+training leaves all but a few codes unused.
 
 Jang et al. 2016, arXiv:1611.01144; Ramesh et al. 2021, arXiv:2102.12092, appendix A; as in taming-transformers'
 ``GumbelQuantize``, whose ``kl`` has the same scale.
@@ -20,6 +22,7 @@ from torch.nn.functional import embedding
 
 from tokenize_kit.autoencoder.quantizers.base import Quantizer, Rows, straight_through
 from tokenize_kit.autoencoder.quantizers.nearest import highest
+from tokenize_kit.autoencoder.quantizers.processes import mean_over_processes
 
 
 class GumbelQuantizer(Quantizer):
@@ -58,15 +61,18 @@ class GumbelQuantizer(Quantizer):
         """See `Quantizer.quantize_rows`."""
         logits = self.project(rows)
         log_shares = logits.log_softmax(1)
-        kl = (log_shares.exp() * log_shares).sum(1).mean() + math.log(self.codebook_sizes[0])
+        shares = log_shares.exp()
+        kl = (shares * log_shares).sum(1).mean() + math.log(self.codebook_sizes[0])
+        mean = mean_over_processes(shares.sum(0), len(shares))
+        losses = {"kl": kl, "entropy": (mean * mean.clamp(min=1e-10).log()).sum()}
         if not self.training:
             ids = highest(logits)
-            return Rows(embedding(ids, self.codes), ids, {"kl": kl})
+            return Rows(embedding(ids, self.codes), ids, losses)
         weights = ((logits + _gumbel_like(logits)) / self.temperature).softmax(1)
         ids = highest(weights)
         if self._hard:
             weights = straight_through(weights, torch.zeros_like(weights).scatter_(1, ids[:, None], 1.0))
-        return Rows(weights @ self.codes, ids, {"kl": kl})
+        return Rows(weights @ self.codes, ids, losses)
 
     def encode_rows(self, rows: Tensor) -> Tensor:
         """See `Quantizer.encode_rows`."""
