@@ -39,7 +39,8 @@ def contents(folder: Path) -> dict[str, str]:
 
 def log_of(folder: Path) -> list[dict[str, float]]:
     return [
-        {key: value for key, value in line.items() if not key.endswith(TIMING)} for line in read_log(folder / "train_log.jsonl")
+        {key: value for key, value in line.items() if not key.endswith(TIMING)}
+        for line in read_log(folder / "train_log.jsonl")
     ]
 
 
