@@ -217,9 +217,11 @@ class AutoencoderTokenizer(Tokenizer):
             size = max(1, GPU_PIXELS // area)
             return size, size
         size = max(1, CPU_PIXELS // area)
-        # Every tensor has a multiple of this many numbers; what is left over must belong to a picture that only fills up.
-        spare = 0 if size * ids % _LANES == 0 else -(-_LANES // ids)
-        return (size, size - spare) if size > 3 or not spare else (1, 1)
+        if size * ids % _LANES == 0:
+            return size, size
+        # What is left over at the end of a tensor must belong to pictures that only fill up; of twice as many they are few.
+        size, spare = 2 * CPU_PIXELS // area, -(-_LANES // ids)
+        return (size, size - spare) if size > 3 else (1, 1)
 
     def _each(self, work: Callable[[_Group], Tensor], groups: Sequence[_Group]) -> list[Tensor]:
         """Return what is made of each group: calls of several pictures in one thread each, others in all threads in turn."""
@@ -227,11 +229,13 @@ class AutoencoderTokenizer(Tokenizer):
         small = [group for group in groups if group.size > 1]
         if threads == 1 or not small or self._device.type != "cpu":
             return [work(group) for group in groups]
-        with ThreadPoolExecutor(min(threads, len(small)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            running = {id(group): pool.submit(work, group) for group in small}
-            made = [running[id(group)].result() if group.size > 1 else None for group in groups]
-        # The number of a thread is its own, but threads of later begin with the one that was set last.
-        torch.set_num_threads(threads)
+        try:
+            with ThreadPoolExecutor(min(threads, len(small)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                running = {id(group): pool.submit(work, group) for group in small}
+                made = [running[id(group)].result() if group.size > 1 else None for group in groups]
+        finally:
+            # The number of a thread is its own, but threads of later begin with the one that was set last.
+            torch.set_num_threads(threads)
         return [work(group) if result is None else result for group, result in zip(groups, made, strict=True)]
 
     @property
