@@ -268,7 +268,7 @@ class AutoencoderTask(Task):
 
 _COLLAPSE = (
     "the codebook is hardly used: for vq and rvq raise --quantizer.dead-code-threshold or lower --quantizer.codebook-dim, for "
-    "lfq and bsq raise --loss.entropy-weight, for gumbel raise --loss.kl-weight, or take fewer codes"
+    "lfq, bsq and gumbel raise --loss.entropy-weight, or take fewer codes"
 )
 
 
