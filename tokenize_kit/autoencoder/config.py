@@ -102,11 +102,16 @@ class AutoencoderConfig:
         parts = {"network": NetworkConfig, "quantizer": QuantizerConfig}
         if set(values) != set(parts):
             raise ValueError(f"an autoencoder's configuration has the parts {sorted(parts)}, got {sorted(values)}")
-        built: dict[str, Any] = {name: _build(kind, values[name]) for name, kind in parts.items()}
+        built: dict[str, Any] = {name: build_options(kind, values[name]) for name, kind in parts.items()}
         return cls(**built)
 
 
-def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def build_options(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """Build a dataclass of options from a dictionary, in which lists stand for tuples.
+
+    Raises:
+        ValueError: an option is unknown (the message suggests the closest one) or out of range.
+    """
     known = [item.name for item in fields(kind)]
     for name in values:
         if name not in known:

@@ -1,0 +1,231 @@
+"""The frame-rate body: windows of the Fourier transform in, blocks at their rate, and the inverse transform out.
+
+    samples -> spectra of overlapping windows -> blocks -> every `factor` windows joined -> blocks -> latent
+    latent -> blocks -> each id spread over `factor` windows -> blocks -> magnitudes and phases -> overlapping windows -> samples
+
+No layer works at the rate of the samples, which is where a strided codec spends its time. The decoder is that of Vocos
+(Siuzdak 2023, arXiv 2306.00814), the blocks are ConvNeXt's (Liu et al. 2022, arXiv 2201.03545) over time.
+
+Window t covers the samples from t * hop - (W - hop) / 2 on, W of them, so there are exactly N / hop windows for N samples, the
+same at both ends of the network; a causal network looks (W - hop) / 2 samples ahead at each end for that.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenize_kit.autoencoder.audio.config import CodecNetworkConfig
+from tokenize_kit.autoencoder.audio.layers import (
+    Chain,
+    Convolution,
+    Gelu,
+    Layer,
+    Linear,
+    Norm,
+    Residual,
+    Scale,
+    State,
+    TransposedConvolution,
+)
+
+COMPRESSION = 0.3
+"""Magnitudes are raised to this power before a network sees them."""
+MAX_LOG_MAGNITUDE = 4.6
+"""Magnitudes beyond exp of this, about 100, are cut off, as in Vocos."""
+SMALLEST_ENVELOPE = 1e-6
+
+
+class Spectra(Layer):
+    """Sounds (B, N, C) to compressed spectra (B, N / hop, C * (W + 2)): real and imaginary parts of each frequency.
+
+    Args:
+        window: samples of a window, W.
+        hop: samples from one window to the next.
+    """
+
+    def __init__(self, window: int, hop: int) -> None:
+        super().__init__()
+        self.hop, self.side = hop, (window - hop) // 2
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+        self.window: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the spectra of whole sounds."""
+        return self._spectra(F.pad(x, (0, 0, self.side, self.side)))
+
+    def push(self, x: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
+        """See `Layer.push`."""
+        before = x.new_zeros(len(x), self.side, x.shape[2]) if state is None else state
+        x = torch.cat([before, x, x.new_zeros(len(x), self.side if last else 0, x.shape[2])], 1)
+        size = len(self.window)
+        count = max(0, (x.shape[1] - size) // self.hop + 1)
+        rest = x[:, count * self.hop :]
+        if not count:
+            return x.new_zeros(len(x), 0, x.shape[2] * (size + 2)), rest
+        return self._spectra(x), rest
+
+    def needs(self, count: int) -> int:
+        """See `Layer.needs`."""
+        return (count - 1) * self.hop + len(self.window) - self.side
+
+    def _spectra(self, x: Tensor) -> Tensor:
+        windows = x.float().unfold(1, len(self.window), self.hop) * self.window
+        parts = torch.view_as_real(torch.fft.rfft(windows))
+        power = parts.square().sum(-1, keepdim=True)
+        return (parts * (power + 1e-12) ** ((COMPRESSION - 1) / 2)).flatten(2)
+
+
+class Synthesis(Layer):
+    """Log-magnitudes and phases (B, T, C * (W + 2)) to sounds (B, T * hop, C), float32.
+
+    Windows are added where they overlap, and divided by the sum of the squared windows that are really there.
+    """
+
+    def __init__(self, window: int, hop: int, channels: int) -> None:
+        super().__init__()
+        self.hop, self.side, self.channels = hop, (window - hop) // 2, channels
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+        self.window: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return whole sounds."""
+        sums = self._added(x)
+        return self._divided(sums[:, self.side : sums.shape[1] - self.side])
+
+    def push(self, x: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
+        """See `Layer.push`."""
+        skip, before = (self.side, None) if state is None else state
+        sums = self._added(x)
+        if before is not None:
+            sums[:, : before.shape[1]] += before
+        done = x.shape[1] * self.hop
+        stop = sums.shape[1] - self.side if last else done
+        return self._divided(sums[:, skip:stop]), (max(0, skip - done), sums[:, done:])
+
+    def needs(self, count: int) -> int:
+        """See `Layer.needs`."""
+        return -(-(count + self.side) // self.hop)
+
+    def _added(self, x: Tensor) -> Tensor:
+        """Return (B, T * hop + W - hop, C + 1): the sum of the windows, and of their squares as the last channel."""
+        size, hop, (batch, count, _) = len(self.window), self.hop, x.shape
+        spread = -(-size // hop)
+        frames = self.window.square().expand(batch, count, 1, size)
+        if count:
+            magnitude, phase = x.float().view(batch, count, self.channels, 2, size // 2 + 1).unbind(3)
+            spectra = torch.polar(magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
+            frames = torch.cat([torch.fft.irfft(spectra, size) * self.window, frames], 2)
+        else:
+            frames = frames.expand(batch, 0, self.channels + 1, size)
+        frames = F.pad(frames, (0, spread * hop - size))
+        sums = frames.new_zeros(batch, count + spread - 1, self.channels + 1, hop)
+        for part in range(spread):
+            sums[:, part : part + count] += frames[..., part * hop : (part + 1) * hop]
+        return sums.transpose(2, 3).flatten(1, 2)[:, : count * hop + size - hop]
+
+    def _divided(self, sums: Tensor) -> Tensor:
+        return sums[..., :-1] / sums[..., -1:].clamp(min=SMALLEST_ENVELOPE)
+
+
+class FramesEncoder(nn.Module):
+    """Samples (B, C, N), N a multiple of the hop, to latents (B, D, N / hop)."""
+
+    def __init__(self, config: CodecNetworkConfig) -> None:
+        super().__init__()
+        options = config.options()
+        width, factor = options["width"], options["factor"]
+        fast, slow = options["encoder_blocks"]
+        self.layers = Chain(
+            [
+                Spectra(options["window"], options["frame_hop"]),
+                Linear(config.channels * (options["window"] + 2), width),
+                *_blocks(config, fast, fast + slow),
+                Convolution(width, width, factor, stride=factor, normed=config.weight_norm),
+                *_blocks(config, slow, fast + slow),
+                Norm(width),
+                Linear(width, config.dim),
+            ]
+        )
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Return the latents of whole sounds."""
+        latents: Tensor = self.layers(samples.transpose(1, 2))
+        return latents.transpose(1, 2)
+
+    def start(self) -> State:
+        """See `Layer.start`."""
+        return self.layers.start()
+
+    def push(self, samples: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
+        """Return the latents that are certain after one more piece, and the new state."""
+        latents, state = self.layers.push(samples.transpose(1, 2), state, last)
+        return latents.transpose(1, 2), state
+
+    def needs(self, count: int) -> int:
+        """Return how many samples the first ``count`` latents look at."""
+        return self.layers.needs(count)
+
+
+class FramesDecoder(nn.Module):
+    """Latents (B, D, T) to samples (B, C, T * hop)."""
+
+    def __init__(self, config: CodecNetworkConfig) -> None:
+        super().__init__()
+        options = config.options()
+        width, self.factor = options["width"], options["factor"]
+        slow, fast = options["decoder_blocks"]
+        self.layers = Chain(
+            [
+                Linear(config.dim, width),
+                *_blocks(config, slow, fast + slow),
+                TransposedConvolution(width, width, self.factor, self.factor, normed=config.weight_norm),
+                *_blocks(config, fast, fast + slow),
+                Norm(width),
+                Linear(width, config.channels * (options["window"] + 2)),
+            ]
+        )
+        self.synthesis = Synthesis(options["window"], options["frame_hop"], config.channels)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return the samples of whole sounds."""
+        samples: Tensor = self.synthesis(self.layers(latents.transpose(1, 2)))
+        return samples.transpose(1, 2)
+
+    def start(self) -> State:
+        """See `Layer.start`."""
+        return self.layers.start(), self.synthesis.start()
+
+    def push(self, latents: Tensor, state: State, last: bool, steps: int | None = None) -> tuple[Tensor, State]:
+        """Return the samples that are certain after one more piece, and the new state; see `StridedDecoder.push`."""
+        windows, layers = self.layers.push(latents.transpose(1, 2), state[0], last)
+        if steps is not None:
+            windows = windows[:, : steps * self.factor]
+        samples, synthesis = self.synthesis.push(windows, state[1], last)
+        return samples.transpose(1, 2), (layers, synthesis)
+
+    def needs(self, count: int) -> int:
+        """Return how many latents the first ``count`` samples look at."""
+        return self.layers.needs(self.synthesis.needs(count))
+
+
+def _blocks(config: CodecNetworkConfig, count: int, total: int) -> list[Layer]:
+    """Return ``count`` of the ``total`` ConvNeXt blocks of an encoder or decoder."""
+    options = config.options()
+    width, inside = options["width"], options["width"] * options["expansion"]
+    return [
+        Residual(
+            Chain(
+                [
+                    Convolution(width, width, options["block_kernel"], groups=width, causal=config.causal),
+                    Norm(width),
+                    Linear(width, inside),
+                    Gelu(),
+                    Linear(inside, width),
+                    Scale(width, 1 / total),
+                ]
+            )
+        )
+        for _ in range(count)
+    ]
