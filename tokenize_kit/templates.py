@@ -7,8 +7,10 @@ cannot disagree. Streams left of the arrow are the condition: they carry no loss
 
 with a shape token only where a stream's shapes vary in the data, and an end token only for open streams (text, sound),
 whose length nothing else tells. Grids are flattened in their own axis order: raw pixels height, width, channel; codebooks
-step by step. The tokens that the grammar always forces (``<bos>``, ``<begin:..>``, ``<eos>``) carry no loss: there is nothing
-to learn. Shape and end tokens of a target stream are choices, so they carry loss.
+step by step, or in the layout that the template names for their stream (``audio:delay``, see `tokenize_kit.layouts`). The end
+token then stands where codebook 0 would have its next id, and the ids of the other codebooks that are still due follow it.
+The tokens that the grammar always forces (``<bos>``, ``<begin:..>``, ``<eos>``) carry no loss: there is nothing to learn. Shape
+and end tokens of a target stream are choices, so they carry loss.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenize_kit.layouts import DEFAULT, ENDLESS, LAYOUTS, Layout, order, unknown_layout
 from tokenize_kit.vocabulary import StreamIds, Vocabulary, unknown_stream
 
 ARROW = "->"
+LAYOUT_MARK = ":"
 
 
 class GrammarState(NamedTuple):
@@ -37,6 +41,8 @@ class GrammarState(NamedTuple):
     """How many tokens of this segment have been read, its header included."""
     length: int
     """How many tokens of the document have been read."""
+    steps: int = 0
+    """Time steps of the present grid once its ``<end>`` has been read while ids are still due; 0 otherwise."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,20 @@ class SequenceTemplate:
     """Streams left of the arrow: given, never predicted."""
     target: tuple[str, ...]
     """Streams that are learned and generated."""
+    layouts: tuple[tuple[str, str], ...] = ()
+    """Stream and layout of those streams whose ids do not come step by step, in their order."""
 
     def __post_init__(self) -> None:
         names = self.condition + self.target
+        given = dict(self.layouts)
+        for name, layout in given.items():
+            if name not in names:
+                raise ValueError(f"a layout is given for {name!r}: {unknown_stream(name, names)}")
+            if layout not in LAYOUTS:
+                raise ValueError(f"stream {name!r}: {unknown_layout(layout)}")
+        # One template has one form, so that equal ones are equal.
+        kept = tuple((name, given[name]) for name in names if given.get(name, DEFAULT) != DEFAULT)
+        object.__setattr__(self, "layouts", kept)
         if not self.target:
             raise ValueError(f"template {str(self)!r} predicts nothing; name at least one stream (right of '->')")
         for name in names:
@@ -58,15 +75,16 @@ class SequenceTemplate:
 
     @classmethod
     def parse(cls, text: str, known: Collection[str] | None = None) -> SequenceTemplate:
-        """Read a template such as ``text``, ``text image`` or ``text -> image``.
+        """Read a template such as ``text``, ``text image``, ``text -> image`` or ``text -> audio:delay``.
 
         Args:
-            text: stream names, with at most one ``->``; what is left of it carries no loss.
+            text: stream names, each with its layout after a colon or without one (flatten), and at most one ``->``; what is
+                left of it carries no loss.
             known: the streams that exist, to check the names against.
 
         Raises:
-            ValueError: a stream is unknown (the message suggests the closest) or named twice, there is more than one
-                arrow, or nothing to predict.
+            ValueError: a stream or layout is unknown (the message suggests the closest), a stream is named twice, there is
+                more than one arrow, or nothing to predict.
         """
         left, arrow, right = text.partition(ARROW)
         if ARROW in right:
@@ -78,7 +96,16 @@ class SequenceTemplate:
             raise ValueError(
                 f"template {text!r} has nothing left of '->'; without a condition write {' '.join(target)!r}"
             )
-        template = cls(tuple(condition), tuple(target))
+        layouts = []
+        for words in (condition, target):
+            for place, word in enumerate(words):
+                words[place], mark, layout = word.partition(LAYOUT_MARK)
+                if mark:
+                    layouts.append((words[place], layout))
+        try:
+            template = cls(tuple(condition), tuple(target), tuple(layouts))
+        except ValueError as error:
+            raise ValueError(str(error) if repr(text) in str(error) else f"template {text!r}: {error}") from None
         if known is not None:
             for name in template.streams:
                 if name not in known:
@@ -91,17 +118,38 @@ class SequenceTemplate:
         return self.condition + self.target
 
     def __str__(self) -> str:
-        parts = [*self.condition, ARROW, *self.target] if self.condition else list(self.target)
-        return " ".join(parts)
+        marks = {name: f"{name}{LAYOUT_MARK}{layout}" for name, layout in self.layouts}
+        condition, target = ([marks.get(name, name) for name in names] for names in (self.condition, self.target))
+        return " ".join([*condition, ARROW, *target] if condition else target)
 
-    def grammar(self, vocabulary: Vocabulary, max_length: int | None = None) -> Grammar:
+    def layout(self, stream: StreamIds) -> Layout:
+        """Return the layout of a stream.
+
+        Raises:
+            ValueError: the template names one for it, but its grids have no codebooks.
+        """
+        name = dict(self.layouts).get(stream.name, DEFAULT)
+        if name != DEFAULT and not stream.has_codebooks:
+            raise ValueError(
+                f"the template {str(self)!r} gives the stream {stream.name!r} the layout {name!r}, but its grids (axes "
+                f"{', '.join(stream.spec.axes)}) have no codebooks to order; write {stream.name!r} without a layout"
+            )
+        return LAYOUTS[name]
+
+    def grammar(
+        self,
+        vocabulary: Vocabulary,
+        max_length: int | None = None,
+        begun: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Grammar:
         """Return the grammar of this template's documents.
 
         Args:
             vocabulary: the id space.
             max_length: the most tokens that a document may have, ``<bos>`` and ``<eos>`` included; None for no limit.
+            begun: for open streams a grid of their first time steps, which every document must have; see `prompt_ids`.
         """
-        return Grammar(self, vocabulary, max_length)
+        return Grammar(self, vocabulary, max_length, begun)
 
     def flatten(
         self, grids: Mapping[str, NDArray[Any]], vocabulary: Vocabulary
@@ -125,7 +173,7 @@ class SequenceTemplate:
             stream = vocabulary.stream(name)
             if name not in grids:
                 raise ValueError(f"the sample has no stream {name!r}, which the template {str(self)!r} needs")
-            segment, free = _flatten_segment(np.asarray(grids[name]), stream)
+            segment, free = _flatten_segment(np.asarray(grids[name]), stream, self.layout(stream))
             ids.append(segment)
             masks.append(free if name in self.target else np.zeros_like(free))
         ids.append(np.array([vocabulary.eos]))
@@ -140,7 +188,9 @@ class SequenceTemplate:
         Args:
             grids: grids of the first streams; may be empty.
             vocabulary: the id space.
-            unfinished: leave the last of them open, so that generation continues it.
+            unfinished: leave the last of them open, so that generation continues it. In a layout in which ids of its last
+                steps come later than the next id of codebook 0 these are not in the prompt; the grammar that got the grid as
+                ``begun`` forces them at their places.
 
         Raises:
             ValueError: a grid is given for a stream after a missing one, or does not fit the vocabulary.
@@ -155,8 +205,11 @@ class SequenceTemplate:
         parts = [np.array([vocabulary.bos])]
         for name in given:
             stream = vocabulary.stream(name)
-            segment = _flatten_segment(np.asarray(grids[name]), stream, checked_length=not unfinished)[0]
-            parts.append(segment[:-1] if unfinished and name == given[-1] and stream.is_open else segment)
+            layout = self.layout(stream)
+            segment = _flatten_segment(np.asarray(grids[name]), stream, layout, checked_length=not unfinished)[0]
+            if unfinished and name == given[-1] and stream.is_open:
+                segment = segment[: int(np.flatnonzero(segment == stream.end)[0])]
+            parts.append(segment)
         return np.concatenate(parts)
 
     def parse_ids(self, ids: Iterable[int] | NDArray[Any], vocabulary: Vocabulary) -> dict[str, NDArray[np.int64]]:
@@ -171,7 +224,8 @@ class SequenceTemplate:
         grids: dict[str, NDArray[np.int64]] = {}
         place = 1
         for name in self.streams:
-            grids[name], place = _parse_segment(flat, place, vocabulary.stream(name))
+            stream = vocabulary.stream(name)
+            grids[name], place = _parse_segment(flat, place, stream, self.layout(stream))
         if place != len(flat) - 1 or flat[place] != vocabulary.eos:
             raise ValueError(f"the document does not end with <eos> at place {place}")
         return grids
@@ -186,25 +240,42 @@ class Grammar:
         template: the streams in their order.
         vocabulary: the id space.
         max_length: the most tokens of a document, ``<bos>`` and ``<eos>`` included; None for no limit.
+        begun: for open streams a grid of their first time steps; their ids are then the only ones allowed at their places.
 
     Raises:
-        ValueError: not even the shortest document fits into ``max_length``.
+        ValueError: not even the shortest document fits into ``max_length``, a layout is given for a stream without
+            codebooks, or a grid of ``begun`` does not fit the vocabulary.
     """
 
-    def __init__(self, template: SequenceTemplate, vocabulary: Vocabulary, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        template: SequenceTemplate,
+        vocabulary: Vocabulary,
+        max_length: int | None = None,
+        begun: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         self.max_length = max_length
         self._bos, self._eos = vocabulary.bos, vocabulary.eos
         self._streams = [vocabulary.stream(name) for name in template.streams]
-        self._per_step = [stream.per_step for stream in self._streams]
+        self._layouts = [template.layout(stream) for stream in self._streams]
+        if unknown := sorted(set(begun or {}) - set(template.streams)):
+            raise ValueError(unknown_stream(unknown[0], template.streams))
+        self._begun = [_begun_ids(stream, (begun or {}).get(stream.name)) for stream in self._streams]
+        self._min_steps = [
+            max(stream.min_steps, 0 if known is None else len(known.ids))
+            for stream, known in zip(self._streams, self._begun, strict=True)
+        ]
         # The fewest tokens that finish a document from the start of each segment on; the last entry is <eos> alone.
         self._rest = [1]
-        for stream in reversed(self._streams):
-            least = min(self._least_content(stream, shape) for shape in range(len(stream.shapes)))
+        for segment in reversed(range(len(self._streams))):
+            stream = self._streams[segment]
+            least = min(self._least_content(segment, shape) for shape in self._possible_shapes(segment))
             self._rest.insert(0, self._rest[0] + stream.header + least)
         if max_length is not None and 1 + self._rest[0] > max_length:
+            how = " that goes on from the prompt" if begun else ""
             raise ValueError(
-                f"the shortest document of {str(template)!r} has {1 + self._rest[0]} tokens, but only {max_length} are allowed; "
-                "use a model with a longer context"
+                f"the shortest document of {str(template)!r}{how} has {1 + self._rest[0]} tokens, but only {max_length} are "
+                f"allowed; use a model with a longer context{', or shorten the prompt' if begun else ''}"
             )
         self._content = [
             [
@@ -215,6 +286,9 @@ class Grammar:
                 for shape in stream.shapes
             ]
             for stream in self._streams
+        ]
+        self._steps = [
+            [0 if stream.is_open else stream.steps(shape) for shape in stream.shapes] for stream in self._streams
         ]
 
     def start(self) -> GrammarState:
@@ -227,7 +301,7 @@ class Grammar:
 
     def allowed(self, state: GrammarState) -> list[tuple[int, int]]:
         """Return the ids that may come next as half-open intervals, sorted and apart; empty only when done."""
-        segment, shape, place, length = state
+        segment, shape, place, length, _ = state
         if segment < 0:
             return [(self._bos, self._bos + 1)]
         if segment >= len(self._streams):
@@ -236,16 +310,22 @@ class Grammar:
         if place == 0:
             return [(stream.begin, stream.begin + 1)]
         if place < stream.header:
-            return self._allowed_shapes(stream, segment, length)
-        content, per_step = self._content[segment][shape], self._per_step[segment][shape]
-        count = place - stream.header
-        interval = content[count % len(content)]
-        if stream.end is None or count % per_step:
+            return self._allowed_shapes(segment, length)
+        step, codebook = self._next_place(state)
+        content = self._content[segment][shape]
+        interval = content[codebook]
+        begun = self._begun[segment]
+        if begun is not None and step < len(begun.ids):
+            token = begun.ids[step][codebook]
+            return [(token, token + 1)]
+        if stream.end is None or state.steps or codebook:
             return [interval]
+        # The next id of codebook 0 is due, so this is the place of <end>: there may be a further step or not.
         intervals = []
-        if count >= stream.min_steps * per_step:
+        if step >= self._min_steps[segment]:
             intervals.append((stream.end, stream.end + 1))
-        if self._fits(length + per_step + 1 + self._rest[segment + 1]) or not intervals:
+        count = place - stream.header
+        if self._fits(length - count + (step + 1) * len(content) + 1 + self._rest[segment + 1]) or not intervals:
             intervals.append(interval)
         return intervals
 
@@ -257,16 +337,20 @@ class Grammar:
         """
         if not any(low <= token < high for low, high in self.allowed(state)):
             raise ValueError(f"id {token} is not allowed at place {state.length}; allowed are {self.allowed(state)}")
-        segment, shape, place, length = state
+        segment, shape, place, length, steps = state
         if segment < 0 or segment == len(self._streams):
             return GrammarState(segment + 1, 0, 0, length + 1)
         stream = self._streams[segment]
         if stream.first_shape is not None and place == 1:
             shape = token - stream.first_shape
+        if token == stream.end:
+            steps = self._next_place(state)[0]
         place += 1
-        if token == stream.end or (stream.end is None and place == stream.header + self._per_step[segment][shape]):
+        known = steps or self._steps[segment][shape]
+        whole = known * len(self._content[segment][shape]) + stream.header + int(stream.is_open)
+        if place == whole and (known or token == stream.end):
             return GrammarState(segment + 1, 0, 0, length + 1)
-        return GrammarState(segment, shape, place, length + 1)
+        return GrammarState(segment, shape, place, length + 1, steps)
 
     def accepts(self, ids: Iterable[int]) -> bool:
         """Whether ``ids`` is one whole document."""
@@ -281,14 +365,30 @@ class Grammar:
     def _fits(self, length: int) -> bool:
         return self.max_length is None or length <= self.max_length
 
-    def _least_content(self, stream: StreamIds, shape: int) -> int:
-        return stream.min_steps * stream.per_step[shape] + 1 if stream.is_open else stream.per_step[shape]
+    def _next_place(self, state: GrammarState) -> tuple[int, int]:
+        """Return step and codebook of the id that comes next if ``<end>`` does not."""
+        stream, codebooks = self._streams[state.segment], len(self._content[state.segment][state.shape])
+        index = state.place - stream.header - (1 if state.steps else 0)
+        steps = (
+            ENDLESS if stream.is_open and not state.steps else state.steps or self._steps[state.segment][state.shape]
+        )
+        return self._layouts[state.segment].place(index, steps, codebooks)
 
-    def _allowed_shapes(self, stream: StreamIds, segment: int, length: int) -> list[tuple[int, int]]:
+    def _least_content(self, segment: int, shape: int) -> int:
+        stream = self._streams[segment]
+        size = prod(stream.shapes[shape])
+        return self._min_steps[segment] * size + 1 if stream.is_open else size
+
+    def _possible_shapes(self, segment: int) -> Iterable[int]:
+        begun = self._begun[segment]
+        return range(len(self._streams[segment].shapes)) if begun is None else [begun.shape]
+
+    def _allowed_shapes(self, segment: int, length: int) -> list[tuple[int, int]]:
+        stream = self._streams[segment]
         assert stream.first_shape is not None
         intervals: list[tuple[int, int]] = []
-        for shape in range(len(stream.shapes)):
-            if self._fits(length + 1 + self._least_content(stream, shape) + self._rest[segment + 1]):
+        for shape in self._possible_shapes(segment):
+            if self._fits(length + 1 + self._least_content(segment, shape) + self._rest[segment + 1]):
                 token = stream.first_shape + shape
                 if intervals and intervals[-1][1] == token:
                     intervals[-1] = (intervals[-1][0], token + 1)
@@ -297,32 +397,65 @@ class Grammar:
         return intervals
 
 
-def _flatten_segment(
-    grid: NDArray[Any], stream: StreamIds, checked_length: bool = True
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the ids of one segment and which of them are a choice: all but ``<begin>``."""
+class _Begun(NamedTuple):
+    """The first time steps of an open stream."""
+
+    shape: int
+    """Index of their shape."""
+    ids: list[list[int]]
+    """Ids of the vocabulary: for each step one a codebook."""
+
+
+def _begun_ids(stream: StreamIds, grid: NDArray[Any] | None) -> _Begun | None:
+    if grid is None:
+        return None
+    if not stream.is_open:
+        raise ValueError(
+            f"stream {stream.name!r} cannot be begun with its first time steps: its length is that of its shape"
+        )
+    ids, shape = _shared_ids(np.asarray(grid), stream)
+    return _Begun(shape, ids.tolist())
+
+
+def _shared_ids(grid: NDArray[Any], stream: StreamIds) -> tuple[NDArray[np.int64], int]:
+    """Return the ids of a grid in the vocabulary, (steps, codebooks), and the index of its shape."""
     if grid.ndim != len(stream.spec.axes) or grid.dtype.kind not in "iu":
         raise ValueError(
             f"stream {stream.name!r}: expected an integer grid with axes {stream.spec.axes}, got {grid.dtype} {grid.shape}"
         )
     shape = stream.shape_index(grid.shape[1:] if stream.is_open else grid.shape)
-    if checked_length and stream.is_open and len(grid) < stream.min_steps:
-        raise ValueError(f"stream {stream.name!r}: a grid without a single time step; leave the sample out")
     codebooks = stream.codebooks(stream.shapes[shape])
     sizes = np.resize(np.array(stream.spec.codebook_sizes), codebooks)
     ids = grid.astype(np.int64).reshape(-1, codebooks)
     if ids.size and ((ids < 0) | (ids >= sizes)).any():
         wrong = ids[(ids < 0) | (ids >= sizes)][0]
         raise ValueError(f"stream {stream.name!r}: id {wrong} is outside the vocabulary of {stream.spec.vocab_size}")
-    ids = (ids + np.array(stream.offsets[:codebooks])).reshape(-1)
+    return ids + np.array(stream.offsets[:codebooks]), shape
+
+
+def _flatten_segment(
+    grid: NDArray[Any], stream: StreamIds, layout: Layout, checked_length: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the ids of one segment and which of them are a choice: all but ``<begin>``."""
+    ids, shape = _shared_ids(grid, stream)
+    if checked_length and stream.is_open and len(grid) < stream.min_steps:
+        raise ValueError(f"stream {stream.name!r}: a grid without a single time step; leave the sample out")
+    steps, codebooks = ids.shape
+    flat = ids.reshape(-1)[order(layout, steps, codebooks)]
     header = [stream.begin] if stream.first_shape is None else [stream.begin, stream.first_shape + shape]
-    segment = np.concatenate([header, ids] if stream.end is None else [header, ids, [stream.end]])
+    if stream.end is None:
+        segment = np.concatenate([header, flat])
+    else:
+        end = int(layout.before_end(np.asarray(steps), codebooks))
+        segment = np.concatenate([header, flat[:end], [stream.end], flat[end:]])
     free = np.ones(len(segment), bool)
     free[0] = False
     return segment, free
 
 
-def _parse_segment(flat: NDArray[np.int64], place: int, stream: StreamIds) -> tuple[NDArray[np.int64], int]:
+def _parse_segment(
+    flat: NDArray[np.int64], place: int, stream: StreamIds, layout: Layout
+) -> tuple[NDArray[np.int64], int]:
     """Read one segment that starts at ``place``; return its grid and the place after it."""
     if place >= len(flat) or flat[place] != stream.begin:
         raise ValueError(f"expected <begin:{stream.name}> at place {place}")
@@ -332,24 +465,30 @@ def _parse_segment(flat: NDArray[np.int64], place: int, stream: StreamIds) -> tu
         if not 0 <= shape < len(stream.shapes):
             raise ValueError(f"expected a shape token of {stream.name!r} at place {place + 1}")
     start = place + stream.header
+    codebooks = stream.codebooks(stream.shapes[shape])
     if stream.end is None:
-        stop = start + prod(stream.shapes[shape])
-        following = stop
+        steps = stream.steps(stream.shapes[shape])
+        ids = flat[start : start + steps * codebooks]
+        following = start + steps * codebooks
         grid_shape: tuple[int, ...] = stream.shapes[shape]
     else:
         ends = np.flatnonzero(flat[start:] == stream.end)
         if not len(ends):
             raise ValueError(f"the segment of {stream.name!r} that begins at place {place} has no <end:{stream.name}>")
-        stop = start + int(ends[0])
-        following = stop + 1
-        steps, odd = divmod(stop - start, stream.per_step[shape])
-        if odd or steps < stream.min_steps:
-            raise ValueError(f"the segment of {stream.name!r} ends at place {stop} in the middle of a time step")
+        count = int(ends[0])
+        steps, codebook = layout.place(count, ENDLESS, codebooks)
+        if codebook or steps < stream.min_steps:
+            raise ValueError(
+                f"the segment of {stream.name!r} ends at place {start + count} in the middle of a time step"
+            )
+        following = start + steps * codebooks + 1
+        ids = np.concatenate([flat[start : start + count], flat[start + count + 1 : following]])
         grid_shape = (steps, *stream.shapes[shape])
-    if stop > len(flat):
+    if following > len(flat):
         raise ValueError(f"the segment of {stream.name!r} that begins at place {place} is cut off")
-    codebooks = stream.codebooks(stream.shapes[shape])
-    ids = flat[start:stop].reshape(-1, codebooks) - np.array(stream.offsets[:codebooks])
-    if ((ids < 0) | (ids >= np.resize(np.array(stream.spec.codebook_sizes), codebooks))).any():
+    grid = np.empty(steps * codebooks, np.int64)
+    grid[order(layout, steps, codebooks)] = ids
+    grid = grid.reshape(steps, codebooks) - np.array(stream.offsets[:codebooks])
+    if ((grid < 0) | (grid >= np.resize(np.array(stream.spec.codebook_sizes), codebooks))).any():
         raise ValueError(f"the segment of {stream.name!r} that begins at place {place} holds an id of another stream")
-    return ids.reshape(grid_shape), following
+    return grid.reshape(grid_shape), following

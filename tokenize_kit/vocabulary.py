@@ -67,13 +67,17 @@ class StreamIds:
         return 0 if self.spec.modality == "text" else 1
 
     @property
-    def per_step(self) -> tuple[int, ...]:
-        """How many ids one time step has, for each shape; for a closed stream the ids of the whole grid."""
-        return tuple(prod(shape) for shape in self.shapes)
+    def has_codebooks(self) -> bool:
+        """Whether each place of a grid has an id from every codebook."""
+        return self.spec.axes[-1] == "codebook"
 
     def codebooks(self, shape: Shape) -> int:
         """Return how many codebooks take turns in the flat ids of a grid of ``shape``."""
-        return shape[-1] if self.spec.axes[-1] == "codebook" else 1
+        return shape[-1] if self.has_codebooks else 1
+
+    def steps(self, shape: Shape) -> int:
+        """Return how many steps a closed grid of ``shape`` has: its places, each with an id from every codebook."""
+        return prod(shape) // self.codebooks(shape)
 
     def shape_index(self, shape: Sequence[int]) -> int:
         """Return the position of ``shape`` (without time) in `shapes`.
