@@ -333,7 +333,7 @@ def test_a_full_disk_is_said_and_nothing_finished_is_lost(corpus, monkeypatch):
 def test_ctrl_c_leaves_no_partial_file(corpus, monkeypatch):
     from tokenize_kit.shards import pipeline
 
-    real, calls = pipeline.encode_block, 0
+    real, calls = pipeline.Rows.add, 0
 
     def interrupted(*arguments):
         nonlocal calls
@@ -342,7 +342,7 @@ def test_ctrl_c_leaves_no_partial_file(corpus, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline, "encode_block", interrupted)
+    monkeypatch.setattr(pipeline.Rows, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         encode(corpus)
     assert not list(Path(corpus.out).glob("*.partial-*"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import torch
 from safetensors.torch import save
@@ -42,6 +44,11 @@ GLOBAL_MARGIN = 8
 """Ids that a tile sees beyond its own where the network looks at whole pictures, so that no distance is enough."""
 CPU_PIXELS, GPU_PIXELS = 1 << 14, 1 << 18
 """Pixels that go through the network in one call if a picture has fewer: enough for its speed."""
+CPU_NUMBERS = 1 << 21
+"""Of small pictures a call may have more, up to so many numbers in the first feature map: a narrow network is done with few
+pixels before Python has called its layers."""
+ONE_THREAD_PIXELS = 1 << 16
+"""Pictures with more pixels have all threads of the CPU for themselves: few of them would fill its caches and the memory."""
 _LANES = 32
 """Numbers that torch computes together on a CPU. What is left over at the end of a tensor, fewer than these, goes through another
 exponential, which can differ in the last bit."""
@@ -56,6 +63,12 @@ class _Group(NamedTuple):
     """Where they are in the batch."""
     size: int
     """Pictures of the call; those that are missing are filled up."""
+    one_thread: bool
+    """Whether the call has one thread, beside others that have one too."""
+
+
+_Begin: TypeAlias = Callable[[Callable[[_Group], Tensor], _Group], Callable[[], Tensor]]
+"""Begins a call of the network; what it returns waits for the result."""
 
 
 class AutoencoderTokenizer(Tokenizer):
@@ -66,8 +79,8 @@ class AutoencoderTokenizer(Tokenizer):
 
     Ids and pixels do not depend on the batch, to the bit. Libraries choose the order of sums by the number of pictures, above all
     for one against many, and a last bit can turn an id; so the pictures of one size go through the network in calls whose number
-    of pictures follows from that size alone, filled up where there are fewer. On a CPU a call of several pictures has one
-    thread, and several calls run side by side, which for small pictures is faster than many threads in one call.
+    of pictures follows from that size alone, filled up where there are fewer. On a CPU a call has one thread unless its picture
+    is large, and several calls run side by side: threads that need not wait for each other are faster.
 
     Args:
         model: trained; it is put into evaluation mode and its weights are no longer changed.
@@ -125,33 +138,49 @@ class AutoencoderTokenizer(Tokenizer):
 
     def encode_batch(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Encode pictures of mixed sizes; those of one size go through the network together."""
+        with self._calls(len(samples)) as begin:
+            return self._begin_batch(samples, begin)()
+
+    @contextmanager
+    def encode_ahead(self) -> Iterator[Callable[[Sequence[Sample]], Callable[[], list[Tensor]]]]:
+        """See `tokenize_kit.shards.pipeline.PipelinedEncoder`: no thread waits for the end of a batch."""
+        with self._calls(torch.get_num_threads()) as begin:
+            yield lambda samples: self._begin_batch(samples, begin)
+
+    def _begin_batch(self, samples: Sequence[Sample], begin: _Begin) -> Callable[[], list[Tensor]]:
         pictures = [check_image(sample, self._spec.channels) for sample in samples]
         factor = self.config.network.downsample_factor
-        grids = [(-(-picture.shape[1] // factor), -(-picture.shape[2] // factor)) for picture in pictures]
-        result: list[Tensor] = [torch.empty(0)] * len(pictures)
-        groups = self._groups(grids)
 
         def work(group: _Group) -> Tensor:
             return self._encode_equal([pictures[place] for place in group.places], group)
 
-        for group, made in zip(groups, self._each(work, groups), strict=True):
-            for place, ids in zip(group.places, made, strict=True):
-                result[place] = ids
-        return result
+        return self._begin_groups(work, [_grid(picture, factor) for picture in pictures], begin)
 
     def decode_batch(self, grids: Sequence[Tensor]) -> list[Sample]:
         """Decode grids of mixed sizes; those of one size go through the network together."""
         checked = [self._check(ids) for ids in grids]
-        result: list[Sample] = [""] * len(checked)
-        groups = self._groups([tuple(ids.shape) for ids in checked])
 
         def work(group: _Group) -> Tensor:
             return self._decode_equal(torch.stack([checked[place] for place in group.places]), group)
 
-        for group, made in zip(groups, self._each(work, groups), strict=True):
-            for place, picture in zip(group.places, made, strict=True):
-                result[place] = picture
-        return result
+        with self._calls(len(checked)) as begin:
+            return list(self._begin_groups(work, [tuple(ids.shape) for ids in checked], begin)())
+
+    def _begin_groups(
+        self, work: Callable[[_Group], Tensor], shapes: Sequence[tuple[int, ...]], begin: _Begin
+    ) -> Callable[[], list[Tensor]]:
+        """Begin the calls of a batch; what is returned waits for them and puts their results into its order."""
+        running = [(group, begin(work, group)) for group in self._groups(shapes)]
+
+        def finish() -> list[Tensor]:
+            found = {
+                place: value
+                for group, made in running
+                for place, value in zip(group.places, made().unbind(), strict=True)
+            }
+            return [found[place] for place in range(len(shapes))]
+
+        return finish
 
     def decode_sized(self, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
         """Decode grids, each cut to its true (H, W)."""
@@ -206,8 +235,12 @@ class AutoencoderTokenizer(Tokenizer):
             by_shape.setdefault(shape, []).append(place)
         groups = []
         for shape, places in by_shape.items():
-            size, used = self._call(shape[0] * shape[1])
-            groups += [_Group(shape, places[start : start + used], size) for start in range(0, len(places), used)]
+            ids = shape[0] * shape[1]
+            size, used = self._call(ids)
+            alone = ids * self.config.network.downsample_factor**2 <= ONE_THREAD_PIXELS and self._device.type == "cpu"
+            groups += [
+                _Group(shape, places[start : start + used], size, alone) for start in range(0, len(places), used)
+            ]
         return groups
 
     def _call(self, ids: int) -> tuple[int, int]:
@@ -216,27 +249,49 @@ class AutoencoderTokenizer(Tokenizer):
         if self._device.type != "cpu":
             size = max(1, GPU_PIXELS // area)
             return size, size
-        size = max(1, CPU_PIXELS // area)
+        pixels = CPU_PIXELS
+        if 4 * area <= pixels:
+            pixels = max(pixels, CPU_NUMBERS // self.config.network.width)
+        size = max(1, pixels // area)
         if size * ids % _LANES == 0:
             return size, size
         # What is left over at the end of a tensor must belong to pictures that only fill up; of twice as many they are few.
-        size, spare = 2 * CPU_PIXELS // area, -(-_LANES // ids)
+        size, spare = max(pixels, 2 * CPU_PIXELS) // area, -(-_LANES // ids)
         return (size, size - spare) if size > 3 else (1, 1)
 
-    def _each(self, work: Callable[[_Group], Tensor], groups: Sequence[_Group]) -> list[Tensor]:
-        """Return what is made of each group: calls of several pictures in one thread each, others in all threads in turn."""
+    @contextmanager
+    def _calls(self, most: int) -> Iterator[_Begin]:
+        """Yield what begins a call: those of one thread run side by side, others when their result is asked for.
+
+        Args:
+            most: no more than so many calls will be running.
+        """
         threads = torch.get_num_threads()
-        small = [group for group in groups if group.size > 1]
-        if threads == 1 or not small or self._device.type != "cpu":
-            return [work(group) for group in groups]
-        try:
-            with ThreadPoolExecutor(min(threads, len(small)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                running = {id(group): pool.submit(work, group) for group in small}
-                made = [running[id(group)].result() if group.size > 1 else None for group in groups]
-        finally:
-            # The number of a thread is its own, but threads of later begin with the one that was set last.
-            torch.set_num_threads(threads)
-        return [work(group) if result is None else result for group, result in zip(groups, made, strict=True)]
+        if threads == 1 or self._device.type != "cpu":
+            yield partial
+            return
+        workers = max(1, min(threads, most))
+        ready = threading.Barrier(workers)
+
+        def prepare(_worker: int) -> None:
+            torch.get_num_threads()  # a thread takes over the number of the process the first time it looks
+            torch.set_num_threads(1)
+            ready.wait()
+
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                list(pool.map(prepare, range(workers)))
+            finally:
+                # The number of a thread is its own, but threads of later begin with the one that was set last.
+                torch.set_num_threads(threads)
+
+            def begin(work: Callable[[_Group], Tensor], group: _Group) -> Callable[[], Tensor]:
+                return pool.submit(work, group).result if group.one_thread else partial(work, group)
+
+            try:
+                yield begin
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     @property
     def _device(self) -> torch.device:
@@ -252,7 +307,7 @@ class AutoencoderTokenizer(Tokenizer):
                 cut = torch.stack(
                     [_window(picture, read_top, read_bottom, read_left, read_right, factor) for picture in pictures]
                 )
-                with torch.autocast(self._device.type, enabled=False):
+                with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
                     ids = self.model.encode(to_pixels(_filled(cut, group.size).to(self._device)))[: len(pictures)].cpu()
                 row.append(ids[:, top - read_top : bottom - read_top, left - read_left : right - read_left])
             rows.append(torch.cat(row, 2))
@@ -266,7 +321,7 @@ class AutoencoderTokenizer(Tokenizer):
         for top, bottom, read_top, read_bottom in spans(grid[0], self.tile // f, self._decoder_margin):
             for left, right, read_left, read_right in spans(grid[1], self.tile // f, self._decoder_margin):
                 cut = _filled(ids[:, read_top:read_bottom, read_left:read_right], group.size).to(self._device)
-                with torch.autocast(self._device.type, enabled=False):
+                with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
                     pixels = from_pixels(self.model.decode(cut)[: len(ids)]).cpu()
                 y, x = (top - read_top) * f, (left - read_left) * f
                 height, width = (bottom - top) * f, (right - left) * f
@@ -282,6 +337,13 @@ def _filled(batch: Tensor, count: int) -> Tensor:
 
 def _window(picture: Tensor, top: int, bottom: int, left: int, right: int, factor: int) -> Tensor:
     """Return the pixels of some ids of a picture (C, H, W); beyond its edge the last row or column is repeated."""
-    rows = torch.arange(top * factor, bottom * factor).clamp_(max=picture.shape[1] - 1)
-    columns = torch.arange(left * factor, right * factor).clamp_(max=picture.shape[2] - 1)
+    top, bottom, left, right = top * factor, bottom * factor, left * factor, right * factor
+    if bottom <= picture.shape[1] and right <= picture.shape[2]:
+        return picture[:, top:bottom, left:right]
+    rows = torch.arange(top, bottom).clamp_(max=picture.shape[1] - 1)
+    columns = torch.arange(left, right).clamp_(max=picture.shape[2] - 1)
     return picture[:, rows][:, :, columns]
+
+
+def _grid(picture: Tensor, factor: int) -> tuple[int, int]:
+    return -(-picture.shape[1] // factor), -(-picture.shape[2] // factor)

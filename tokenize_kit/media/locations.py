@@ -9,6 +9,7 @@ import glob
 import gzip
 import io
 import os
+import posixpath
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def kind_of(name: str, kinds: Collection[str] = ()) -> tuple[str | None, str]:
     for suffix, kind in COMPRESSIONS.items():
         if name.endswith(suffix):
             name, compression = name.removesuffix(suffix), kind
-    suffix = PurePosixPath(name).suffix
+    suffix = posixpath.splitext(name)[1]
     if suffix in TEXT_SUFFIXES:
         return "text", compression
     if suffix in JSON_SUFFIXES:
@@ -166,9 +167,7 @@ def _expand(given: str, kinds: Collection[str]) -> list[SourceFile]:
     if path.is_file():
         return [_named(_local(path, path.name, kinds), kinds)]
     if path.is_dir():
-        inside = [item for item in path.rglob("*") if not _hidden(item.relative_to(path)) and item.is_file()]
-        files = [_local(item, item.relative_to(path).as_posix(), kinds) for item in inside]
-        return _only(files, kinds, f"the folder {given}")
+        return _only(list(_inside(str(path), kinds)), kinds, f"the folder {given}")
     if glob.has_magic(given):
         root = Path(_glob_root(given))
         matches = sorted(item for item in root.glob(str(Path(given).relative_to(root))) if item.is_file())
@@ -218,10 +217,25 @@ def _as_text(file: SourceFile, kinds: Collection[str]) -> SourceFile:
     return replace(file, kind="text") if file.kind == "" and "text" in kinds else file
 
 
+def _inside(folder: str, kinds: Collection[str]) -> Iterator[SourceFile]:
+    """Yield the files below a folder in any order; with `pathlib` a small picture would take longer to find than to decode."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        above = "" if where == folder else os.path.relpath(where, folder).replace(os.sep, "/") + "/"
+        for name in names:
+            path = os.path.join(where, name)  # noqa: PTH118
+            # A link may lead to nothing, or to something that is no file.
+            if not name.startswith(".") and os.path.isfile(path):  # noqa: PTH113
+                yield _source(path, name, above + name, os.stat(path), kinds)  # noqa: PTH116
+
+
 def _local(path: Path, key: str, kinds: Collection[str]) -> SourceFile:
-    status = path.stat()
-    kind, compression = kind_of(path.name, kinds)
-    return SourceFile(str(path), key, status.st_size, kind or "", compression, str(status.st_mtime_ns))
+    return _source(str(path), path.name, key, path.stat(), kinds)
+
+
+def _source(path: str, name: str, key: str, status: os.stat_result, kinds: Collection[str]) -> SourceFile:
+    kind, compression = kind_of(name, kinds)
+    return SourceFile(path, key, status.st_size, kind or "", compression, str(status.st_mtime_ns))
 
 
 def _remote(filesystem: Any, path: str, info: dict[str, Any], key: str, kinds: Collection[str]) -> SourceFile:

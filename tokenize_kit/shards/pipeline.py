@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -32,16 +34,19 @@ from tokenize_kit.shards.writer import Ids, ShardWriter, open_shard
 from tokenize_kit.tokenizer import Tokenizer, size_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenize_kit.tokenizer import Sample
 
 BATCH_BYTES = 4 << 20
 """A record batch is written when it holds this many bytes of ids."""
 
 CHUNK_BYTES = 16 << 20
-CHUNK_SAMPLES = 64
 """How much is decoded and given to a tokenizer at a time, so that large pictures do not fill the memory."""
 
-_Encoded: TypeAlias = dict[str, tuple[Ids, NDArray[np.int64]]]
+_Ragged: TypeAlias = tuple[Ids, NDArray[np.int64]]
+_Encoded: TypeAlias = dict[str, _Ragged]
+_Values: TypeAlias = "Sequence[Sample] | pa.Array"
 
 
 @runtime_checkable
@@ -50,6 +55,20 @@ class RaggedEncoder(Protocol):
 
     def encode_ragged(self, texts: Sequence[str] | pa.Array) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Encode a list of ``str`` or an Arrow array of (large) strings; equal to `encode` one by one."""
+        ...
+
+
+@runtime_checkable
+class PipelinedEncoder(Protocol):
+    """A tokenizer that begins with a batch before the one before is done, so that none of its threads waits at its end."""
+
+    def encode_ahead(
+        self,
+    ) -> AbstractContextManager[Callable[[Sequence[Sample]], Callable[[], list[Tensor]]]]:
+        """Yield a function that begins to encode a batch and returns another one, which waits for the grids.
+
+        The grids are those of `Tokenizer.encode_batch`; either function may raise what that raises.
+        """
         ...
 
 
@@ -111,7 +130,7 @@ class FailureLimitError(TooManyFailuresError):
 
 
 Report: TypeAlias = Callable[[int, int, int], None]
-"""Called after each block with the samples, tokens and input bytes that it added."""
+"""Called now and then with the samples, tokens and input bytes that were added since."""
 
 
 def unit_digest(unit: Unit, recipe: Recipe, limit: int | None = None) -> str:
@@ -158,7 +177,7 @@ def encode_unit(
         out: folder of the shard set.
         limit: take only this many samples.
         max_failures: stop when more samples than this cannot be read.
-        report: called after each block.
+        report: called after each chunk.
 
     Raises:
         TooManyFailuresError: more than ``max_failures`` samples failed.
@@ -172,21 +191,17 @@ def encode_unit(
             # The ledger follows in the same folder, and counts only if the shard is there.
             open_shard(path, recipe.streams, recipe.read.columns, durable_name=False) as writer,
             read_ahead(read_unit(unit, recipe.read)) as blocks,
+            # While chunks go through a network the next one is decoded.
+            read_ahead(_all_chunks(blocks, recipe, limit)) as chunks,
         ):
             rows = Rows(writer, recipe)
-            for block in blocks:
-                if limit is not None and len(block) > limit - samples:
-                    block = block.head(limit - samples)
-                before = sum(rows.tokens.values())
-                failures += block.failures
-                failures += encode_block(block, tokenizers, recipe, rows)
-                samples += len(block)
+            for done in _encode_chunks(chunks, tokenizers, rows):
+                failures += done.failures
+                samples += done.samples
                 if report:
-                    report(len(block), sum(rows.tokens.values()) - before, block.size)
+                    report(done.samples, done.tokens, done.size)
                 if max_failures is not None and len(failures) > max_failures:
                     raise FailureLimitError(failures)
-                if samples == limit:
-                    break
             rows.flush()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -203,93 +218,200 @@ def encode_unit(
 
 def encode_block(block: SampleBlock, tokenizers: Mapping[str, Tokenizer], recipe: Recipe, rows: Rows) -> list[Failure]:
     """Encode a block into rows; returns the failures of samples that could be read but not encoded."""
-    if recipe.read.text_only and isinstance(block.contents["text"], pa.Array):
-        try:
-            rows.add(block.keys, encode_samples(tokenizers, {"text": block.contents["text"]}), block.columns)
-            return []
-        except (ValueError, TypeError):
-            pass  # one of the texts is refused: find out which, below
-    undecodable: list[Failure] = []
-    refused: list[Failure] = []
-    # While a chunk goes through a network the next one is decoded. Two lists, so that their order is always the same.
-    with read_ahead(_chunks(block, recipe, undecodable, rows.conversions)) as chunks:
-        for chunk in chunks:
-            try:
-                encoded = encode_samples(tokenizers, chunk.samples)
-            except (ValueError, TypeError):
-                chunk = _without_refused(chunk, tokenizers, refused)
-                encoded = encode_samples(tokenizers, chunk.samples)
-            rows.add(chunk.keys, encoded, chunk.columns)
-    return undecodable + refused
+    done = _encode_chunks(_chunks(block, recipe), tokenizers, rows)
+    return [failure for one in done for failure in one.failures][len(block.failures) :]
 
 
-def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, Sequence[Sample] | pa.Array]) -> _Encoded:
+def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, _Values]) -> _Encoded:
     """Encode samples, given by modality, with the tokenizer of each stream: flat ids, and shapes.
 
     Shapes are (samples, axes), or with the true sizes of the samples beside them (samples, axes + size_axes).
     """
-    encoded: _Encoded = {}
-    for name, tokenizer in tokenizers.items():
-        values = samples[tokenizer.spec.modality]
-        if isinstance(tokenizer, RaggedEncoder):
-            ids, lengths = tokenizer.encode_ragged(values)
-            encoded[name] = ids, np.asarray(lengths, np.int64)[:, None]
-            continue
-        grids = tokenizer.encode_batch(values.to_pylist() if isinstance(values, pa.Array) else list(values))
-        axes = len(tokenizer.spec.axes)
-        assert len(grids) == len(values), (
-            f"the tokenizer of stream {name} gave {len(grids)} grids for {len(values)} samples"
-        )
-        assert all(grid.ndim == axes for grid in grids), f"the grids of stream {name} must have {axes} axes"
-        flat = [grid.detach().cpu().numpy().reshape(-1) for grid in grids]
-        rows = [tuple(grid.shape) for grid in grids]
-        if size_axes := tokenizer.spec.size_axes:
-            rows = [(*row, *size_of(sample)) for row, sample in zip(rows, values, strict=True)]
-        shapes = np.array(rows, np.int64).reshape(len(grids), axes + size_axes)
-        encoded[name] = np.concatenate(flat) if flat else np.zeros(0, np.int64), shapes
-    return encoded
+    return {name: _encode_values(tokenizer, samples[tokenizer.spec.modality]) for name, tokenizer in tokenizers.items()}
+
+
+def _encode_values(tokenizer: Tokenizer, values: _Values) -> _Ragged:
+    if isinstance(tokenizer, RaggedEncoder):
+        ids, lengths = tokenizer.encode_ragged(values)
+        return ids, np.asarray(lengths, np.int64)[:, None]
+    samples = _as_list(values)
+    return _flat(tokenizer, samples, tokenizer.encode_batch(samples))
+
+
+def _flat(tokenizer: Tokenizer, samples: Sequence[Sample], grids: Sequence[Tensor]) -> _Ragged:
+    """Return grids as flat ids and shapes."""
+    spec = tokenizer.spec
+    axes = len(spec.axes)
+    name = type(tokenizer).__qualname__
+    assert len(grids) == len(samples), f"{name} gave {len(grids)} grids for {len(samples)} samples"
+    assert all(grid.ndim == axes for grid in grids), f"the grids of {name} must have {axes} axes"
+    flat = [grid.detach().cpu().numpy().reshape(-1) for grid in grids]
+    rows = [tuple(grid.shape) for grid in grids]
+    if size_axes := spec.size_axes:
+        rows = [(*row, *size_of(sample)) for row, sample in zip(rows, samples, strict=True)]
+    shapes = np.array(rows, np.int64).reshape(len(grids), axes + size_axes)
+    return np.concatenate(flat) if flat else np.zeros(0, np.int64), shapes
+
+
+@contextmanager
+def _encoders(
+    tokenizers: Mapping[str, Tokenizer],
+) -> Iterator[Callable[[Mapping[str, _Values]], Callable[[], _Encoded]]]:
+    """Yield a function that begins to encode samples and returns another one, which waits for what `encode_samples` gives."""
+    with ExitStack() as stack:
+        begins = {
+            name: stack.enter_context(tokenizer.encode_ahead())
+            for name, tokenizer in tokenizers.items()
+            if isinstance(tokenizer, PipelinedEncoder)
+        }
+
+        def begin_one(name: str, tokenizer: Tokenizer, values: _Values) -> Callable[[], _Ragged]:
+            if name not in begins:
+                return partial(_encode_values, tokenizer, values)
+            grids = begins[name](_as_list(values))
+            return lambda: _flat(tokenizer, values, grids())
+
+        def begin(samples: Mapping[str, _Values]) -> Callable[[], _Encoded]:
+            waits = {
+                name: begin_one(name, tokenizer, samples[tokenizer.spec.modality])
+                for name, tokenizer in tokenizers.items()
+            }
+            return lambda: {name: wait() for name, wait in waits.items()}
+
+        yield begin
 
 
 @dataclass
 class _Chunk:
-    """Some samples of a block, decoded."""
+    """Some samples of a block, decoded, or a whole block of texts that need no decoding."""
 
-    keys: list[str]
-    samples: dict[str, list[Sample]]
-    columns: dict[str, list[Any]]
+    keys: Sequence[str] | pa.Array
+    samples: dict[str, _Values]
+    columns: dict[str, Sequence[Any] | pa.Array]
+    read: int
+    """How many samples were read for it: the rows, and those that could not be decoded."""
+    failures: list[Failure]
+    conversions: Counter[str]
+    size: int = 0
+    """Bytes of input; the last chunk has those of its block."""
 
     def pick(self, places: Sequence[int]) -> _Chunk:
+        """Return the chunk with only some of its rows."""
         return _Chunk(
             [self.keys[place] for place in places],
             {name: [values[place] for place in places] for name, values in self.samples.items()},
             {name: [values[place] for place in places] for name, values in self.columns.items()},
+            self.read,
+            self.failures,
+            self.conversions,
+            self.size,
+        )
+
+    def as_lists(self) -> _Chunk:
+        """Return the chunk with Python's own values, which `pick` needs."""
+        return _Chunk(
+            _as_list(self.keys),
+            {name: _as_list(values) for name, values in self.samples.items()},
+            {name: _as_list(values) for name, values in self.columns.items()},
+            self.read,
+            self.failures,
+            self.conversions,
+            self.size,
         )
 
 
-def _chunks(block: SampleBlock, recipe: Recipe, failures: list[Failure], conversions: Counter[str]) -> Iterator[_Chunk]:
-    """Decode a block chunk by chunk; samples that are not what their tokenizer wants go into ``failures``."""
+class _Done(NamedTuple):
+    """What became of a chunk."""
+
+    samples: int
+    tokens: int
+    size: int
+    """Bytes of input."""
+    failures: list[Failure]
+
+
+def _all_chunks(blocks: Iterable[SampleBlock], recipe: Recipe, limit: int | None) -> Iterator[_Chunk]:
+    """Yield the chunks of all blocks, up to ``limit`` samples."""
+    for block in blocks:
+        if limit is not None:
+            if len(block) > limit:
+                block = block.head(limit)
+            limit -= len(block)
+        yield from _chunks(block, recipe)
+        if limit == 0:
+            return
+
+
+def _chunks(block: SampleBlock, recipe: Recipe) -> Iterator[_Chunk]:
+    """Decode a block chunk by chunk; samples that are not what their tokenizer wants become failures."""
+    if recipe.read.text_only and isinstance(block.contents["text"], pa.Array):
+        failures = list(block.failures)
+        yield _Chunk(block.keys, {**block.contents}, block.columns, len(block), failures, Counter(), block.size)
+        return
     keys, columns = _as_list(block.keys), {name: _as_list(values) for name, values in block.columns.items()}
     contents = {name: _as_list(values) for name, values in block.contents.items()}
-    chunk = _Chunk([], {name: [] for name in contents}, {name: [] for name in columns})
-    size = 0
+    failures, conversions = list(block.failures), Counter[str]()
+    decoded: list[dict[str, Sample]] = []
+    kept: list[int] = []
+    start = size = 0
+
+    def chunk(stop: int) -> _Chunk:
+        return _Chunk(
+            [keys[row] for row in kept],
+            {name: [samples[name] for samples in decoded] for name in contents},
+            {name: [values[row] for row in kept] for name, values in columns.items()},
+            stop - start,
+            failures,
+            conversions,
+        )
+
     for row, key in enumerate(keys):
+        if size >= CHUNK_BYTES:
+            yield chunk(row)
+            failures, conversions, decoded, kept = [], Counter(), [], []
+            start, size = row, 0
         try:
-            decoded = {name: _decode(values[row], name, recipe, conversions) for name, values in contents.items()}
+            samples = {name: _decode(values[row], name, recipe, conversions) for name, values in contents.items()}
         except (ValueError, TypeError) as error:
             failures.append(Failure(key, one_line(error)))
             continue
-        chunk.keys.append(key)
-        for name, sample in decoded.items():
-            chunk.samples[name].append(sample)
-            size += len(sample) if isinstance(sample, str) else sample.numel()
-        for name, values in columns.items():
-            chunk.columns[name].append(values[row])
-        if size >= CHUNK_BYTES or len(chunk.keys) >= CHUNK_SAMPLES:
-            yield chunk
-            chunk = _Chunk([], {name: [] for name in contents}, {name: [] for name in columns})
-            size = 0
-    if chunk.keys:
-        yield chunk
+        decoded.append(samples)
+        kept.append(row)
+        size += sum(len(sample) if isinstance(sample, str) else sample.numel() for sample in samples.values())
+    last = chunk(len(keys))
+    last.size = block.size
+    yield last
+
+
+def _encode_chunks(chunks: Iterable[_Chunk], tokenizers: Mapping[str, Tokenizer], rows: Rows) -> Iterator[_Done]:
+    """Encode chunks into rows, in order; pipelined tokenizers have begun with a chunk before the one before is done."""
+    ahead = any(isinstance(tokenizer, PipelinedEncoder) for tokenizer in tokenizers.values())
+    running: deque[tuple[_Chunk, Callable[[], _Encoded] | None]] = deque()
+    with _encoders(tokenizers) as begin:
+        for chunk in chunks:
+            try:
+                running.append((chunk, begin(chunk.samples)))
+            except (ValueError, TypeError):
+                running.append((chunk, None))
+            if len(running) > ahead:
+                yield _finish(*running.popleft(), tokenizers, rows)
+        while running:
+            yield _finish(*running.popleft(), tokenizers, rows)
+
+
+def _finish(
+    chunk: _Chunk, wait: Callable[[], _Encoded] | None, tokenizers: Mapping[str, Tokenizer], rows: Rows
+) -> _Done:
+    """Wait for what becomes of a chunk and add it to the rows; ``wait`` is None if the tokenizers refused at once."""
+    encoded = None
+    with suppress(ValueError, TypeError):
+        encoded = wait() if wait else None
+    if encoded is None:  # one of the samples is refused: find out which
+        chunk = _without_refused(chunk.as_lists(), tokenizers)
+        encoded = encode_samples(tokenizers, chunk.samples)
+    rows.add(chunk.keys, encoded, chunk.columns)
+    rows.conversions.update(chunk.conversions)
+    return _Done(chunk.read, sum(len(values) for values, _ in encoded.values()), chunk.size, chunk.failures)
 
 
 def _decode(content: Content, modality: str, recipe: Recipe, conversions: Counter[str]) -> Sample:
@@ -308,17 +430,21 @@ def _decode(content: Content, modality: str, recipe: Recipe, conversions: Counte
     return sample
 
 
-def _without_refused(chunk: _Chunk, tokenizers: Mapping[str, Tokenizer], failures: list[Failure]) -> _Chunk:
-    """Return the chunk without the samples that a tokenizer refuses."""
-    kept = []
-    for place, key in enumerate(chunk.keys):
+def _without_refused(chunk: _Chunk, tokenizers: Mapping[str, Tokenizer]) -> _Chunk:
+    """Return the chunk without the samples that a tokenizer refuses; they are added to its failures."""
+
+    def accepted(places: range) -> list[int]:
         try:
-            encode_samples(tokenizers, chunk.pick([place]).samples)
+            encode_samples(tokenizers, chunk.pick(places).samples)
         except (ValueError, TypeError) as error:
-            failures.append(Failure(key, one_line(error)))
-        else:
-            kept.append(place)
-    return chunk.pick(kept)
+            if len(places) == 1:
+                chunk.failures.append(Failure(chunk.keys[places[0]], one_line(error)))
+                return []
+            middle = len(places) // 2
+            return accepted(places[:middle]) + accepted(places[middle:])
+        return list(places)
+
+    return chunk.pick(accepted(range(len(chunk.keys))))
 
 
 class Rows:
