@@ -185,7 +185,7 @@ class TransposedConvolution(Layer):
     def _spread(self, x: Tensor, before: Tensor | None) -> Tensor:
         """Return (B, T * stride + kernel - stride, O): all that the inputs add up to, ``before`` included."""
         size, parts, count = self.stride * self.outputs, self.kernel // self.stride, x.shape[1]
-        first, *others = self.torch.split(weight.flatten(1), size, 1)
+        first, *others = torch.split(self.weight.flatten(1), size, 1)
         made = x @ first
         after = made.new_zeros(len(x), parts - 1, size)
         y = torch.cat([made, after], 1)
