@@ -78,7 +78,8 @@ class CoarseFirst:
 
     def places(self, index: Ints, steps: Ints, codebooks: int) -> Ints:
         """See `Layout.places`."""
-        return index % steps * codebooks + index // steps
+        places: Ints = index % steps * codebooks + index // steps
+        return places
 
     def before_end(self, steps: Ints, codebooks: int) -> Ints:  # noqa: ARG002
         """See `Layout.before_end`."""
@@ -124,12 +125,14 @@ class Delay:
         codebook = (index - corner) % width + np.maximum(0, diagonal - steps + 1)
         diagonal = np.where(first, row, np.where(last, steps + codebooks - 2 - row, diagonal))
         codebook = np.where(first, column, np.where(last, codebooks - 1 - column, codebook))
-        return (diagonal - codebook) * codebooks + codebook
+        places: Ints = (diagonal - codebook) * codebooks + codebook
+        return places
 
     def before_end(self, steps: Ints, codebooks: int) -> Ints:
         """See `Layout.before_end`."""
         short = np.minimum(steps, codebooks)
-        return short * (short + 1) // 2 + (steps - short) * codebooks
+        ids: Ints = short * (short + 1) // 2 + (steps - short) * codebooks
+        return ids
 
 
 LAYOUTS: dict[str, Layout] = {DEFAULT: Flatten(), "delay": Delay(), "coarse-first": CoarseFirst()}

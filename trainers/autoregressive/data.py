@@ -158,7 +158,8 @@ class PackedDataset:
         world: number of processes.
 
     Raises:
-        ValueError: there is no document, or one that must not be cut is longer than ``context``.
+        ValueError: there is no document, one that must not be cut is longer than ``context``, or not even a single time step
+            of one that may be cut fits into it.
     """
 
     def __init__(
@@ -174,6 +175,9 @@ class PackedDataset:
         if not len(chosen):
             raise ValueError("there is no document to pack")
         assert 0 <= rank < world
+        if documents.has_pieces:
+            documents = documents.pieces(context, chosen)
+            chosen = np.arange(len(documents))
         self.documents, self.chosen, self.context, self.batch_size = documents, chosen, context, batch_size
         self.seed, self.rank, self.world = seed, rank, world
         self._whole = None if documents.is_stream else plan_whole(documents.pairs, context, chosen)
@@ -235,6 +239,9 @@ def every_row_once(
     Raises:
         ValueError: as `PackedDataset`.
     """
+    if documents.has_pieces:
+        documents = documents.pieces(context, chosen)
+        chosen = np.arange(len(documents))
     planner = plan_stream if documents.is_stream else plan_whole
     plan = planner(documents.pairs, context, chosen)
     mine = np.arange(rank, plan.rows, world)

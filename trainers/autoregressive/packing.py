@@ -19,6 +19,10 @@ decreasing (context 8; documents of 6, 5, 3 and 2 pairs):
     row 0       A A A A A A D D        documents 0 0 0 0 0 0 1 1
     row 1       B B B B B C C C        documents 0 0 0 0 0 1 1 1
 
+A template of one open stream with codebooks (a sound of a codec) is of the second kind, but a document that is longer than the
+context is cut between two time steps first (`Documents.pieces`). Each piece is a whole document with all that its layout
+wants, so a layout is never torn; only its ``<end>`` carries no loss where the sound goes on in the next piece.
+
 Padding (``.``) has document -1 and, like the condition and the tokens that the grammar forces, the label -100.
 """
 
@@ -26,15 +30,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenize_kit.layouts import DEFAULT, LAYOUTS, Layout
 from tokenize_kit.templates import SequenceTemplate
 from tokenize_kit.tokenizer import TokenSpec
-from tokenize_kit.vocabulary import StreamIds, Vocabulary, distinct_shapes, is_open, shape_name
+from tokenize_kit.vocabulary import StreamIds, Vocabulary, distinct_shapes, is_open
 
 IGNORED = -100
 """The label that carries no loss, as in ``torch.nn.functional.cross_entropy``."""
@@ -73,6 +79,19 @@ class _StreamTable:
     begin: Ints
     """Place of the segment in the document."""
     target: bool
+    layout: Layout
+    codebooks: int
+    ended: NDArray[np.bool_]
+    """Whether ``<end>`` is where the sample ends; False for a piece of it that another one follows."""
+
+    @property
+    def in_grid_order(self) -> bool:
+        """Whether the ids of a document stand in the shard as they stand in the sequence."""
+        return self.layout is LAYOUTS[DEFAULT]
+
+    def before_end(self) -> Ints:
+        """Return how many ids of each document come before ``<end>``."""
+        return self.layout.before_end(self.count // self.codebooks, self.codebooks)
 
 
 class Documents:
@@ -84,7 +103,8 @@ class Documents:
         arrays: for each stream of the template, flat arrays that cover the same samples in the same order.
 
     Raises:
-        ValueError: a grid has a shape that the vocabulary does not know, or a sound is empty.
+        ValueError: a grid has a shape that the vocabulary does not know, a sound is empty, or the template gives a stream a
+            layout that has no codebooks.
     """
 
     def __init__(
@@ -109,6 +129,9 @@ class Documents:
                 ),
                 place,
                 name in template.target,
+                template.layout(ids),
+                ids.codebooks(ids.shapes[0]),
+                np.ones(len(self.source), bool),
             )
             self.streams.append(table)
             place = place + ids.header + table.count + int(ids.is_open)
@@ -122,6 +145,55 @@ class Documents:
     def is_stream(self) -> bool:
         """Whether documents may be cut: the template is one open stream."""
         return len(self.streams) == 1 and self.streams[0].ids.is_open and self.streams[0].ids.spec.axes == ("time",)
+
+    @property
+    def has_pieces(self) -> bool:
+        """Whether documents may be cut between two time steps: the template is one open stream with codebooks."""
+        return len(self.streams) == 1 and self.streams[0].ids.is_open and self.streams[0].ids.has_codebooks
+
+    def pieces(self, context: int, chosen: Ints | None = None) -> Documents:
+        """Return documents of at most ``context`` tokens: of each one its first steps, the next ones, and so on.
+
+        Only for templates that `has_pieces`; a document that is short enough is its only piece. Nothing is copied.
+
+        Args:
+            context: the most tokens of a piece, ``<bos>`` and ``<eos>`` included.
+            chosen: the documents to take, in their order; all if None.
+
+        Raises:
+            ValueError: the context does not hold a single time step.
+        """
+        assert self.has_pieces
+        (whole,) = self.streams
+        chosen = np.arange(len(self)) if chosen is None else chosen
+        overhead = whole.ids.header + 3  # <bos>, <end>, <eos>
+        longest = (context - overhead) // whole.codebooks
+        if longest < 1:
+            least = overhead + whole.codebooks
+            raise ValueError(
+                f"a document of a single time step of {whole.ids.name!r} has {least} tokens ({whole.codebooks} codebooks), more "
+                f"than the context of {context}; use --context {least} or more, or fewer codebooks"
+            )
+        steps = whole.count[chosen] // whole.codebooks
+        number = np.maximum(1, -(-steps // longest))
+        document = np.repeat(chosen, number)
+        piece = np.arange(len(document)) - np.repeat(np.cumsum(number) - number, number)
+        first = piece * longest
+        count = np.minimum(longest, np.repeat(steps, number) - first) * whole.codebooks
+        result = copy(self)
+        result.source = self.source[document]
+        result.streams = [
+            replace(
+                whole,
+                start=whole.start[document] + first * whole.codebooks,
+                count=count,
+                shape=whole.shape[document],
+                begin=np.ones(len(document), np.int64),
+                ended=piece == np.repeat(number, number) - 1,
+            )
+        ]
+        result.pairs = count + overhead - 1
+        return result
 
     def grids(self, document: int) -> dict[str, NDArray[Any]]:
         """Return the shaped grids of one document."""
@@ -334,6 +406,9 @@ def _fill_stream(stream: _StreamTable, source: Ints, ids: Ints, after: Ints, pie
     _put(ids, pieces, begin, known.begin)
     if known.first_shape is not None:
         _put(ids, pieces, begin + 1, known.first_shape + stream.shape[pieces.document])
+    if not stream.in_grid_order:
+        _fill_ordered(stream, source, ids, after, pieces, content)
+        return
     if known.end is not None:
         _put(ids, pieces, content + count, known.end)
         after[content + count == pieces.length] = known.end
@@ -373,12 +448,53 @@ def _fill_stream(stream: _StreamTable, source: Ints, ids: Ints, after: Ints, pie
             after[ending] = np.add(_checked(values[where], known), offset, dtype=np.int64)
 
 
+def _fill_ordered(stream: _StreamTable, source: Ints, ids: Ints, after: Ints, pieces: _Pieces, content: Ints) -> None:
+    """Write the ids and ``<end>`` of a stream whose layout is not the order of the grid; as `_fill_stream`.
+
+    Args:
+        stream: the stream.
+        source: of the documents.
+        ids: flat rows.
+        after: the token after each piece.
+        pieces: what to fill.
+        content: (pieces,), where the ids begin, counted from the start of the piece.
+    """
+    known = stream.ids
+    count = stream.count[pieces.document]
+    before_end = stream.before_end()[pieces.document] if known.is_open else count
+    low = np.maximum(content, 0)
+    # One more than the piece holds: the label of its last input.
+    spans = np.minimum(content + count + int(known.is_open), pieces.length + 1) - low
+    owner = source[pieces.document]
+    offsets = np.array(known.offsets)
+    for number in np.unique(owner).tolist():
+        mine = np.flatnonzero((owner == number) & (spans > 0))
+        sizes = spans[mine]
+        piece = np.repeat(mine, sizes)
+        where = np.arange(len(piece)) + np.repeat(low[mine] - (np.cumsum(sizes) - sizes), sizes)
+        token = where - content[piece]  # counted through the ids and <end>
+        end = before_end[piece]
+        is_end = (token == end) & known.is_open
+        index = np.where(is_end, 0, token - (token > end))
+        steps = np.maximum(count[piece] // stream.codebooks, 1)
+        place = stream.layout.places(index, steps, stream.codebooks)
+        found = _checked(stream.values[number][stream.start[pieces.document[piece]] + place], known)
+        tokens = np.add(found, offsets[place % stream.codebooks], dtype=np.int64)
+        if known.end is not None:
+            tokens[is_end] = known.end
+        following = where == pieces.length[piece]
+        after[piece[following]] = tokens[following]
+        ids[(pieces.place[piece] + where)[~following]] = tokens[~following]
+
+
 def _hide_labels(stream: _StreamTable, labels: Ints, pieces: _Pieces) -> None:
-    """Take the loss from ``<begin>``, and in a condition from the whole segment."""
+    """Take the loss from ``<begin>``, from an ``<end>`` where nothing ends, and in a condition from the whole segment."""
     begin = stream.begin[pieces.document] - pieces.first
     if stream.target:
-        inside = (begin >= 1) & (begin <= pieces.length)
-        labels[(pieces.place + begin - 1)[inside]] = IGNORED
+        _hide(labels, pieces, begin)
+        if not stream.ended.all():
+            end = begin + stream.ids.header + stream.before_end()[pieces.document]
+            _hide(labels, pieces, np.where(stream.ended[pieces.document], 0, end))
         return
     size = stream.ids.header + stream.count[pieces.document] + int(stream.ids.is_open)
     low = np.maximum(begin - 1, 0)
@@ -390,6 +506,12 @@ def _hide_labels(stream: _StreamTable, labels: Ints, pieces: _Pieces) -> None:
 def _put(ids: Ints, pieces: _Pieces, where: Ints, token: int | Ints) -> None:
     inside = (where >= 0) & (where < pieces.length)
     ids[(pieces.place + where)[inside]] = token if isinstance(token, int) else token[inside]
+
+
+def _hide(labels: Ints, pieces: _Pieces, where: Ints) -> None:
+    """Take the loss from the token at ``where``, counted from the start of each piece; the first token is no label."""
+    inside = (where >= 1) & (where <= pieces.length)
+    labels[(pieces.place + where - 1)[inside]] = IGNORED
 
 
 def _checked(values: NDArray[Any], known: StreamIds) -> NDArray[Any]:
@@ -422,8 +544,9 @@ def _shape_indices(ids: StreamIds, shapes: Ints) -> Ints:
         return np.zeros(len(shapes), np.int64)
     found, inverse = np.unique(fixed, axis=0, return_inverse=True)
     index = np.array([ids.shape_index(tuple(row)) for row in found.tolist()], np.int64)
-    if ids.spec.axes[-1] == "codebook" and len(ids.shapes) > 1:
+    if len(numbers := sorted({ids.codebooks(shape) for shape in ids.shapes})) > 1:
         raise ValueError(
-            f"stream {ids.name!r} mixes {', '.join(map(shape_name, ids.shapes))} codebooks; encode all samples with one number"
+            f"stream {ids.name!r} mixes {', '.join(map(str, numbers))} codebooks; encode all samples with one number "
+            "(--codebooks)"
         )
     return index[inverse.reshape(-1)]
