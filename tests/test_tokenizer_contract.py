@@ -20,6 +20,7 @@ from toy_autoencoder import RVQ, VQ, toy_autoencoder
 
 from tokenize_kit.colors import OKLAB_STEPS, coordinates
 from tokenize_kit.mulaw import BOUND, MuLawTokenizer
+from tokenize_kit.pcm import PCMTokenizer
 from tokenize_kit.pixels import PaletteTokenizer, PixelTokenizer
 from tokenize_kit.text import BPETokenizer
 from tokenize_kit.tokenizer import (
@@ -147,8 +148,22 @@ def largest_mulaw_distance(a, b):
     return float(((a - b).abs() / (a.abs() + 1 / 255)).max()) / BOUND if a.shape == b.shape else float("inf")
 
 
+def largest_pcm_distance(a, b):
+    return float((a - b).abs().max()) if a.shape == b.shape else float("inf")
+
+
 CASES: dict[str, list[Case]] = {
     "mulaw": [Case(MuLawTokenizer, SOUNDS, wrong_sounds(1), largest_mulaw_distance, 1 + 1e-5)],
+    "pcm": [
+        Case(PCMTokenizer, SOUNDS, wrong_sounds(1), largest_pcm_distance, 1 / 32768),
+        Case(
+            lambda: PCMTokenizer(44_100, 2),
+            [sound(samples, 2, seed=samples) for samples in (1, 2, 321)],
+            wrong_sounds(2),
+            largest_pcm_distance,
+            1 / 32768,
+        ),
+    ],
     "bpe": [Case(build_bpe, TEXTS, [b"bytes", 3, None, "lone \ud800 surrogate"])],
     "pixels": [Case(lambda c=c: PixelTokenizer(c), pictures(c), wrong_pictures(c)) for c in (1, 3, 4)],
     "palette": [

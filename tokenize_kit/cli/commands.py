@@ -113,6 +113,12 @@ COMMANDS: tuple[Command, ...] = (
         ("create mulaw --sample-rate 16000 --out tokenizers/mulaw",),
     ),
     Command(
+        "create pcm",
+        "tokenize_kit.cli.create:create_pcm",
+        "save a tokenizer of 16-bit samples, which needs no training",
+        ("create pcm --sample-rate 44100 --channels 2 --out tokenizers/pcm",),
+    ),
+    Command(
         "create pixels",
         "tokenize_kit.cli.create:create_pixels",
         "save a tokenizer of raw pixels, which needs no training",

@@ -23,6 +23,18 @@ class CreateMuLawOptions:
 
 
 @dataclass(frozen=True)
+class CreatePCMOptions:
+    """Save a tokenizer of sound: one of 65,536 ids a sample, so that 16-bit files come back exactly. Nothing is trained."""
+
+    out: str
+    """Folder for the tokenizer."""
+    sample_rate: int = 16_000
+    """Samples a second; files of another rate are converted when they are read."""
+    channels: Literal[1, 2] = 1
+    """1 (mono) or 2 (stereo); files of other channels are converted when they are read."""
+
+
+@dataclass(frozen=True)
 class CreatePixelsOptions:
     """Save a lossless tokenizer of pictures: the value of every channel of every pixel is an id. Nothing is trained."""
 
@@ -53,6 +65,17 @@ def create_mulaw(options: CreateMuLawOptions) -> CreateResult:
     from tokenize_kit.mulaw import MuLawTokenizer
 
     return _saved(MuLawTokenizer(options.sample_rate), options.out)
+
+
+def create_pcm(options: CreatePCMOptions) -> CreateResult:
+    """Save a `PCMTokenizer`.
+
+    Raises:
+        ValueError: the sample rate is out of range, or the folder holds another tokenizer.
+    """
+    from tokenize_kit.pcm import PCMTokenizer
+
+    return _saved(PCMTokenizer(options.sample_rate, options.channels), options.out)
 
 
 def create_pixels(options: CreatePixelsOptions) -> CreateResult:
