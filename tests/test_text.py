@@ -123,6 +123,20 @@ def test_engines_agree_on_every_character(pattern):
     assert np.array_equal(values, expected)
 
 
+def test_unassigned_characters_are_those_of_the_reference():
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import Split
+
+    split = Split(Regex(r"\p{Cn}"), "removed")
+    # Every character of the first planes' scripts in turn, and a few of each block of 64 beyond them.
+    points = [*range(0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x10000, 3), *range(0x10000, 0x110000, 61)]
+    characters = [chr(point) for point in points if not 0xD800 <= point < 0xE000]
+    found = engines.Texts.of([f"é{character}字" for character in characters]).unassigned()
+    expected = [not split.pre_tokenize_str(character) for character in characters]
+    assert 1000 < sum(expected) < len(expected) - 1000
+    assert found.tolist() == expected
+
+
 def test_a_text_with_a_new_character_goes_to_the_reference(monkeypatch, tokenizer):
     asked = []
     whole = engines.Reference.encode_ragged

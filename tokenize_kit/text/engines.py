@@ -93,10 +93,7 @@ class Texts:
 
     def unassigned(self) -> NDArray[np.bool_]:
         """Return for each text whether engines may disagree on a character of it, see `characters`."""
-        import pyarrow as pa
-
-        buffers = pa.py_buffer(self.offsets), pa.py_buffer(self.data)
-        return has_unassigned(pa.LargeStringArray.from_buffers(len(self), *buffers))
+        return has_unassigned(self.data, self.offsets)
 
     def separated_by(self, byte: int) -> bytes:
         """Return all texts with ``byte`` after each."""
