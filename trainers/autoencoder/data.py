@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,14 +24,13 @@ from tokenize_kit.pixels import PixelTokenizer
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
+from trainers.autoencoder.reading import NumberedBatches
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from trainers.autoencoder.options import TrainImageOptions
 
 Ints = NDArray[np.int64]
-_AHEAD = 2
-"""Batches that are read while the one before is trained on."""
 
 
 @dataclass
@@ -129,7 +127,7 @@ class Pictures:
         return tensor
 
 
-class PictureBatches:
+class PictureBatches(NumberedBatches[PictureBatch]):
     """Training batches by number, for one of several processes; each epoch has an order of its own.
 
     Args:
@@ -145,30 +143,18 @@ class PictureBatches:
     def __init__(
         self, pictures: Pictures, chosen: Ints, cutting: Cutting, batch_size: int, seed: int, rank: int, world: int
     ) -> None:
-        self.pictures, self.chosen, self.cutting, self.batch_size = pictures, chosen, cutting, batch_size
-        self.seed, self.rank, self.world = seed, rank, world
+        super().__init__(batch_size, seed, rank, world)
+        self.pictures, self.chosen, self.cutting = pictures, chosen, cutting
         self._orders: dict[int, Ints] = {}
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="pictures")
-        self._waiting: dict[int, Future[PictureBatch]] = {}
 
     def epoch(self, batches: int) -> float:
         """Return how often each picture was seen after so many batches of every process."""
         return batches * self.batch_size * self.world / len(self.chosen)
 
-    def batch(self, index: int) -> PictureBatch:
-        """Return this process's batch number ``index``, and begin to read the next ones."""
-        ready = self._waiting.pop(index, None)
-        self._waiting = {number: future for number, future in self._waiting.items() if number > index}
-        for number in range(index + 1, index + 1 + _AHEAD):
-            if number not in self._waiting:
-                self._waiting[number] = self._reader.submit(self.read, number)
-        return self.read(index) if ready is None else ready.result()
-
     def read(self, index: int) -> PictureBatch:
         """Read a batch: a function of ``index`` alone."""
-        first = (index * self.world + self.rank) * self.batch_size
         draw = np.random.default_rng([self.seed, 1, index, self.rank])
-        numbers = [self._number(first + place) for place in range(self.batch_size)]
+        numbers = [self._number(place) for place in self.places(index)]
         return PictureBatch(torch.stack([self.pictures.cut(number, self.cutting, draw) for number in numbers]))
 
     def _number(self, place: int) -> int:

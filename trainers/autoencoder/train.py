@@ -5,13 +5,13 @@ The module loads no torch until it is called, so that a command line can show it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenize_kit.errors import MissingWeightsError
 from trainers.autoencoder.options import TrainImageOptions, check_loss
+from trainers.autoencoder.runs import DATA, HELD_OUT, claimed, identity_of, split, trained
+from trainers.autoencoder.runs import spread as _spread
 
 if TYPE_CHECKING:
     from tokenize_kit.autoencoder.model import Autoencoder
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from trainers.autoencoder.task import AutoencoderTask
     from trainers.runtime import Runtime
 
-PICTURES = "data"
-"""Where the decoded pictures are inside the folder of a run."""
-HELD_OUT = "validation_data"
-"""The same of ``validation_data``."""
+_IDENTITY = (
+    *("data", "image_size", "channels", "crop", "max_scale", "flip", "batch_size", "validation_fraction"),
+    *("validation_data", "validation_pictures", "media_field", "init_from"),
+)
+"""The options that determine the result, besides those of the loop."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,8 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
         TooManyFailuresError: more than ``options.max_failures`` pictures cannot be read.
     """
     from tokenize_kit.autoencoder.image import AutoencoderTokenizer
-    from tokenize_kit.weights import load_tensors, read_tensors
     from trainers.autoencoder.config import recipe
     from trainers.autoencoder.data import check_image_size
-    from trainers.autoencoder.task import BEST_FILE
-    from trainers.checkpoints import RUN_FILE, claim_folder
-    from trainers.loop import run
     from trainers.runtime import start
 
     chosen = recipe(
@@ -89,18 +86,9 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
     if options.image_size is not None:
         check_image_size(options.image_size, factor)
     runtime = start(options)
-    fresh = not (out / RUN_FILE).exists()
-    if runtime.rank == 0:
-        # Before anything is read: a folder of another run must not be filled with pictures.
-        claim_folder(out, _identity(options, asdict(chosen.model), asdict(chosen.loss), asdict(chosen.optimizer)))
-    runtime.fabric.barrier()
-    try:
-        task = _task(options, chosen, runtime, progress)
-    except (ValueError, FileNotFoundError, MissingWeightsError):
-        # Nothing has been trained: the corrected command shall not be refused for the options of this one.
-        if fresh and runtime.rank == 0:
-            _give_up(out)
-        raise
+    parts = {**asdict(chosen.model), "loss": asdict(chosen.loss), "optimizer": asdict(chosen.optimizer)}
+    identity = identity_of("train image", options, _IDENTITY, parts)
+    task = claimed(out, identity, runtime, lambda: _task(options, chosen, runtime, progress))
     model, data = task.model, task.data
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if progress is not None and runtime.rank == 0:
@@ -109,12 +97,7 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
             f"{parameters:,} parameters, {codes} codes for each {factor}x{factor} pixels; {len(data.chosen):,} pictures, "
             f"{len(task.held_out):,} held out, {runtime.device.type} {runtime.precision}"
         )
-    result = run(task, options, runtime, out, progress)
-    load_tensors(model.state_dict(), read_tensors(out / BEST_FILE), out / BEST_FILE)
-    tokenizer = AutoencoderTokenizer(model.to("cpu"))
-    if runtime.rank == 0:
-        tokenizer.save(out)
-    runtime.fabric.barrier()
+    result, tokenizer = trained(task, model, options, runtime, out, lambda: AutoencoderTokenizer(model), progress)
     return TrainImageResult(
         str(out),
         tokenizer.fingerprint,
@@ -136,11 +119,12 @@ def _task(options: TrainImageOptions, chosen: Recipe, runtime: Runtime, progress
     import torch
 
     from tokenize_kit.autoencoder.model import Autoencoder
+    from trainers.autoencoder.base import Plan
     from trainers.autoencoder.data import Cutting, PictureBatches
     from trainers.autoencoder.task import AutoencoderTask
 
     factor = chosen.model.network.downsample_factor
-    pictures = _pictures(options, options.data, _folder(options, PICTURES), runtime, progress)
+    pictures = _pictures(options, options.data, _folder(options, DATA), runtime, progress)
     pictures.check_sizes(options.image_size, factor, ", ".join(options.data))
     cutting = Cutting(options.image_size, options.crop, options.max_scale > 1, options.flip)
     trained_on, validation = _split(options, pictures)
@@ -161,22 +145,8 @@ def _task(options: TrainImageOptions, chosen: Recipe, runtime: Runtime, progress
             chosen,
             data,
             held_out,
-            options.steps,
-            Path(options.out),
-            usage_floor=options.usage_floor,
-            stop_on_collapse=options.on_collapse == "stop",
+            Plan(options.steps, Path(options.out), options.usage_floor, options.on_collapse == "stop"),
         )
-
-
-def _give_up(out: Path) -> None:
-    """Remove what a run has put into its folder before its first step."""
-    import shutil
-
-    from trainers.checkpoints import RUN_FILE
-
-    for name in (PICTURES, HELD_OUT):
-        shutil.rmtree(out / name, ignore_errors=True)
-    (out / RUN_FILE).unlink(missing_ok=True)
 
 
 def _folder(options: TrainImageOptions, name: str) -> Path:
@@ -201,23 +171,8 @@ def _split(options: TrainImageOptions, pictures: Pictures) -> tuple[Any, list[in
     Raises:
         ValueError: nothing is left to train on.
     """
-    import numpy as np
-
-    held = pictures.fractions < options.validation_fraction
-    if options.validation_data:
-        held[:] = False
-    if held.all():
-        raise ValueError(
-            f"all {len(pictures)} pictures fall into the held-out part; lower --validation-fraction "
-            f"{options.validation_fraction}, or name more --data"
-        )
-    return np.flatnonzero(~held), _spread(np.flatnonzero(held).tolist(), options.validation_pictures)
-
-
-def _spread(numbers: Any, most: int) -> list[int]:
-    """Return at most ``most`` of the numbers, evenly spread."""
-    count = len(numbers)
-    return [numbers[place * count // most] for place in range(most)] if count > most else list(numbers)
+    elsewhere = bool(options.validation_data)
+    return split(pictures.fractions, options.validation_fraction, elsewhere, options.validation_pictures, "pictures")
 
 
 def _begin_with(model: Autoencoder, folder: str) -> None:
@@ -228,39 +183,3 @@ def _begin_with(model: Autoencoder, folder: str) -> None:
     if other.config != model.config:
         raise ValueError(f"--init-from {folder} has another configuration than this run; give the same options")
     load_tensors(model.state_dict(), other.model.state_dict(), folder)
-
-
-def _identity(
-    options: TrainImageOptions, model: Mapping[str, Any], loss: Mapping[str, Any], optimizer: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what determines the result, by names that the user knows; the pictures prove themselves by their plan."""
-    import json
-
-    names = (
-        "data",
-        "image_size",
-        "channels",
-        "crop",
-        "max_scale",
-        "flip",
-        "batch_size",
-        "validation_fraction",
-        "validation_data",
-        "validation_pictures",
-        "media_field",
-        "init_from",
-        "steps",
-        "accumulate",
-        "clip",
-        "seed",
-        "validate_every",
-        "devices",
-        "precision",
-        "ema",
-        "deterministic",
-    )
-    values = asdict(options)
-    chosen = {name: values[name] for name in names}
-    # As JSON gives it back: lists instead of tuples.
-    identity = {"command": "train image", **chosen, "network": model["network"], "quantizer": model["quantizer"]}
-    return dict(json.loads(json.dumps({**identity, "loss": dict(loss), "optimizer": dict(optimizer)})))

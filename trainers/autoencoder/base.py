@@ -1,0 +1,221 @@
+"""What all tasks have in common that train an encoder, a quantizer and a decoder, with or without a discriminator.
+
+Two phases a step: ``autoencoder``, and once it has set in ``discriminator``. Here are the schedules, the use of the codebooks,
+the warnings and the best weights; what is compared with what is the subclass's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tokenize_kit.autoencoder.quantizers.base import Quantizer
+from tokenize_kit.files import atomic_write
+from trainers.autoencoder import losses
+from trainers.checkpoints import module_tensors
+from trainers.config import OptimizerConfig
+from trainers.optim import learning_rate_factor, set_learning_rate
+from trainers.runtime import Runtime
+from trainers.task import Task
+
+BEST_FILE = "best.safetensors"
+"""The weights of the best validation so far, in the folder of the run."""
+
+
+class LossTerms(Protocol):
+    """What every loss configuration has; see `trainers.autoencoder.config.LossConfig`."""
+
+    @property
+    def commitment_weight(self) -> float:
+        """Weight of the commitment loss."""
+
+    @property
+    def codebook_weight(self) -> float:
+        """Weight of the codebook loss."""
+
+    @property
+    def entropy_weight(self) -> float:
+        """Weight of the entropy loss."""
+
+    @property
+    def discriminator_start(self) -> float:
+        """Part of the run after which the discriminator sets in."""
+
+    @property
+    def discriminator_ramp(self) -> float:
+        """Part of the run over which the weight of the generator loss rises."""
+
+    @property
+    def discriminator_learning_rate(self) -> float:
+        """Peak learning rate of the discriminator."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a task of this kind must know of its run."""
+
+    steps: int
+    """Of the whole run."""
+    out: Path
+    """Where the best weights go."""
+    usage_floor: float = 0.0
+    """Warn when a validation uses a smaller part of a codebook."""
+    stop_on_collapse: bool = False
+    """End the run then."""
+
+
+class QuantizedTask(Task):
+    """Base of the tasks that train a tokenizer of an encoder, a quantizer and a decoder.
+
+    Args:
+        model: freshly built, all three.
+        quantizer: the one in it.
+        loss: weights and starts.
+        optimizer: of the autoencoder; the discriminator's schedule is the same.
+        plan: see there.
+    """
+
+    unit = "samples"
+    averaged: tuple[str, ...] | None = ("autoencoder",)
+    judged_too_well = (
+        "the discriminator tells everything apart and teaches nothing: lower --loss.discriminator-learning-rate"
+    )
+    """What is said when the discriminator has won."""
+
+    def __init__(
+        self, model: nn.Module, quantizer: Quantizer, loss: LossTerms, optimizer: OptimizerConfig, plan: Plan
+    ) -> None:
+        self.plan = plan
+        self.networks: dict[str, nn.Module] = {"autoencoder": model}
+        self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
+        self._model, self._quantizer, self._terms, self._optimizer = model, quantizer, loss, optimizer
+        self._start = round(loss.discriminator_start * plan.steps)
+
+    def add_discriminator(self, network: nn.Module) -> None:
+        """Train against a discriminator. The run then ends with its last weights, as its losses are no judge of them."""
+        self.keep = "last"
+        self.advice = "a smaller --loss.discriminator-weight"
+        self.networks["discriminator"] = network
+        self.optimizers["discriminator"] = [
+            discriminator_optimizer(network, self._terms.discriminator_learning_rate, self._optimizer)
+        ]
+
+    def judged(self, step: int) -> bool:
+        """Return whether the discriminator takes part in a step."""
+        return "discriminator" in self.networks and step >= self._start
+
+    def active(self, phase: str, step: int) -> bool:
+        """Return whether a phase takes part: the discriminator does from its start on."""
+        return phase == "autoencoder" or self.judged(step)
+
+    def generator_ramp(self, step: int) -> float:
+        """Return the factor of the generator loss at a step, which rises from the discriminator's start on."""
+        return losses.ramp(step, self._start, round(self._terms.discriminator_ramp * self.plan.steps))
+
+    def set_learning_rates(self, step: int) -> float:
+        """Set the learning rates of step ``step`` and the quantizer's progress; return the autoencoder's rate."""
+        self._quantizer.anneal(step / max(1, self.plan.steps - 1))
+        factor = learning_rate_factor(step, self.plan.steps, self._optimizer)
+        for optimizers in self.optimizers.values():
+            set_learning_rate(optimizers, factor)
+        return float(self.optimizers["autoencoder"][-1].param_groups[0]["lr"])
+
+    def quantizer_weights(self, step: int) -> dict[str, float]:  # noqa: ARG002
+        """Return the weight of each loss that a quantizer may have, at a step."""
+        terms = self._terms
+        return {
+            "commitment": terms.commitment_weight,
+            "codebook": terms.codebook_weight,
+            "entropy": terms.entropy_weight,
+        }
+
+    def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:
+        """Return the mean of each term a sample."""
+        return {name: value / max(1, weight) for name, value in sums.items()}
+
+    def warnings(self, line: Mapping[str, float]) -> list[str]:
+        """Warn of a discriminator that has won, and of a codebook that is hardly used."""
+        found = []
+        if line.get("real_logit", 0) > 0 and line.get("real_logit", 0) - line.get("fake_logit", 0) > 10:
+            found.append(self.judged_too_well)
+        if line.get("validation/usage", 1.0) < self.plan.usage_floor:
+            found.append(_COLLAPSE)
+        return found
+
+    def save_best(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the weights beside the run."""
+        # One entry, because safetensors puts several in any order, and a run shall give the same bytes each time.
+        metadata = {"training": json.dumps({"step": step, "metrics": dict(metrics)})}
+        with atomic_write(self.plan.out / BEST_FILE) as file:
+            file.write(save(module_tensors(self._model), metadata))
+
+    def count_ids(self, ids: Tensor, counts: Sequence[Tensor]) -> None:
+        """Add the ids of a batch to the counts of each codebook."""
+        for column, count in zip(self._columns(ids.cpu()), counts, strict=True):
+            count += torch.bincount(column, minlength=len(count))
+
+    def empty_counts(self) -> list[Tensor]:
+        """Return zeros for each code of each codebook."""
+        return [torch.zeros(size) for size in self._quantizer.codebook_sizes]
+
+    def codebook_metrics(self, counts: Sequence[Tensor], runtime: Runtime) -> dict[str, float]:
+        """Return the use of the codebooks over all processes: ``usage``, the least used one's part of codes that were seen,
+        and ``perplexity``, the mean over codebooks.
+
+        Raises:
+            ValueError: a codebook has collapsed and the run shall stop then.
+        """
+        joined = torch.tensor(runtime.sums(torch.cat(list(counts)).tolist()))
+        shares = torch.split(joined, [len(count) for count in counts])
+        usage = min(float((share > 0).float().mean()) for share in shares)
+        if self.plan.stop_on_collapse and usage < self.plan.usage_floor:
+            raise ValueError(f"{_COLLAPSE} (usage {usage:.3f}, --usage-floor {self.plan.usage_floor})")
+        return {"usage": usage, "perplexity": sum(map(perplexity, shares)) / len(shares)}
+
+    def batch_perplexity(self, ids: Tensor) -> Tensor:
+        """Return the mean over codebooks of the perplexity of the ids of one batch."""
+        sizes = self._quantizer.codebook_sizes
+        found = [
+            perplexity(torch.bincount(column, minlength=size))
+            for column, size in zip(self._columns(ids), sizes, strict=True)
+        ]
+        return torch.tensor(sum(found) / len(found), device=ids.device)
+
+    def _columns(self, ids: Tensor) -> Tensor:
+        """Return the ids of each codebook, (Q, N)."""
+        return ids.reshape(-1, ids.shape[-1] if self._quantizer.codebook_axis else 1).T
+
+
+_COLLAPSE = (
+    "the codebook is hardly used: for vq and rvq raise --quantizer.dead-code-threshold or lower --quantizer.codebook-dim, for "
+    "lfq, bsq and gumbel raise --loss.entropy-weight, or take fewer codes"
+)
+
+
+def discriminator_optimizer(
+    network: nn.Module, learning_rate: float, optimizer: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """Return AdamW without weight decay and with little momentum, as discriminators are trained with."""
+    built = torch.optim.AdamW(
+        network.parameters(),
+        lr=learning_rate,
+        betas=(min(0.5, optimizer.beta1), optimizer.beta2),
+        weight_decay=0.0,
+        fused=True,
+    )
+    for group in built.param_groups:
+        group["peak_lr"] = group["lr"]
+    return built
+
+
+def perplexity(counts: Tensor) -> float:
+    """Return e to the entropy of counts (K,): how many codes would be as varied if all were used alike."""
+    shares = counts[counts > 0].double() / counts.sum()
+    return float(torch.exp(-(shares * shares.log()).sum()))
