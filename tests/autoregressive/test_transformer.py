@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from trainers.autoregressive.losses import linear_next_token_loss, next_token_loss
 from trainers.autoregressive.models.config import TransformerConfig, preset
 from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
-from trainers.autoregressive.models.fused import fused_pointwise, kernels
+from trainers.autoregressive.models.fused import compiled, fused_pointwise
 from trainers.autoregressive.models.transformer import Transformer
 
 IDS = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -137,11 +137,33 @@ def test_fused_parts_equal_plain_formulas(kind: torch.dtype) -> None:
     compare_with_plain_formulas(kind)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+def test_formulas_for_the_compiler_equal_plain_ones(kind: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    compare_with_plain_formulas(kind)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_parts_equal_plain_formulas() -> None:
-    with fused_pointwise():
-        compare_with_plain_formulas(torch.bfloat16)
-    assert kernels() is None
+def test_compiled_training_equals_the_plain_one() -> None:
+    torch.manual_seed(0)
+    model = Transformer(
+        TransformerConfig(vocab_size=50, context=32, layers=2, width=32, heads=4, kv_heads=2, logit_soft_cap=5.0)
+    )
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    documents = (torch.arange(19) > 8).long().expand(2, 19)
+    results = []
+    for enabled in (True, False):
+        model.zero_grad()
+        with fused_pointwise(enabled), torch.autocast("cpu", torch.bfloat16):
+            assert (compiled(rms_norm) is rms_norm) != enabled
+            loss = model.loss(IDS[:, :-1], IDS[:, 1:], documents=documents, z_loss=0.01)
+        loss.total.backward()
+        results.append([loss.total.detach(), loss.nll, *(parameter.grad.clone() for parameter in model.parameters())])
+    assert compiled(rms_norm) is rms_norm
+    for found, expected in zip(*results, strict=True):
+        # The plain way rounds to bfloat16 in more places.
+        assert float((found - expected).norm() / expected.norm()) < 0.02
 
 
 def compare_with_plain_formulas(kind: torch.dtype) -> None:

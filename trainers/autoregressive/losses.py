@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainers.autoregressive.models.functional import autocast_dtype
+from trainers.autoregressive.models.fused import compiled
 
 CHUNK_ELEMENTS = 2**21
 """Logits held at a time by `linear_next_token_loss`: 8 MB in float32, which the processor's cache and malloc both like."""
@@ -79,7 +80,7 @@ def linear_next_token_loss(
     flat = hidden.reshape(-1, hidden.shape[-1])
     weights = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights.float()
     if (kind := autocast_dtype(hidden.device.type)) is not None:
-        flat, head = flat.to(kind), head.to(kind)
+        flat = flat.to(kind)
     rows = max(1, chunk_elements // head.shape[0])
     total, nll = _LinearLoss.apply(
         flat, head, labels.reshape(-1), weights.reshape(-1), z_loss, soft_cap, rows, torch.is_grad_enabled()
@@ -102,8 +103,10 @@ class _LinearLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         want_hidden = training and ctx.needs_input_grad[0]
         want_head = training and ctx.needs_input_grad[1]
-        # The head's gradient is summed over chunks, so it is held in float32 whatever the matrices are in.
+        # The head's gradient is summed over chunks, so it is held in float32 whatever the products are in.
         grad_head = torch.zeros(head.shape, dtype=torch.float32, device=head.device) if want_head else None
+        ctx.kind, head = head.dtype, head.to(hidden.dtype)
+        of_logits = compiled(_rows_loss) if want_hidden or want_head else _rows_loss
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         nll_sum = torch.zeros_like(total)
@@ -112,26 +115,11 @@ class _LinearLoss(torch.autograd.Function):
             for start in range(0, hidden.shape[0], rows):
                 part = slice(start, start + rows)
                 state, label, weight = hidden[part], labels[part, None], weights[part, None]
-                logits = (state @ head.T).float()
-                if soft_cap is not None:
-                    squashed = logits.mul_(1 / soft_cap).tanh_()
-                    slope = 1 - squashed.square()
-                    logits = squashed.mul_(soft_cap)
-                peak = logits.amax(-1, keepdim=True)
-                chosen = logits.gather(1, label) - peak
-                mass = logits.sub_(peak).exp_()
-                partition = mass.sum(-1, keepdim=True)
-                nll = partition.log() - chosen
-                log_partition = partition.log() + peak
-                nll_sum += (weight * nll).sum()
-                total += (weight * (nll + z_loss * log_partition.square())).sum()
-                if not (want_hidden or want_head):
+                sums, grad = of_logits(state @ head.T, label, weight, z_loss, soft_cap, want_hidden or want_head)
+                total += sums[0]
+                nll_sum += sums[1]
+                if grad is None:
                     continue
-                grad = mass.mul_(weight * (1 + 2 * z_loss * log_partition) / partition)
-                grad.scatter_add_(1, label, -weight)
-                if soft_cap is not None:
-                    grad.mul_(slope)
-                grad = grad.to(head.dtype)
                 if grad_hidden is not None:
                     torch.mm(grad, head, out=grad_hidden[part])
                 if grad_head is not None:
@@ -139,7 +127,7 @@ class _LinearLoss(torch.autograd.Function):
                         grad_head.addmm_(grad.T, state)
                     else:
                         grad_head += grad.T @ state
-        ctx.save_for_backward(grad_hidden, None if grad_head is None else grad_head.to(head.dtype))
+        ctx.save_for_backward(grad_hidden, grad_head)
         ctx.mark_non_differentiable(nll_sum)
         return total, nll_sum
 
@@ -149,6 +137,45 @@ class _LinearLoss(torch.autograd.Function):
         grad_hidden, grad_head = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
-            None if grad_head is None else grad_head * grad.to(grad_head.dtype),
+            None if grad_head is None else (grad_head * grad).to(ctx.kind),
             *(None,) * 6,
         )
+
+
+def _rows_loss(
+    logits: Tensor, label: Tensor, weight: Tensor, z_loss: float, soft_cap: float | None, want_grad: bool
+) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+    """Return the sums of the loss and of the negative log-likelihood of N tokens, and the gradient of the logits (N, V).
+
+    Args:
+        logits: (N, V), before the cap.
+        label: int64 (N, 1).
+        weight: float32 (N, 1).
+        z_loss: factor of the squared log-partition.
+        soft_cap: see `linear_next_token_loss`.
+        want_grad: None is returned in place of the gradient otherwise.
+    """
+    kind, slope = logits.dtype, None
+    logits = logits.float()
+    if soft_cap is not None:
+        squashed = torch.tanh(logits / soft_cap)
+        slope = 1 - squashed.square()
+        logits = squashed * soft_cap
+    peak = logits.amax(-1, keepdim=True)
+    chosen = logits.gather(1, label) - peak
+    compiling = torch.compiler.is_compiling()
+    # The compiler makes pure operations one pass; without it passes in place are the fastest.
+    mass = torch.exp(logits - peak) if compiling else logits.sub_(peak).exp_()
+    partition = mass.sum(-1, keepdim=True)
+    nll = partition.log() - chosen
+    log_partition = partition.log() + peak
+    sums = ((weight * (nll + z_loss * log_partition.square())).sum(), (weight * nll).sum())
+    if not want_grad:
+        return sums, None
+    factor = weight * (1 + 2 * z_loss * log_partition) / partition
+    if compiling:
+        places = torch.arange(logits.shape[1], device=label.device)
+        grad = mass * factor - torch.where(places == label, weight, 0.0)
+    else:
+        grad = mass.mul_(factor).scatter_add_(1, label, -weight)
+    return sums, (grad if slope is None else grad * slope).to(kind)

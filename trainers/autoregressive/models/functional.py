@@ -3,7 +3,7 @@
 Written out in ordinary tensor operations each of these makes four to eight passes over the activations and as many
 temporaries for the backward pass, which at the sizes that are trained on a CPU costs as much as the matrix products
 (``F.rms_norm`` there is several times as slow as LayerNorm). Here each saves only its input and writes its gradient in place.
-The tests compare each with the plain formula. Within `fused.fused_pointwise` compiled loops do the same in one pass each.
+The tests compare each with the plain formula. Where a block is compiled, the compiler gets the formulas of `fused` instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainers.autoregressive.models.fused import Kernels, kernels
+from trainers.autoregressive.models import fused
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -82,8 +82,7 @@ def _unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float, kind: torch.dtype) -> Tensor:
-        fused = ctx.fused = kernels()
-        if fused is not None:
+        if torch.compiler.is_compiling():
             out, scale = fused.rms_norm(x, gain, eps, kind)
             ctx.save_for_backward(x, gain, scale)
             return out
@@ -95,8 +94,7 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, scale = ctx.saved_tensors
-        fused: Kernels | None = ctx.fused
-        if fused is not None:
+        if torch.compiler.is_compiling():
             return *fused.rms_norm_backward(grad, x, gain, scale), None, None
         size = x.shape[-1]
         unit = x * scale
@@ -129,8 +127,7 @@ def _place_heads(
 class _PlaceHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor | None, sin: Tensor | None, eps: float | None) -> Tensor:
-        fused = ctx.fused = kernels()
-        if fused is not None:
+        if torch.compiler.is_compiling():
             y, scale = fused.place_heads(x, cos, sin, eps)
             ctx.save_for_backward(x, scale, cos, sin)
             return y
@@ -142,8 +139,7 @@ class _PlaceHeads(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         unit, scale, cos, sin = ctx.saved_tensors
-        fused: Kernels | None = ctx.fused
-        if fused is not None:
+        if torch.compiler.is_compiling():
             return fused.place_heads_backward(grad, unit, scale, cos, sin), None, None, None
         inner = _wide(grad) if cos is None else _turn(_wide(grad), cos, sin, -1)
         if unit is not None:
@@ -155,23 +151,23 @@ class _PlaceHeads(torch.autograd.Function):
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        fused = ctx.fused = kernels()
-        if fused is not None:
+        if torch.compiler.is_compiling():
+            ctx.save_for_backward(x)
             return fused.swiglu(x)
         gate, up = x.chunk(2, -1)
-        return torch.nn.functional.silu(gate).mul_(up)
+        active = torch.nn.functional.silu(gate)
+        ctx.save_for_backward(x, active)
+        return active * up
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        fused: Kernels | None = ctx.fused
-        if fused is not None:
+        x, *kept = ctx.saved_tensors
+        if torch.compiler.is_compiling():
             return fused.swiglu_backward(grad, x)
         gate, up = x.chunk(2, -1)
         result = torch.empty_like(x)
         grad_gate, grad_up = result.chunk(2, -1)
-        torch.mul(torch.nn.functional.silu(gate), grad, out=grad_up)
+        torch.mul(kept[0], grad, out=grad_up)
         torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
         return result

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainers.autoregressive.models.attention import attend
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
+from trainers.autoregressive.models.fused import compiled
 
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, (B, K, length, E) each, filled from the left."""
@@ -29,7 +30,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` (..., D)."""
-        return rms_norm(x, self.weight, self.eps)
+        return (compiled(rms_norm) if torch.is_grad_enabled() else rms_norm)(x, self.weight, self.eps)
 
 
 def make_norm(config: TransformerConfig) -> nn.Module:
@@ -164,11 +165,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
         """Map ``x`` (B, T, D) to (B, T, D); see `Attention.forward`."""
-        if self.post:
-            x = self.attention_norm(x + self.dropout(self.attention(x, rotation, mask)))
-            return self.mlp_norm(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
+        return (compiled(_run) if torch.is_grad_enabled() else _run)(self, x, rotation, mask)
 
     def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValues, start: int) -> Tensor:
         """Map the next places ``x`` (B, n, D) to (B, n, D); see `Attention.step`."""
@@ -177,3 +174,11 @@ class Block(nn.Module):
             return self.mlp_norm(x + self.mlp(x))  # type: ignore[no-any-return]
         x = x + self.attention.step(self.attention_norm(x), rotation, mask, cache, start)
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+def _run(block: Block, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
+    if block.post:
+        x = block.attention_norm(x + block.dropout(block.attention(x, rotation, mask)))
+        return block.mlp_norm(x + block.dropout(block.mlp(x)))  # type: ignore[no-any-return]
+    x = x + block.dropout(block.attention(block.attention_norm(x), rotation, mask))
+    return x + block.dropout(block.mlp(block.mlp_norm(x)))  # type: ignore[no-any-return]
