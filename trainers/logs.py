@@ -1,8 +1,9 @@
-"""What a run tells of itself: a line of JSON a log step, TensorBoard, and pictures.
+"""What a run tells of itself: a line of JSON a log step, TensorBoard, pictures and sounds.
 
 OUT/train_log.jsonl                 {"step": 10, "loss": 2.31, ..., "warnings": ["..."]}
-OUT/tensorboard/                    the same numbers and pictures
+OUT/tensorboard/                    the same numbers, pictures and sounds
 OUT/pictures/00000200-NAME.png      what the task shows after a validation
+OUT/sounds/00000200-NAME.wav        what it lets one hear
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from tokenize_kit.files import atomic_write
+from tokenize_kit.media.audio import write_audio
 from tokenize_kit.media.image import write_image
 
 LOG_FILE = "train_log.jsonl"
 PICTURES = "pictures"
+SOUNDS = "sounds"
 TIMING = "_per_second"
 """How the name of the one entry ends that differs between two runs of the same options."""
 
@@ -56,6 +59,12 @@ class RunLog:
         for name, picture in pictures.items():
             write_image(picture, self._out / PICTURES / f"{step:08}-{name}.png")
             self._board.add_image(name, picture, step)
+
+    def sounds(self, step: int, sounds: Mapping[str, tuple[Tensor, int]]) -> None:
+        """Write sounds, float32 (C, N) in [-1, 1] and their sample rate, by name; on the board they are mono."""
+        for name, (sound, sample_rate) in sounds.items():
+            write_audio(sound, self._out / SOUNDS / f"{step:08}-{name}.wav", sample_rate)
+            self._board.add_audio(name, sound.mean(0), step, sample_rate)
 
     def close(self) -> None:
         """Close the files."""

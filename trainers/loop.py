@@ -291,6 +291,7 @@ class _Loop:
             self._keep_best()
             if self.log is not None:
                 self.log.pictures(memory.step, self.task.pictures())
+                self.log.sounds(memory.step, self.task.sounds())
         self.clock = (self.clock[0] + time.monotonic() - began, self.clock[1])
         return memory.metrics
 

@@ -94,3 +94,7 @@ class Task(Protocol):
     def pictures(self) -> dict[str, Tensor]:
         """Return pictures to look at, uint8 (C, H, W), by name; called after a validation, on the first process only."""
         return {}
+
+    def sounds(self) -> dict[str, tuple[Tensor, int]]:
+        """Return sounds to listen to, float32 (C, N) in [-1, 1] with their sample rate, by name; called as `pictures`."""
+        return {}

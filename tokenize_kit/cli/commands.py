@@ -40,6 +40,11 @@ TRAIN_EXAMPLES: dict[str, tuple[str, ...]] = {
         "train image --data assets/emoji.tar --preset vqgan --steps 1000 --out tokenizers/emoji",
         "train image --data photos --image-size 64 --quantizer.kind rvq --quantizer.codebooks 4 --out tokenizers/rvq",
     ),
+    "audio": (
+        "train audio --data recordings --out tokenizers/speech",
+        "train audio --data recordings --preset encodec --crop-seconds 2 --steps 5000 --out tokenizers/streaming",
+        "train audio --data music --preset dac --size base --channels 2 --device cuda --out tokenizers/music",
+    ),
     "transformer": (
         "train transformer --shards shards/text --template text --out models/text --steps 2000",
         "train transformer --shards shards/emoji --template 'text -> image' --preset small --out models/emoji",
@@ -165,6 +170,7 @@ def all_commands() -> dict[str, Command]:
 
 
 TRAIN_SUMMARIES: dict[str, str] = {
+    "audio": "train a neural audio codec (SoundStream, EnCodec, DAC) on sounds",
     "bpe": "train a byte-level BPE tokenizer on text",
     "image": "train a learned tokenizer (VQ-VAE, VQGAN, dVAE, FSQ, LFQ) on pictures",
     "palette": "fit a k-means colour palette on pictures",

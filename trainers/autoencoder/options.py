@@ -149,6 +149,48 @@ class OptimizerOverrides(Overrides):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnedOptions:
+    """What all learned tokenizers have in common."""
+
+    quantizer: QuantizerOverrides = field(default_factory=QuantizerOverrides)
+    """Parts of the quantizer that shall differ from the preset."""
+    optimizer: OptimizerOverrides = field(default_factory=OptimizerOverrides)
+    """Parts of the optimiser that shall differ from the preset."""
+    validation_fraction: float = 0.05
+    """Part of the data, chosen by the hash of the keys, that is never trained on."""
+    validation_data: tuple[str, ...] = ()
+    """Other data to measure on instead; then all of the data is trained on."""
+    usage_floor: float = 0.1
+    """Warn when a validation uses a smaller part of a codebook than this; 0 never warns."""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """Whether a run whose codebook use falls under the floor goes on."""
+    media_field: str | None = None
+    """Column of a parquet file that holds the samples; by default the modality, image or audio."""
+    workers: int = 1
+    """Processes that decode the data at the start."""
+    max_failures: int = 100
+    """Stop when more samples than this cannot be read."""
+    init_from: str | None = None
+    """A tokenizer folder whose weights to begin with; it must have the same configuration."""
+
+    def check_learned(self, *positive: str) -> None:
+        """Refuse values that are out of range; those named by ``positive`` must be at least 1 too.
+
+        Raises:
+            ValueError: names the option and its range.
+        """
+        for name in (*positive, "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
+        if not 0 <= self.usage_floor <= 1:
+            raise ValueError(f"--usage-floor {self.usage_floor} must be in [0, 1]")
+        if self.max_failures < 0:
+            raise ValueError(f"--max-failures {self.max_failures} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PictureOptions:
     """Which pictures a tokenizer learns from, and which tokenizer it is."""
 
@@ -173,57 +215,29 @@ class PictureOptions:
     """Mirror half of the training pictures left to right."""
     network: NetworkOverrides = field(default_factory=NetworkOverrides)
     """Parts of the network that shall differ from the preset."""
-    quantizer: QuantizerOverrides = field(default_factory=QuantizerOverrides)
-    """Parts of the quantizer that shall differ from the preset."""
     loss: LossOverrides = field(default_factory=LossOverrides)
     """Losses that shall differ from the preset."""
-    optimizer: OptimizerOverrides = field(default_factory=OptimizerOverrides)
-    """Parts of the optimiser that shall differ from the preset."""
     batch_size: int = 64
     """Pictures of a batch on each device."""
-    validation_fraction: float = 0.05
-    """Part of the pictures, chosen by the hash of their keys, that is never trained on."""
-    validation_data: tuple[str, ...] = ()
-    """Other pictures to measure on instead; then all of the data is trained on."""
     validation_pictures: int = 1024
     """The most held-out pictures that a validation looks at."""
-    usage_floor: float = 0.1
-    """Warn when a validation uses a smaller part of a codebook than this; 0 never warns."""
-    on_collapse: Literal["warn", "stop"] = "warn"
-    """Whether a run whose codebook use falls under the floor goes on."""
-    media_field: str | None = None
-    """Column of a parquet file that holds the picture; by default image."""
     pictures: str | None = None
     """Folder for the decoded pictures, which runs on the same data may share; by default one inside out."""
-    workers: int = 1
-    """Processes that decode pictures at the start."""
-    max_failures: int = 100
-    """Stop when more pictures than this cannot be read."""
-    init_from: str | None = None
-    """A tokenizer folder whose weights to begin with; it must have the same configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainImageOptions(LoopConfig, PictureOptions):
+class TrainImageOptions(LoopConfig, LearnedOptions, PictureOptions):
     """Train a discrete autoencoder on pictures: a tokenizer. The same command continues a run that was stopped."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "validation_pictures", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        self.check_learned("batch_size", "validation_pictures")
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"--image-size {self.image_size} must be at least 1")
         if self.max_scale < 1:
             raise ValueError(f"--max-scale {self.max_scale} must be at least 1 (1 cuts squares of image_size)")
         if self.max_scale > 1 and self.image_size is None:
             raise ValueError(f"--max-scale {self.max_scale} needs an --image-size to scale to")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
-        if not 0 <= self.usage_floor <= 1:
-            raise ValueError(f"--usage-floor {self.usage_floor} must be in [0, 1]")
-        if self.max_failures < 0:
-            raise ValueError(f"--max-failures {self.max_failures} must not be negative")
 
 
 def check_loss(config: LossConfig, channels: int) -> None:

@@ -41,13 +41,21 @@ class Codec(nn.Module):
             self.encoder, self.decoder = FramesEncoder(network), FramesDecoder(network)
         self.quantizer = build_quantizer(config.quantizer, network.dim)
 
-    def forward(self, samples: Tensor) -> AudioReconstruction:
+    def forward(self, samples: Tensor, quantize: bool = True) -> AudioReconstruction:
         """Return the reconstruction of sounds.
+
+        Args:
+            samples: float (B, C, N) in [-1, 1].
+            quantize: whether the decoder sees codes; otherwise it sees the latents, and there are no ids (B, T, 0) and losses.
 
         Raises:
             ValueError: their length is not a multiple of the hop.
         """
-        quantized = self.quantizer(self.latents(samples))
+        latents = self.latents(samples)
+        if not quantize:
+            none = torch.zeros(len(latents), latents.shape[2], 0, dtype=torch.int64, device=latents.device)
+            return AudioReconstruction(self.decoder(latents), none, {})
+        quantized = self.quantizer(latents)
         return AudioReconstruction(self.decoder(quantized.codes), quantized.ids, quantized.losses)
 
     def latents(self, samples: Tensor) -> Tensor:

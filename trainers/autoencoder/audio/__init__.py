@@ -1,0 +1,1 @@
+"""Training of neural audio codecs: `train audio`."""

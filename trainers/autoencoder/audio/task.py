@@ -1,0 +1,175 @@
+"""A neural audio codec and its discriminators as a `trainers.task.Task`.
+
+Two phases a step: the codec against spectra, samples and the discriminators' present opinion; then, once they have set in, the
+discriminators against the sounds that the codec made in this very step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenize_kit.autoencoder.audio.model import AudioReconstruction, Codec
+from tokenize_kit.metrics.audio import si_sdr
+from tokenize_kit.report.spectrogram import spectrogram
+from trainers.autoencoder import losses as distances
+from trainers.autoencoder.audio import losses
+from trainers.autoencoder.audio.config import AudioRecipe
+from trainers.autoencoder.audio.data import SoundBatch, SoundBatches, to_samples
+from trainers.autoencoder.base import Plan, QuantizedTask
+from trainers.autoencoder.data import grid_of
+from trainers.optim import build_optimizers
+from trainers.runtime import Runtime
+from trainers.task import PhaseLoss
+
+SHOWN = 6
+"""Held-out sounds in the grids of spectrograms."""
+HEARD = 3
+"""Held-out sounds to listen to."""
+SHOWN_SECONDS = 5.0
+"""How much of each is shown and heard."""
+PAUSE_SECONDS = 0.5
+"""Silence between a sound and its reconstruction."""
+SI_SDR_LIMIT = 100.0
+"""A ratio beyond this, in dB and either way, counts as this: a mean of numbers shall be a number."""
+
+
+class CodecTask(QuantizedTask):
+    """Trains a neural audio codec.
+
+    Args:
+        model: freshly built.
+        recipe: losses and optimiser.
+        data: training batches of this process.
+        held_out: sounds to validate on, int16 (C, N) of any length.
+        plan: what it must know of its run.
+    """
+
+    def __init__(
+        self, model: Codec, recipe: AudioRecipe, data: SoundBatches, held_out: Sequence[Tensor], plan: Plan
+    ) -> None:
+        super().__init__(model, model.quantizer, recipe.loss, recipe.optimizer, plan)
+        self.model, self.data, self.held_out = model, data, held_out
+        self.config, self.network = recipe.loss, recipe.model.network
+        self.optimizers["autoencoder"] = build_optimizers(model, recipe.optimizer, _tables(model))
+        self._quantizing = round(self.config.quantizer_start * plan.steps)
+
+    def batch(self, index: int) -> SoundBatch:
+        """Return this process's micro-batch ``index``."""
+        return self.data.batch(index)
+
+    def weight(self, batch: SoundBatch) -> int:
+        """Return the number of crops."""
+        return len(batch.sounds)
+
+    def loss(self, phase: str, batch: SoundBatch, step: int) -> PhaseLoss:
+        """Return the summed loss of a phase on a batch."""
+        assert phase == "autoencoder"
+        return self._autoencoder(batch, step)
+
+    def validate(self, runtime: Runtime) -> dict[str, float]:
+        """Return the metrics on the held-out sounds: mel distance, SI-SDR (dB), codebook usage, perplexity.
+
+        The mean over sounds of the mel distance is the score; SI-SDR is a mean over the sounds for which it is defined, and
+        missing if there is none.
+
+        Raises:
+            ValueError: a codebook has collapsed and the run shall stop then.
+        """
+        if not len(self.held_out):
+            return {}
+        counts = self.empty_counts()
+        distance, ratios = 0.0, []
+        for sound in self.held_out[runtime.rank :: runtime.world]:
+            real = to_samples(sound.to(runtime.device))
+            made, ids = self._whole(real)
+            distance += float(losses.mel_distance(made[None], real[None], self.network.sample_rate))
+            try:
+                ratio = si_sdr(real.cpu(), made.cpu())
+            except ValueError:  # silence
+                pass
+            else:
+                ratios.append(min(SI_SDR_LIMIT, max(-SI_SDR_LIMIT, ratio)))
+            self.count_ids(ids, counts)
+        summed, ratio, defined = runtime.sums([distance, math.fsum(ratios), float(len(ratios))])
+        metrics = {"mel_distance": summed / len(self.held_out)}
+        if defined:
+            metrics["si_sdr"] = ratio / defined
+        return metrics | self.codebook_metrics(counts, runtime)
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Return spectrograms of held-out sounds above those of their reconstructions."""
+        if not len(self.held_out):
+            return {}
+        rate = self.network.sample_rate
+        pairs = [[spectrogram(sound.cpu(), rate) for sound in pair] for pair in self._pairs(SHOWN)]
+        width = max(picture.shape[2] for pair in pairs for picture in pair)
+        pairs = [[F.pad(picture, (0, width - picture.shape[2]), value=255) for picture in pair] for pair in pairs]
+        half = -(-len(pairs) // 2)
+        parts = [part for part in (pairs[:half], pairs[half:]) if part]
+        return {"spectrograms": grid_of([[pair[side] for pair in part] for part in parts for side in (0, 1)])}
+
+    def sounds(self) -> dict[str, tuple[Tensor, int]]:
+        """Return held-out sounds, each followed by silence and its reconstruction."""
+        rate = self.network.sample_rate
+        pause = torch.zeros(self.network.channels, round(PAUSE_SECONDS * rate))
+        return {
+            f"sound{number}": (torch.cat([real.cpu(), pause, made.cpu().clamp(-1, 1)], 1), rate)
+            for number, (real, made) in enumerate(self._pairs(HEARD))
+        }
+
+    def _pairs(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the beginnings of held-out sounds and their reconstructions, float32 (C, N)."""
+        device = next(self.model.parameters()).device
+        length = round(SHOWN_SECONDS * self.network.sample_rate)
+        chosen = [to_samples(sound[:, :length].to(device)) for sound in self.held_out[:count]]
+        return [(real, self._whole(real)[0]) for real in chosen]
+
+    def _whole(self, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the reconstruction of a sound (C, N) of any length, and its ids (1, T, ...)."""
+        missing = -real.shape[1] % self.network.hop
+        made = self._reconstruct(F.pad(real, (0, missing))[None])
+        return made.samples[0, :, : real.shape[1]], made.ids
+
+    def _reconstruct(self, samples: Tensor, quantize: bool = True) -> AudioReconstruction:
+        return AudioReconstruction(*self.networks["autoencoder"](samples, quantize=quantize))
+
+    def _autoencoder(self, batch: SoundBatch, step: int) -> PhaseLoss:
+        real = to_samples(batch.sounds)
+        made = self._reconstruct(real, step >= self._quantizing)
+        terms = self._distances(made.samples, real)
+        total = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        logs = {name: value for name, (_, value) in terms.items()}
+        weights = self.quantizer_weights(step)
+        for name, value in made.losses.items():
+            logs[name] = value * len(real)
+            total = total + weights[name] * logs[name]
+        if step < self._quantizing:
+            # Several processes wait for a gradient of every parameter.
+            total = total + 0.0 * torch.stack([weight.sum() for weight in self.model.quantizer.parameters()]).sum()
+        else:
+            logs["batch_perplexity"] = self.batch_perplexity(made.ids) * len(real)
+        return PhaseLoss(total, {"loss": total.detach(), **{name: value.detach() for name, value in logs.items()}})
+
+    def _distances(self, made: Tensor, real: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Return the weight and the value, summed over the batch, of each distance of sounds (B, C, N) that is wanted."""
+        config = self.config
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if config.mel_weight:
+            terms["mel"] = config.mel_weight, losses.mel_distance(made, real, self.network.sample_rate)
+        if config.stft_weight:
+            terms["stft"] = config.stft_weight, losses.stft_distance(made, real)
+        if config.waveform_weight:
+            error = distances.l1 if config.waveform == "l1" else distances.l2
+            terms["waveform"] = config.waveform_weight, error(made, real)
+        return terms
+
+
+def _tables(model: Codec) -> list[nn.Parameter]:
+    """Return the parameters that are no matrices inside the network: those of the quantizer, and the lengths of weight norm."""
+    lengths = [value for name, value in model.named_parameters() if name.endswith("parametrizations.weight.original0")]
+    return [*model.quantizer.parameters(), *lengths]
