@@ -43,7 +43,7 @@ class Grammar(Protocol):
 
 def generate(
     model: SequenceModel,
-    grammar: Grammar,
+    grammar: Grammar | Sequence[Grammar],
     prompts: Sequence[Sequence[int]],
     options: SamplingOptions,
     *,
@@ -55,7 +55,8 @@ def generate(
 
     Args:
         model: in any mode; it is evaluated.
-        grammar: decides what may come next. An id that is the only one allowed is taken without a draw.
+        grammar: decides what may come next; one for all prompts, or one for each. An id that is the only one allowed is taken
+            without a draw.
         prompts: ids that the grammar accepts, any lengths; an empty prompt starts with what the grammar forces.
         options: how to draw.
         max_length: the longest sequence, prompt included; at most and by default the model's context.
@@ -72,7 +73,11 @@ def generate(
     limit = model.config.context if max_length is None else max_length
     if limit > model.config.context:
         raise ValueError(f"max_length {limit} is beyond the model's context of {model.config.context}")
-    rows = [_Row(grammar, prompt, index, limit, options.seed) for index, prompt in enumerate(prompts, first_index)]
+    grammars = grammar if isinstance(grammar, Sequence) else [grammar] * len(prompts)
+    rows = [
+        _Row(own, prompt, index, limit, options.seed)
+        for index, (own, prompt) in enumerate(zip(grammars, prompts, strict=True), first_index)
+    ]
     network = model if isinstance(model, nn.Module) else None
     was_training = network is not None and network.training
     model.eval()

@@ -67,7 +67,8 @@ class SequenceOptions:
     shards: tuple[str, ...]
     """Folders or URLs of shard sets."""
     template: str
-    """Streams of a sequence, such as "text" or "text -> image"; what is left of the arrow is the condition."""
+    """Streams of a sequence, such as "text" or "text -> image"; what is left of the arrow is the condition. A stream with
+    codebooks may have a layout: "audio:delay" or "audio:coarse-first" instead of step by step ("audio:flatten")."""
     out: str
     """The model folder."""
     preset: Literal["tiny", "small", "base"] = "small"
@@ -87,7 +88,8 @@ class SequenceOptions:
     batch_size: int = 8
     """Rows of a batch on each device."""
     context: int | None = None
-    """Tokens of a row. None means 256, 512 or 1024 by preset for text alone, and the longest document for everything else."""
+    """Tokens of a row. None means 256, 512 or 1024 by preset for text alone, and the longest document for everything else; of
+    sound alone that has codebooks at most 256, 512 or 1024 time steps, and longer ones are cut into pieces."""
     validation_fraction: float = 0.05
     """Part of the samples, chosen by the hash of their keys, that is never trained on."""
     validation_tokens: int = 65536
@@ -95,7 +97,7 @@ class SequenceOptions:
     tokenizer: tuple[str, ...] = ()
     """Tokenizer folders that made the shards, where the shard sets do not carry them."""
     compile: bool = False
-    """Compile the norms, rotations and activations: a tenth faster or so on a CPU in bfloat16, for ten seconds at the start
+    """Compile the blocks and the loss: a tenth to a seventh faster on a CPU in bfloat16, for ten seconds or more at the start
     and a C++ compiler."""
     init_from: str | None = None
     """A model folder whose weights to begin with; it must have the same configuration and vocabulary."""

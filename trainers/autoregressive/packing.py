@@ -166,10 +166,9 @@ class Documents:
         assert self.has_pieces
         (whole,) = self.streams
         chosen = np.arange(len(self)) if chosen is None else chosen
-        overhead = whole.ids.header + 3  # <bos>, <end>, <eos>
-        longest = (context - overhead) // whole.codebooks
+        longest = (context - self.tokens_of_steps(0)) // whole.codebooks
         if longest < 1:
-            least = overhead + whole.codebooks
+            least = self.tokens_of_steps(1)
             raise ValueError(
                 f"a document of a single time step of {whole.ids.name!r} has {least} tokens ({whole.codebooks} codebooks), more "
                 f"than the context of {context}; use --context {least} or more, or fewer codebooks"
@@ -192,8 +191,14 @@ class Documents:
                 ended=piece == np.repeat(number, number) - 1,
             )
         ]
-        result.pairs = count + overhead - 1
+        result.pairs = count + self.tokens_of_steps(0) - 1
         return result
+
+    def tokens_of_steps(self, steps: int) -> int:
+        """Return the tokens of a document of so many time steps; only for templates that `has_pieces`."""
+        assert self.has_pieces
+        (whole,) = self.streams
+        return 1 + whole.ids.header + steps * whole.codebooks + 1 + 1  # <bos>, .., <end>, <eos>
 
     def grids(self, document: int) -> dict[str, NDArray[Any]]:
         """Return the shaped grids of one document."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokenize_kit.progress import Progress
+    from tokenize_kit.templates import Grammar
     from tokenize_kit.tokenizer import Sample
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.sampling_options import SamplingOptions
@@ -132,9 +133,9 @@ def draw(
     limit = context if max_length is None else max_length
     if not 1 <= limit <= context:
         raise ValueError(f"--max-length {limit} must be between 1 and the model's context of {context}")
-    grammar = loaded.template.grammar(loaded.vocabulary, limit)
     starts = [_prompt_ids(loaded, grids) for grids in prompts]
-    for start in starts:
+    grammars = _grammars(loaded, prompts, limit)
+    for grammar, start in zip(grammars, starts, strict=True):
         _check_prompt(grammar, start, limit)
     total = 0
 
@@ -144,7 +145,7 @@ def draw(
         if progress is not None:
             progress.update(tokens=total)
 
-    sequences = generate(loaded.model, grammar, starts, options, max_length=limit, on_tokens=count)
+    sequences = generate(loaded.model, grammars, starts, options, max_length=limit, on_tokens=count)
     results = []
     for ids in sequences:
         grids = loaded.template.parse_ids(ids, loaded.vocabulary)
@@ -191,7 +192,7 @@ def prompt_grids(
             tokenizer = loaded.tokenizers[stream]
             kind = medium(tokenizer.spec.modality)
             sample = kind.read(kind.self_describing(file, Path(file).read_bytes()), tokenizer.spec)
-            grids[stream] = tokenizer.encode(sample).numpy()
+            grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
     if missing := [name for name in template.condition if name not in grids]:
         fix = "--prompt TEXT" if loaded.tokenizers[missing[0]].spec.modality == "text" else "--prompt-file FILE"
         raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
@@ -208,6 +209,33 @@ def _continues(loaded: LoadedModel, grids: Mapping[str, Any]) -> bool:
         return False
     last = loaded.template.streams[len(grids) - 1]
     return last in loaded.template.target and loaded.vocabulary.stream(last).is_open
+
+
+def _known_codebooks(loaded: LoadedModel, stream: str, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Return the grid with as many of its first codebooks as the model was trained on."""
+    known = loaded.vocabulary.stream(stream)
+    if not known.has_codebooks:
+        return grid
+    return grid[..., : max(known.codebooks(shape) for shape in known.shapes)]
+
+
+def _grammars(
+    loaded: LoadedModel, prompts: Sequence[Mapping[str, NDArray[np.integer[Any]]]], limit: int
+) -> list[Grammar]:
+    """Return the grammar of each sequence: prompts that are the same object share one.
+
+    In a layout in which ids of a prompt come later than its end, the grammar keeps them for their places.
+    """
+    free = loaded.template.grammar(loaded.vocabulary, limit)
+    layouts = dict(loaded.template.layouts)
+    made: dict[int, Grammar] = {}
+    for grids in prompts:
+        if id(grids) in made:
+            continue
+        made[id(grids)] = free
+        if _continues(loaded, grids) and (last := loaded.template.streams[len(grids) - 1]) in layouts:
+            made[id(grids)] = loaded.template.grammar(loaded.vocabulary, limit, begun={last: grids[last]})
+    return [made[id(grids)] for grids in prompts]
 
 
 def _prompt_ids(loaded: LoadedModel, grids: Mapping[str, NDArray[np.integer[Any]]]) -> list[int]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trainers.autoregressive.data import TokenData
 
 DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
-"""Context of a text model by preset."""
+"""Context of a text model by preset; of a sound with codebooks, so many time steps at most."""
 
 # What does not change the weights, or is represented by what it contains.
 _NOT_IDENTITY = {"shards", "out", "tokenizer", "init_from", "family_config", "log_every", "checkpoint_every", "device"}
@@ -110,6 +110,11 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
             f"{parameters:,} parameters, {len(chosen):,} documents of {dataset.tokens_per_epoch:,} tokens in rows of {context}, "
             f"{len(held_out):,} documents held out, {runtime.device.type} {runtime.precision}"
         )
+        if cut := int((data.documents.pairs[chosen] >= context).sum()) if data.documents.has_pieces else 0:
+            progress.note(
+                f"{cut:,} documents are longer than a row of {context} and are cut into pieces of whole time steps; a longer "
+                "--context cuts fewer"
+            )
         if not len(held_out) and options.validation_fraction:
             progress.note(
                 f"none of the {len(chosen):,} documents falls into the validation part: the last weights are kept instead of "
@@ -141,9 +146,13 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
 
 
 def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
-    if data.documents.is_stream:
+    documents = data.documents
+    if documents.is_stream:
         return DEFAULT_CONTEXT[options.preset]
-    return int(data.documents.pairs.max()) + 1
+    longest = int(documents.pairs.max()) + 1
+    if documents.has_pieces:
+        return min(longest, documents.tokens_of_steps(DEFAULT_CONTEXT[options.preset]))
+    return longest
 
 
 def _model_config(options: TrainTransformerOptions, vocab_size: int, context: int) -> dict[str, Any]:
