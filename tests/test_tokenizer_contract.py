@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from toy_autoencoder import RVQ, VQ, toy_autoencoder
+from toy_neural_codec import FSQ, toy_codec
 
 from tokenize_kit.colors import OKLAB_STEPS, coordinates
 from tokenize_kit.mulaw import BOUND, MuLawTokenizer
@@ -121,12 +122,19 @@ def sound(samples, channels=1, seed=0):
     return noise * torch.logspace(0, -6, samples)
 
 
+def largest_gap(a, b):
+    return float((a - b).abs().max()) if a.shape == b.shape else float("inf")
+
+
 SOUNDS = [
     *(sound(samples, seed=samples) for samples in (1, 2, 7, 319, 320, 321, 1009)),
     torch.zeros(1, 50),
     torch.ones(1, 5),
     torch.tensor([[-1.0, 1.0, 1e-30, -1e-30, -0.0]]),
 ]
+
+
+CHANNELS = {1: SOUNDS, 2: [torch.cat([samples, samples.flip(1) / 2]) for samples in SOUNDS]}
 
 
 def wrong_sounds(channels):
@@ -178,6 +186,17 @@ CASES: dict[str, list[Case]] = {
             (1, {"quantizer": VQ}),
             (3, {"quantizer": RVQ, "tile": 16}),
             (4, {"attention": True, "norm": "group", "tile": 32}),
+        )
+    ],
+    # The same: a sound of the same length, within [-1, 1].
+    "codec": [
+        Case(lambda o=o: toy_codec(**o), CHANNELS[c], wrong_sounds(c), largest_gap, 2)
+        for c, o in (
+            (1, {"network": "frames"}),
+            (2, {"network": "frames", "causal": True, "channels": 2, "quantizer": FSQ}),
+            (1, {"network": "encodec", "causal": True}),
+            (2, {"network": "encodec", "channels": 2}),
+            (1, {"network": "dac", "quantizer": FSQ, "weight_norm": True}),
         )
     ],
 }

@@ -1,0 +1,63 @@
+"""Small neural codecs with random weights that do something, for the tests of what works with any of them."""
+
+import torch
+
+from tokenize_kit.autoencoder.audio.config import CodecConfig, CodecNetworkConfig
+from tokenize_kit.autoencoder.audio.model import Codec
+from tokenize_kit.autoencoder.audio.tokenizer import CodecTokenizer
+from tokenize_kit.autoencoder.quantizers.config import QuantizerConfig
+
+FSQ = {"kind": "fsq", "levels": (8, 5, 5)}
+RVQ = {"kind": "rvq", "codebook_size": 32, "codebooks": 3, "codebook_dim": 4, "kmeans_init": False}
+NETWORKS = {
+    # Odd and even strides; both families of the strided body.
+    "encodec": {"body": "strided", "strides": (2, 3), "width": 8, "latent_channels": 8, "lstm_layers": 1},
+    "dac": {
+        "body": "strided",
+        "strides": (2, 5),
+        "width": 4,
+        "decoder_width": 6,
+        "latent_channels": 8,
+        "latent_kernel": 3,
+        "residual_kernel": 7,
+        "dilations": (1, 3),
+        "compression": 1,
+        "activation": "snake",
+        "lstm_layers": 0,
+    },
+    "frames": {
+        "body": "frames",
+        "window": 20,
+        "frame_hop": 6,
+        "factor": 2,
+        "width": 12,
+        "latent_channels": 8,
+        "encoder_blocks": (1, 1),
+        "decoder_blocks": (1, 1),
+    },
+}
+
+
+def toy_config(network="frames", quantizer=RVQ, **options):
+    """The configuration of a small codec."""
+    return CodecConfig(CodecNetworkConfig(**NETWORKS[network] | options), QuantizerConfig(**quantizer))
+
+
+def awakened(model, seed=0):
+    """Give every weight a random value, as training would, of a size at which sounds stay sounds."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        with torch.no_grad():
+            if name.endswith("alpha"):
+                parameter.copy_(1 + noise.abs())
+            else:
+                parameter.copy_(noise * (0.7 if "decoder" in name else 1.2) * parameter[0].numel() ** -0.5)
+    return model.eval()
+
+
+def toy_codec(network="frames", quantizer=RVQ, block=5, seed=3, **options):
+    """A `CodecTokenizer` with a hop of 6, 10 or 12 samples that knows nothing of sounds."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return CodecTokenizer(awakened(Codec(toy_config(network, quantizer, **options)), seed), block)
