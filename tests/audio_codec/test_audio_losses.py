@@ -180,3 +180,45 @@ def test_windows_without_a_hop_of_a_quarter_are_refused():
     made, real = sounds()
     with pytest.raises(ValueError, match="window of 30 samples"):
         mel_distance(made, real, RATE, [(30, 5)])
+
+
+# Two sounds, two discriminators that give each of them two logits and one.
+REAL = [torch.tensor([[[2.0, 0.5]], [[-1.0, 3.0]]]), torch.tensor([[[[1.0]]], [[[0.0]]]])]
+FAKE = [torch.tensor([[[-2.0, 0.0]], [[0.5, -0.5]]]), torch.tensor([[[[0.5]]], [[[2.0]]]])]
+
+
+def test_least_squares():
+    # (real - 1)²: 1, 0.25 | 4, 4 and 0 | 1; fake²: 4, 0 | 0.25, 0.25 and 0.25 | 4.
+    expected = (1.25 + 8) / 2 + 1 + (4 + 0.5) / 2 + 4.25
+    assert losses.least_squares_discriminator(REAL, FAKE).item() == pytest.approx(expected)
+    # (fake - 1)²: 9, 1 | 0.25, 2.25 and 0.25 | 1.
+    assert losses.least_squares_generator(FAKE).item() == pytest.approx((10 + 2.5) / 2 + 1.25)
+
+
+def test_hinge_is_that_of_pictures_over_all_discriminators():
+    first = 0.5 * ((0.25 + 1.0) + (0.5 + 1.0))
+    second = 0.5 * ((0.0 + 1.0) + (1.5 + 3.0))
+    assert losses.hinge_discriminator(REAL, FAKE).item() == pytest.approx(first + second)
+    assert losses.hinge_generator(FAKE).item() == pytest.approx(1.0 + 0.0 - 0.5 - 2.0)
+
+
+def test_feature_matching_is_a_sum_over_layers_the_relative_one_a_mean():
+    real = [[torch.full((2, 1, 3), 4.0), torch.full((2, 2, 1), -2.0)], [torch.full((2, 5), 0.5)]]
+    made = [[torch.full((2, 1, 3), 5.0), torch.full((2, 2, 1), -1.5)], [torch.full((2, 5), 0.25)]]
+    # For each of the two sounds.
+    assert losses.feature_matching(made, real).item() == pytest.approx(2 * (1 + 0.5 + 0.25))
+    assert losses.relative_feature_matching(made, real).item() == pytest.approx(2 * (1 / 4 + 0.5 / 2 + 0.25 / 0.5) / 3)
+
+
+@pytest.mark.parametrize("matching", [losses.feature_matching, losses.relative_feature_matching])
+def test_feature_matching_teaches_the_made_side_only(matching):
+    made, real = torch.zeros(2, 3, requires_grad=True), torch.ones(2, 3, requires_grad=True)
+    matching([[made]], [[real]]).backward()
+    assert real.grad is None
+    assert torch.allclose(made.grad, torch.full((2, 3), -1 / 3))
+
+
+def test_a_discriminator_more_or_less_is_refused():
+    for loss in (losses.least_squares_discriminator, losses.hinge_discriminator):
+        with pytest.raises(ValueError, match="shorter"):
+            loss(REAL, FAKE[:1])

@@ -6,7 +6,10 @@ write. The waveform's losses are `trainers.autoencoder.losses.l1` and ``l2``, wh
 
 The distances of spectra are those of `tokenize_kit.metrics.audio`, with a gradient. It is written by hand and taken together
 with the value: of automatic differentiation the magnitudes of complex numbers, the products with mostly empty filter banks
-and the full-length transforms of the backward pass cost several times as much, and magnitudes have no derivative at silence.
+and the full-length transforms of the backward pass cost twice as much, and magnitudes have no derivative at silence.
+
+The losses against discriminators take what each of them says (`trainers.autoencoder.audio.discriminator.SoundVerdict`) and
+are sums over the discriminators, as in HiFi-GAN and DAC, so that the weights of their papers fit.
 """
 
 from __future__ import annotations
@@ -21,11 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokenize_kit.metrics.audio import FLOOR, MEL_BINS, MEL_WINDOWS, STFT_WINDOWS, mel_bank
+from trainers.autoencoder import losses as pictures
 
 MEL_SCALES: tuple[tuple[int, int], ...] = tuple(zip(MEL_WINDOWS, MEL_BINS, strict=True))
 """Window in samples and number of mel bins of each scale of `mel_distance`."""
 
-_CHUNK_SAMPLES = 1 << 16
+_CHUNK_SAMPLES = 1 << 18
 """Samples that a CPU takes at a time: what fits in its caches, and in memory that it need not ask for again and again."""
 _BLOCK = 32
 """Mel filters that are multiplied at a time, with only the frequencies that they cover."""
@@ -69,6 +73,72 @@ def stft_distance(made: Tensor, real: Tensor, windows: Sequence[int] = STFT_WIND
         ValueError: the shapes differ or are not (B, C, N), or a window is not a positive multiple of 4.
     """
     return _distance(made, real, [_LinearScale(window) for window in windows])
+
+
+def least_squares_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Return the squared errors of calling real sounds 1 and made ones 0 (Mao et al. 2017, HiFi-GAN, DAC).
+
+    Args:
+        real: logits (B, ...) of each discriminator on real sounds.
+        fake: the same on made ones.
+    """
+    pairs = zip(real, fake, strict=True)
+    return torch.stack(
+        [pictures.l2(one, torch.ones_like(one)) + pictures.l2(other, torch.zeros_like(other)) for one, other in pairs]
+    ).sum()
+
+
+def least_squares_generator(fake: Sequence[Tensor]) -> Tensor:
+    """Return the squared errors of calling made sounds 1; ``fake`` has the logits (B, ...) of each discriminator."""
+    return torch.stack([pictures.l2(logits, torch.ones_like(logits)) for logits in fake]).sum()
+
+
+def hinge_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Return the hinge losses of `trainers.autoencoder.losses.hinge_discriminator`, summed over the discriminators.
+
+    It has the half that EnCodec and SoundStream leave out; they divide by the number of discriminators instead. Adam does not
+    see either.
+
+    Args:
+        real: logits (B, ...) of each discriminator on real sounds.
+        fake: the same on made ones.
+    """
+    pairs = zip(real, fake, strict=True)
+    return torch.stack([pictures.hinge_discriminator(one, other) for one, other in pairs]).sum()
+
+
+def hinge_generator(fake: Sequence[Tensor]) -> Tensor:
+    """Return minus the logits (B, ...) of made sounds, summed over the discriminators (audiocraft's ``hinge``)."""
+    return torch.stack([pictures.hinge_generator(logits) for logits in fake]).sum()
+
+
+def feature_matching(made: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Return the absolute differences of features: mean over each sound's layer, sum over layers, discriminators and the batch.
+
+    As in MelGAN and HiFi-GAN (Kong et al. 2020) and DAC, whose weight of 2 it takes.
+
+    Args:
+        made: for each discriminator its layers' features (B, ...) of made sounds, with a gradient.
+        real: the same of the real sounds; they have none.
+    """
+    pairs = zip(_layers(made), _layers(real), strict=True)
+    return torch.stack([pictures.l1(one, other.detach()) for one, other in pairs]).sum()
+
+
+def relative_feature_matching(made: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Return the mean over all layers of the differences of features relative to their size (EnCodec).
+
+    It is `trainers.autoencoder.losses.feature_matching`: each sound is divided by the size of its own features.
+
+    Args:
+        made: for each discriminator its layers' features (B, ...) of made sounds, with a gradient.
+        real: the same of the real sounds; they have none.
+    """
+    return pictures.feature_matching(_layers(made), _layers(real))
+
+
+def _layers(features: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    return [layer for discriminator in features for layer in discriminator]
 
 
 def _distance(made: Tensor, real: Tensor, scales: Sequence[_Scale]) -> Tensor:
