@@ -98,13 +98,16 @@ class QuantizedTask(Task):
         self._model, self._quantizer, self._terms, self._optimizer = model, quantizer, loss, optimizer
         self._start = round(loss.discriminator_start * plan.steps)
 
-    def add_discriminator(self, network: nn.Module) -> None:
-        """Train against a discriminator. The run then ends with its last weights, as its losses are no judge of them."""
+    def add_discriminator(self, network: nn.Module, beta1: float = 0.5) -> None:
+        """Train against a discriminator, whose optimiser has at most this ``beta1``.
+
+        The run then ends with its last weights, as a generator's losses are no judge of them.
+        """
         self.keep = "last"
         self.advice = "a smaller --loss.discriminator-weight"
         self.networks["discriminator"] = network
         self.optimizers["discriminator"] = [
-            discriminator_optimizer(network, self._terms.discriminator_learning_rate, self._optimizer)
+            discriminator_optimizer(network, self._terms.discriminator_learning_rate, self._optimizer, beta1)
         ]
 
     def judged(self, step: int) -> bool:
@@ -143,11 +146,15 @@ class QuantizedTask(Task):
     def warnings(self, line: Mapping[str, float]) -> list[str]:
         """Warn of a discriminator that has won, and of a codebook that is hardly used."""
         found = []
-        if line.get("real_logit", 0) > 0 and line.get("real_logit", 0) - line.get("fake_logit", 0) > 10:
+        if self.has_won(line):
             found.append(self.judged_too_well)
         if line.get("validation/usage", 1.0) < self.plan.usage_floor:
             found.append(_COLLAPSE)
         return found
+
+    def has_won(self, line: Mapping[str, float]) -> bool:
+        """Return whether the discriminator tells everything apart, by a line of the log."""
+        return line.get("real_logit", 0) > 0 and line.get("real_logit", 0) - line.get("fake_logit", 0) > 10
 
     def save_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the weights beside the run."""
@@ -200,13 +207,13 @@ _COLLAPSE = (
 
 
 def discriminator_optimizer(
-    network: nn.Module, learning_rate: float, optimizer: OptimizerConfig
+    network: nn.Module, learning_rate: float, optimizer: OptimizerConfig, beta1: float
 ) -> torch.optim.Optimizer:
     """Return AdamW without weight decay and with little momentum, as discriminators are trained with."""
     built = torch.optim.AdamW(
         network.parameters(),
         lr=learning_rate,
-        betas=(min(0.5, optimizer.beta1), optimizer.beta2),
+        betas=(min(beta1, optimizer.beta1), optimizer.beta2),
         weight_decay=0.0,
         fused=True,
     )

@@ -38,14 +38,18 @@ class AudioLossConfig:
     """Weight of the generator loss (DAC: 1; EnCodec: 4, balanced)."""
     feature_matching_weight: float = 0.0
     """Weight of the distance between the discriminators' features (DAC: 2; EnCodec: 4, balanced)."""
+    feature_matching: Literal["absolute", "relative"] = "absolute"
+    """That distance as it is, summed over all layers (HiFi-GAN, DAC), or relative to the size of the features (EnCodec)."""
     discriminator_start: float = 0.0
     """Part of the run after which the discriminators set in."""
     discriminator_ramp: float = 0.0
     """Part of the run over which the weights of the generator loss and of the features rise to their full values."""
     discriminator_learning_rate: float = 2e-4
     """Peak learning rate of the discriminators; its schedule is that of the codec."""
-    discriminator_width: int = 32
-    """Channels of the discriminators' first layers: their one dial for the size."""
+    discriminator_network: Literal["dac", "encodec", "tiny"] = "dac"
+    """Which discriminators: dac has five periods and three windows in five bands, encodec five windows; tiny is dac for CPUs."""
+    discriminator_width: int | None = None
+    """Channels of the discriminators' first layers, their one dial for the size; None: 32, tiny 4."""
     balancer: bool = False
     """Scale the gradients of all terms on the sound to one size, so that a weight is a term's part of the whole (EnCodec)."""
     quantizer_start: float = 0.0
@@ -56,7 +60,7 @@ class AudioLossConfig:
         for name, value in vars(self).items():
             if name.endswith("_weight") and value < 0:
                 raise ValueError(f"loss {name} {value} must not be negative")
-        for name, choices in (("waveform", ("l1", "l2")), ("discriminator", ("none", "least-squares", "hinge"))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"loss {name} {getattr(self, name)!r} is not one of {', '.join(choices)}")
         for name in ("discriminator_start", "discriminator_ramp", "quantizer_start"):
@@ -64,8 +68,10 @@ class AudioLossConfig:
                 raise ValueError(f"loss {name} {getattr(self, name)} is a part of the run and must be in [0, 1]")
         if self.quantizer_start == 1:
             raise ValueError("loss quantizer_start 1.0 would never train the codebooks; it must be below 1")
-        if self.discriminator_learning_rate <= 0 or self.discriminator_width < 1:
-            raise ValueError("loss discriminator_learning_rate and discriminator_width must be positive")
+        if self.discriminator_learning_rate <= 0:
+            raise ValueError(f"loss discriminator_learning_rate {self.discriminator_learning_rate} must be positive")
+        if self.discriminator_width is not None and self.discriminator_width < 1:
+            raise ValueError(f"loss discriminator_width {self.discriminator_width} must be at least 1")
         if not self.mel_weight + self.waveform_weight + self.stft_weight > 0:
             raise ValueError("one of the loss mel_weight, waveform_weight and stft_weight must be above 0")
         if self.discriminator == "none" and self.feature_matching_weight:
@@ -73,6 +79,19 @@ class AudioLossConfig:
                 f"loss feature_matching_weight {self.feature_matching_weight} needs a discriminator "
                 "(--loss.discriminator least-squares)"
             )
+        if self.discriminator != "none" and not self.discriminator_weight + self.feature_matching_weight > 0:
+            raise ValueError(
+                "a discriminator teaches nothing with a loss discriminator_weight and feature_matching_weight of 0; leave it out "
+                "with --loss.discriminator none"
+            )
+
+
+_CHOICES = {
+    "waveform": ("l1", "l2"),
+    "discriminator": ("none", "least-squares", "hinge"),
+    "discriminator_network": ("dac", "encodec", "tiny"),
+    "feature_matching": ("absolute", "relative"),
+}
 
 
 class AudioRecipe(NamedTuple):
@@ -92,7 +111,7 @@ _TINY: _Parts = {
     # 16 kHz, 50 steps of the ids a second, 12 codebooks of 10 bits: 6 kbit/s.
     "network": {"body": "frames", "sample_rate": 16_000, "window": 640, "frame_hop": 160, "factor": 2},
     "quantizer": {"kind": "rvq", "codebooks": 12, "codebook_size": 1024, "codebook_dim": 8},
-    "loss": {},
+    "loss": {"discriminator_network": "tiny"},
     "optimizer": {
         "optimizer": "muon",
         "learning_rate": 2e-3,
@@ -157,6 +176,8 @@ _BASE_PRESETS: dict[str, _Parts] = {
             "discriminator": "hinge",
             "discriminator_weight": 4.0,
             "feature_matching_weight": 4.0,
+            "feature_matching": "relative",
+            "discriminator_network": "encodec",
             "discriminator_learning_rate": 3e-4,
             "commitment_weight": 1.0,
         },

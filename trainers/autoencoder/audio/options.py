@@ -54,6 +54,8 @@ class CodecNetworkOverrides(Overrides):
     """Blocks of the encoder at the rate of the windows and at that of the ids; frames."""
     decoder_blocks: tuple[int, int] | None = None
     """Blocks of the decoder at the rate of the ids and at that of the windows; frames."""
+    block: Literal["convolution", "convnext"] | None = None
+    """A convolution of all channels, or one of each channel by itself; frames."""
     block_kernel: int | None = None
     """Places that a block sees; frames."""
     expansion: int | None = None
@@ -84,12 +86,16 @@ class AudioLossOverrides(Overrides):
     """Weight of the generator loss."""
     feature_matching_weight: float | None = None
     """Weight of the distance between the discriminators' features."""
+    feature_matching: Literal["absolute", "relative"] | None = None
+    """That distance as it is, or relative to the size of the features."""
     discriminator_start: float | None = None
     """Part of the run after which the discriminators set in."""
     discriminator_ramp: float | None = None
     """Part of the run over which their weights rise."""
     discriminator_learning_rate: float | None = None
     """Their peak learning rate."""
+    discriminator_network: Literal["dac", "encodec", "tiny"] | None = None
+    """Which they are; tiny is dac for CPUs."""
     discriminator_width: int | None = None
     """Channels of their first layers."""
     balancer: bool | None = None
