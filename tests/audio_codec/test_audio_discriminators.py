@@ -104,7 +104,7 @@ def test_bands_are_judged_by_layers_of_their_own():
     features = network(samples).features[0]
     silent = network(torch.zeros(1, 1, 2048)).features[0]
     # The first layer of each band, away from the mirrored ends.
-    change = [float((one - other)[:, :, 8:-8].abs().max()) for one, other in zip(features, silent, strict=True)][::5]
+    change = [(one - other)[:, :, 8:-8].abs().max().item() for one, other in zip(features, silent, strict=True)][::5]
     assert max(range(5), key=lambda band: change[band]) == 2
     assert sum(change) - change[2] < 1e-2 * change[2]
 

@@ -176,6 +176,8 @@ def test_what_makes_no_sense_is_refused():
     made = torch.zeros(1, 1, 2, requires_grad=True)
     with pytest.raises(ValueError, match="weights for mel, not for hinge"):
         Balancer({"mel": 1.0})({"mel": made.sum(), "hinge": made.sum()}, made)
+    with pytest.raises(ValueError, match="got no loss"):
+        Balancer({"mel": 1.0})({}, made)
     with pytest.raises(ValueError, match="must be positive"):
         Balancer({"mel": 0.0})
     with pytest.raises(ValueError, match=r"decay 1\.0"):

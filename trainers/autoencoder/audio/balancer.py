@@ -104,10 +104,12 @@ class Balancer(nn.Module):
             factors: multiply the weights of some losses in this step: for one that sets in little by little.
 
         Raises:
-            ValueError: a loss has no weight.
+            ValueError: a loss has no weight, or there is none.
         """
         unknown = [name for name in losses if name not in self.weights]
-        if unknown or not losses:
+        if not losses:
+            raise ValueError("the balancer got no loss")
+        if unknown:
             raise ValueError(f"the balancer has weights for {', '.join(self.weights)}, not for {', '.join(unknown)}")
         names = [name for name in self.weights if name in losses]
         gradients = {name: torch.autograd.grad(losses[name], made, retain_graph=True)[0].float() for name in names}
