@@ -71,7 +71,7 @@ def test_it_is_the_arithmetic_of_the_paper(decay):
         balancer.update()
         (gradient,) = torch.autograd.grad(total, made)
         assert torch.allclose(gradient, expected, rtol=1e-5, atol=1e-6)
-        value = sum(float(scales[name] * loss) for name, loss in losses.items())
+        value = sum((scales[name] * loss).item() for name, loss in losses.items())
         assert total.item() == pytest.approx(value, rel=1e-6)
         assert set(scales) == set(losses)
 
