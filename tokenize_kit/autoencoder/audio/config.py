@@ -34,10 +34,11 @@ BODIES: dict[str, Mapping[str, Any]] = {
         "window": 640,
         "frame_hop": 160,
         "factor": 2,
-        "encoder_blocks": (2, 4),
-        "decoder_blocks": (4, 4),
-        "block_kernel": 7,
-        "expansion": 3,
+        "encoder_blocks": (2, 3),
+        "decoder_blocks": (4, 5),
+        "block": "convolution",
+        "block_kernel": 3,
+        "expansion": 1,
     },
 }
 """The options of each body with their defaults."""
@@ -96,13 +97,16 @@ class CodecNetworkConfig:
     factor: int | None = None
     """frames: windows for each id; 2."""
     encoder_blocks: tuple[int, int] | None = None
-    """frames: blocks of the encoder at the rate of the windows, and at that of the ids; (2, 4)."""
+    """frames: blocks of the encoder at the rate of the windows, and at that of the ids; (2, 3)."""
     decoder_blocks: tuple[int, int] | None = None
-    """frames: blocks of the decoder at the rate of the ids, and at that of the windows; (4, 4)."""
+    """frames: blocks of the decoder at the rate of the ids, and at that of the windows; (4, 5)."""
+    block: Literal["convolution", "convnext"] | None = None
+    """frames: what a block begins with, a convolution of all channels, or one of each channel by itself (ConvNeXt; it wants a
+    ``block_kernel`` of 7 and an ``expansion`` of 3 or 4); convolution."""
     block_kernel: int | None = None
-    """frames: places that a block sees; 7."""
+    """frames: places that a block sees; 3."""
     expansion: int | None = None
-    """frames: how many times more channels there are inside a block; 3."""
+    """frames: how many times more channels there are inside a block; 1."""
 
     def __post_init__(self) -> None:
         if self.body not in BODIES:
@@ -158,14 +162,15 @@ class CodecNetworkConfig:
         return int(self.options()["latent_channels"])
 
 
+_CHOICES = {"activation": ("elu", "snake"), "block": ("convolution", "convnext")}
 _EVEN = ("window", "frame_hop")
 _LEAST = {"lstm_layers": 0, "encoder_blocks": 0, "decoder_blocks": 0}
 
 
 def _check_value(name: str, value: Any) -> None:
-    if name == "activation":
-        if value not in ("elu", "snake"):
-            raise ValueError(f"activation {value!r} is not one of elu, snake")
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise ValueError(f"{name} {value!r} is not one of {', '.join(_CHOICES[name])}")
         return
     least, values = _LEAST.get(name, 1), value if isinstance(value, tuple) else (value,)
     if not values or min(values) < least:

@@ -320,6 +320,14 @@ class Scale(Layer):
         return x * self.weight.to(x.dtype)
 
 
+class Float32(Layer):
+    """The same in float32, whatever precision the layer before computed in: the sums of residual blocks need it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a sequence of the same shape."""
+        return x.float()
+
+
 class Elu(Layer):
     """The exponential linear unit."""
 
