@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -88,6 +88,22 @@ class TokenSpec:
     def max_vocab_size(self) -> int:
         """The largest vocabulary of any codebook: every id is below it."""
         return max(self.codebook_sizes)
+
+    def first_codebooks(self, count: int) -> TokenSpec:
+        """Return the spec of grids that have only the first ``count`` codebooks.
+
+        Raises:
+            ValueError: the grids have no codebooks, or fewer.
+        """
+        if self.axes[-1] != "codebook":
+            raise ValueError(
+                f"--codebooks {count}: the grids of this tokenizer (axes {', '.join(self.axes)}) have no codebooks; leave it out"
+            )
+        # With one size for all codebooks only the grids tell how many there are.
+        most = len(self.vocab_size) if isinstance(self.vocab_size, tuple) else count
+        if not 1 <= count <= most:
+            raise ValueError(f"--codebooks {count} must be from 1 to {most}, the codebooks of this tokenizer")
+        return replace(self, vocab_size=self.vocab_size[:count]) if isinstance(self.vocab_size, tuple) else self
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
@@ -188,6 +204,17 @@ class SizedTokenizer(Protocol):
             ValueError: as `Tokenizer.decode`, or a size that the grid does not cover.
         """
         ...
+
+
+def first_codebooks(grid: Tensor, count: int) -> Tensor:
+    """Return a grid ``(..., codebooks)`` with its first ``count`` codebooks.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    if grid.shape[-1] < count:
+        raise ValueError(f"a grid has {grid.shape[-1]} codebooks, fewer than --codebooks {count}; use {grid.shape[-1]}")
+    return grid[..., :count]
 
 
 def size_of(sample: Sample) -> tuple[int, ...]:

@@ -104,7 +104,7 @@ def compare_sounds(
     assert sample_rate is not None, "a measure of sounds was made, which needs it"
     fixed_rate: list[AudioRatePoint] = []
     entropy_coded: list[AudioRatePoint] = []
-    counts = prefixes(tokenizer)
+    counts = prefixes(usage)
     names = available_audio_codecs()
     progress.task("codecs", len(counts) + len(names))
     for step, count in enumerate(counts, 1):

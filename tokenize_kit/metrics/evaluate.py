@@ -26,7 +26,14 @@ from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter
 from tokenize_kit.metrics.usage import Usage, UsageCounter
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import Tokenizer, TokenSpec, decode_like, load_tokenizer, tokenizer_name
+from tokenize_kit.tokenizer import (
+    Tokenizer,
+    TokenSpec,
+    decode_like,
+    first_codebooks,
+    load_tokenizer,
+    tokenizer_name,
+)
 
 if TYPE_CHECKING:
     from tokenize_kit.metrics.audio_rate import AudioRateComparison, SoundPicks
@@ -146,6 +153,8 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
         TooManyFailuresError: more than ``options.max_failures`` samples cannot be read or encoded.
     """
     tokenizer = load_tokenizer(options.tokenizer)
+    if options.codebooks is not None:
+        tokenizer.spec.first_codebooks(options.codebooks)
     run = _Run(tokenizer, options, progress, codecs and tokenizer.spec.modality in _CODED)
     samples = iter_samples(
         options.data,
@@ -182,7 +191,8 @@ class _Run:
         self.failures = _Failures(options.max_failures, progress)
         self._tokenizer, self._options, self._progress = tokenizer, options, progress
         self._measure = measure_of(tokenizer.spec, options)
-        self._usage = UsageCounter(tokenizer.spec)
+        count = options.codebooks
+        self._usage = UsageCounter(tokenizer.spec if count is None else tokenizer.spec.first_codebooks(count))
         self._speed = SpeedMeter()
         self._picks = _picks(tokenizer.spec, options) if codecs else None
         self._conversions: Counter[str] = Counter()
@@ -215,10 +225,10 @@ class _Run:
             self._warm = True
             # What is built at the first use (tables, compiled kernels) is no property of the speed.
             silent = _Failures(len(batch), Progress(enabled=False))
-            ready, grids = _encode(self._tokenizer, batch, silent)
+            ready, grids = _encode(self._tokenizer, batch, silent, self._options.codebooks)
             decode_like(self._tokenizer, grids, [item.sample for item in ready])
         began = time.perf_counter()
-        kept, grids = _encode(self._tokenizer, batch, self.failures)
+        kept, grids = _encode(self._tokenizer, batch, self.failures, self._options.codebooks)
         samples = [item.sample for item in kept]
         encoded = time.perf_counter()
         reconstructions = decode_like(self._tokenizer, grids, samples)
@@ -324,6 +334,8 @@ class _Run:
             )
         if self._options.image_size is not None:
             lines.append(f"Pictures were scaled and cropped to {self._options.image_size} pixels a side first.")
+        if self._options.codebooks is not None:
+            lines.append(f"Only the first {self._options.codebooks} codebooks of each place were decoded and counted.")
         for what, count in sorted(self._conversions.items()):
             lines.append(f"{count:,} sounds were converted from {what} when they were read.")
         threads = torch.get_num_threads()
@@ -423,17 +435,21 @@ def _batches(samples: Iterator[KeyedSample], limit: int | None) -> Iterator[list
 
 
 def _encode(
-    tokenizer: Tokenizer, batch: list[KeyedSample], failures: _Failures
+    tokenizer: Tokenizer, batch: list[KeyedSample], failures: _Failures, codebooks: int | None
 ) -> tuple[list[KeyedSample], list[Tensor]]:
     """Encode a batch; where it has a sample that the tokenizer refuses, leave that one out and keep the others."""
+
+    def cut(grid: Tensor) -> Tensor:
+        return grid if codebooks is None else first_codebooks(grid, codebooks)
+
     try:
-        return batch, tokenizer.encode_batch([item.sample for item in batch])
+        return batch, [cut(grid) for grid in tokenizer.encode_batch([item.sample for item in batch])]
     except ValueError:
         kept: list[KeyedSample] = []
         grids: list[Tensor] = []
         for item in batch:
             try:
-                grids.append(tokenizer.encode(item.sample))
+                grids.append(cut(tokenizer.encode(item.sample)))
                 kept.append(item)
             except ValueError as error:
                 failures.add(item.key, str(error))

@@ -20,6 +20,8 @@ class EvaluateOptions:
     """Use only the first N samples."""
     image_size: int | None = None
     """Scale and crop pictures to a square of this many pixels first."""
+    codebooks: int | None = None
+    """Measure with only the first N codebooks of a tokenizer that has several."""
     split: Literal["none", "lines", "paragraphs"] = "none"
     """What one sample of a txt file is: the whole file, a line, or a paragraph (ended by blank lines)."""
     field: str = "text"

@@ -101,7 +101,7 @@ def compare(tokenizer: Tokenizer, items: Sequence[Coded], usage: Sequence[Usage]
     """
     fixed_rate: list[RatePoint] = []
     entropy_coded: list[RatePoint] = []
-    counts = prefixes(tokenizer)
+    counts = prefixes(usage)
     names = available_codecs()
     progress.task("codecs", len(counts) + 2 * len(names))
     for step, count in enumerate(counts, 1):
@@ -143,12 +143,9 @@ def compare(tokenizer: Tokenizer, items: Sequence[Coded], usage: Sequence[Usage]
     return RateComparison(len(items), fixed_rate, entropy_coded, curves, nearest, protocol)
 
 
-def prefixes(tokenizer: Tokenizer) -> list[int | None]:
-    """Return the numbers of codebooks to decode with; None is the grid as it is."""
-    sizes = tokenizer.spec.vocab_size
-    if isinstance(sizes, tuple) and len(sizes) > 1:
-        return list(range(1, len(sizes) + 1))
-    return [None]
+def prefixes(usage: Sequence[Usage]) -> list[int | None]:
+    """Return the numbers of codebooks to decode with, up to those whose use was counted; None is the grid as it is."""
+    return list(range(1, len(usage) + 1)) if len(usage) > 1 else [None]
 
 
 def grid_bits(grid: Tensor, bits: Sequence[float], count: int | None) -> float:

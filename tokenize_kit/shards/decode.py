@@ -16,6 +16,8 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import DecodeOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenize_kit.shards.format import StreamInfo
     from tokenize_kit.shards.reader import Record, ShardSet
     from tokenize_kit.tokenizer import Tokenizer
@@ -47,7 +49,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
 
     Raises:
         FileNotFoundError: the shards or the tokenizer are not there.
-        ValueError: the folder for the files is not empty, or the shards are damaged.
+        ValueError: the folder for the files is not empty, the shards are damaged, or do not have so many codebooks.
         VerificationError: the tokenizer is not the one that made the shards.
     """
     from tokenize_kit.media import medium
@@ -58,6 +60,8 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     progress = progress or Progress(enabled=False)
     shards = ShardSet.open(options.shards)
     stream, tokenizer = _tokenizer_of(options, shards)
+    if options.codebooks is not None:
+        stream.spec.first_codebooks(options.codebooks)
     kind = medium(stream.spec.modality)
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -72,11 +76,12 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     files = tokens = 0
     for start in range(0, total, _BATCH):
         records = list(shards.records(start, min(start + _BATCH, total)))
-        for record, sample in zip(records, _decode_batch(tokenizer, stream, records), strict=True):
+        grids = _grids(stream, records, options.codebooks)
+        tokens += sum(grid.numel() for grid in grids)
+        for record, sample in zip(records, _decode_batch(tokenizer, stream, records, grids), strict=True):
             path = out / file_name(record.key, kind.suffix, kind.extensions, taken)
             kind.write(sample, path, stream.spec)
             files += 1
-            tokens += record.grids[stream.name].size
         progress.update(files, files=files)
     return DecodeResult(options.out, files, tokens)
 
@@ -131,13 +136,19 @@ def _tokenizer_of(options: DecodeOptions, shards: ShardSet) -> tuple[StreamInfo,
     return found[0], tokenizer
 
 
-def _decode_batch(tokenizer: Tokenizer, stream: StreamInfo, records: list[Record]) -> list[Any]:
+def _grids(stream: StreamInfo, records: list[Record], codebooks: int | None) -> list[Tensor]:
     import numpy as np
     import torch
 
-    from tokenize_kit.tokenizer import SizedTokenizer
+    from tokenize_kit.tokenizer import first_codebooks
 
     grids = [torch.from_numpy(record.grids[stream.name].astype(np.int64)) for record in records]
+    return grids if codebooks is None else [first_codebooks(grid, codebooks) for grid in grids]
+
+
+def _decode_batch(tokenizer: Tokenizer, stream: StreamInfo, records: list[Record], grids: list[Tensor]) -> list[Any]:
+    from tokenize_kit.tokenizer import SizedTokenizer
+
     try:
         if isinstance(tokenizer, SizedTokenizer) and stream.spec.size_axes:
             return tokenizer.decode_sized(grids, [record.sizes[stream.name] for record in records])

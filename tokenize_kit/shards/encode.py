@@ -118,7 +118,8 @@ class _Run:
         self.files = find_sources(options.data, read)
         read = resolve_columns(self.files, read, options.columns)
         shard_schema(streams, read.columns)
-        self.recipe = Recipe(read, streams, options.image_size, options.crop)
+        _check_codebooks(self.tokenizers, options.codebooks)
+        self.recipe = Recipe(read, streams, options.image_size, options.crop, options.codebooks)
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
         self.out = Path(options.out)
         self.rows = self.tokens = self.bytes = self.failed = 0
@@ -157,7 +158,9 @@ class _Run:
         from tokenize_kit.media.sources import input_digest
 
         values = asdict(self.options)
-        names = ("split", "field", "media_field", "image_size", "crop", "shard_mb", "max_document_mb", "limit")
+        names = ["split", "field", "media_field", "image_size", "crop", "shard_mb", "max_document_mb", "limit"]
+        if self.options.codebooks is not None:
+            names.append("codebooks")
         return {
             "format_version": 1,
             "streams": {stream.name: stream.to_dict() for stream in self.recipe.streams},
@@ -400,6 +403,15 @@ def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> tuple[dict[s
                 )
         folders[name], tokenizers[name] = folder, tokenizer
     return folders, tokenizers
+
+
+def _check_codebooks(tokenizers: Mapping[str, Tokenizer], count: int | None) -> None:
+    """Check that the number fits each tokenizer with codebooks, of which there is one at least."""
+    if count is None:
+        return
+    specs = [tokenizer.spec for tokenizer in tokenizers.values()]
+    for spec in [spec for spec in specs if spec.axes[-1] == "codebook"] or specs:
+        spec.first_codebooks(count)
 
 
 def _stream(name: str, tokenizer: Tokenizer) -> Any:

@@ -30,6 +30,8 @@ class EncodeOptions:
     """Scale pictures so that their short side has this many pixels first, and crop them to a square."""
     crop: bool = True
     """With image_size: crop to a square; otherwise the long side stays as long as it is in proportion."""
+    codebooks: int | None = None
+    """Keep only the first N ids of each place where a tokenizer gives one a codebook: fewer tokens, coarser samples."""
     shard_mb: float = 64
     """About how many MB of input make one shard; large files are divided, small ones put together."""
     max_document_mb: float = 16
@@ -56,3 +58,5 @@ class DecodeOptions:
     """Folder for the files."""
     limit: int | None = None
     """Decode only the first N samples."""
+    codebooks: int | None = None
+    """Decode from the first N codebooks of those that are stored."""

@@ -80,17 +80,22 @@ class Recipe:
     streams: tuple[StreamInfo, ...]
     image_size: int | None = None
     crop: bool = True
+    codebooks: int | None = None
+    """Keep only so many of the ids of each place of a grid with codebooks."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
         streams = {stream.name: stream.to_dict() for stream in self.streams}
-        return {"read": self.read.to_dict(), "streams": streams, "image_size": self.image_size, "crop": self.crop}
+        values = {"read": self.read.to_dict(), "streams": streams, "image_size": self.image_size, "crop": self.crop}
+        # Left out where it says nothing, so that runs from before there was the option can be continued.
+        return values if self.codebooks is None else {**values, "codebooks": self.codebooks}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """Build a recipe from `to_dict`'s form."""
         streams = tuple(StreamInfo.from_dict(name, stream) for name, stream in values["streams"].items())
-        return cls(ReadOptions.from_dict(values["read"]), streams, values["image_size"], values["crop"])
+        read = ReadOptions.from_dict(values["read"])
+        return cls(read, streams, values["image_size"], values["crop"], values.get("codebooks"))
 
 
 @dataclass(frozen=True)
@@ -409,9 +414,9 @@ def _finish(
     if encoded is None:  # one of the samples is refused: find out which
         chunk = _without_refused(chunk.as_lists(), tokenizers)
         encoded = encode_samples(tokenizers, chunk.samples)
-    rows.add(chunk.keys, encoded, chunk.columns)
+    tokens = rows.add(chunk.keys, encoded, chunk.columns)
     rows.conversions.update(chunk.conversions)
-    return _Done(chunk.read, sum(len(values) for values, _ in encoded.values()), chunk.size, chunk.failures)
+    return _Done(chunk.read, tokens, chunk.size, chunk.failures)
 
 
 def _decode(content: Content, modality: str, recipe: Recipe, conversions: Counter[str]) -> Sample:
@@ -466,20 +471,25 @@ class Rows:
 
     def add(
         self, keys: Sequence[str] | pa.Array, encoded: _Encoded, columns: Mapping[str, Sequence[Any] | pa.Array]
-    ) -> None:
-        """Add rows; every `BATCH_BYTES` of ids they are written."""
+    ) -> int:
+        """Add rows and return how many ids they have; every `BATCH_BYTES` of ids they are written."""
         if len(keys) == 0:
-            return
+            return 0
+        tokens = 0
         self._keys.append(_as_array(keys, pa.string()))
         for stream in self._recipe.streams:
             values, shapes = encoded[stream.name]
+            if self._recipe.codebooks is not None and stream.spec.axes[-1] == "codebook":
+                values, shapes = _first_codebooks(values, shapes, stream.num_axes - 1, self._recipe.codebooks)
             self._ids[stream.name].append((values, shapes))
             self.tokens[stream.name] += len(values)
+            tokens += len(values)
             self._bytes += len(values) * np.dtype(stream.dtype).itemsize
         for name, kind in self._recipe.read.columns.items():
             self._columns[name].append(_as_array(columns[name], COLUMN_TYPES[kind]))
         if self._bytes >= BATCH_BYTES:
             self.flush()
+        return tokens
 
     def flush(self) -> None:
         """Write what was collected as one record batch."""
@@ -493,6 +503,20 @@ class Rows:
         columns = {name: pa.concat_arrays(arrays) for name, arrays in self._columns.items()}
         self._writer.write(pa.concat_arrays(self._keys), ids, columns)
         self._clear()
+
+
+def _first_codebooks(values: Ids, shapes: NDArray[np.int64], axis: int, count: int) -> _Ragged:
+    """Keep the ids of the first ``count`` codebooks of flat grids whose axis number ``axis``, the last one, is the codebook."""
+    stored = shapes[:, axis]
+    if len(stored) and int(stored.min()) < count:
+        raise ValueError(
+            f"the tokenizer gave a grid of {stored.min()} codebooks, fewer than --codebooks {count}; use {stored.min()} or fewer"
+        )
+    sizes = shapes[:, : axis + 1].prod(1)
+    within = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    shapes = shapes.copy()
+    shapes[:, axis] = count
+    return values[within % np.repeat(stored, sizes) < count], shapes
 
 
 def _as_list(values: Sequence[Any] | pa.Array) -> list[Any]:
