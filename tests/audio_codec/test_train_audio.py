@@ -16,12 +16,13 @@ from tokenize_kit.files import sha256_of_file
 from tokenize_kit.media.audio import read_audio, wav_bytes
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.tokenizer import load_tokenizer
-from trainers.autoencoder.audio.config import PRESETS
+from trainers.autoencoder.audio.config import PRESETS, audio_recipe
 from trainers.autoencoder.audio.options import AudioLossOverrides, CodecNetworkOverrides, TrainAudioOptions
-from trainers.autoencoder.audio.train import train_audio
+from trainers.autoencoder.audio.train import _task, train_audio
 from trainers.autoencoder.options import OptimizerOverrides, QuantizerOverrides
 from trainers.checkpoints import last_checkpoint, load_checkpoint
 from trainers.logs import TIMING, read_log
+from trainers.runtime import start
 
 HERE = Path(__file__).parent
 RATE = 8000
@@ -233,7 +234,7 @@ def test_two_runs_and_killed_and_continued_ones_give_the_same_bits(tones, tmp_pa
     assert_same_run(tmp_path / "whole", tmp_path / "again")
     original = CodecTask.loss
     # Before the codebooks begin, and between the two phases of a step; checkpoints are at 3, 6, 9.
-    for stop, phase in ((1, "autoencoder"), (5, "discriminator"), (7, "discriminator"), (11, "discriminator")):
+    for stop, phase in ((1, "autoencoder"), (7, "discriminator")):
         out = tmp_path / f"stopped{stop}"
 
         def loss(self, phase_now, batch, step, stop=stop, phase=phase):
@@ -334,9 +335,14 @@ def test_silence_is_no_trouble(balancer, tmp_path):
     assert all(torch.isfinite(value).all() for value in state.values())
 
 
+LOSSES = AudioLossOverrides(**JUDGED, balancer=True, stft_weight=1.0)
+
+
 def test_stereo_sounds_and_another_body(tones, tmp_path):
     network = CodecNetworkOverrides(body="strided", width=4, strides=(4, 4, 5), latent_channels=8, lstm_layers=1)
-    result = train_audio(options_for(tones, tmp_path, channels=2, network=network, steps=2))
+    result = train_audio(
+        options_for(tones, tmp_path, channels=2, network=network, steps=2, precision="bf16-mixed", loss=LOSSES)
+    )
     tokenizer = load_tokenizer(tmp_path)
     assert (tokenizer.spec.channels, result.hop) == (2, 80)
     sound = read_audio((tmp_path / "sounds" / "00000002-sound0.wav").read_bytes()).samples
@@ -346,11 +352,13 @@ def test_stereo_sounds_and_another_body(tones, tmp_path):
     assert (result.vocab_size, result.bits_per_second) == ([16], 400)
 
 
-def test_it_can_begin_with_the_weights_of_another(tones, tmp_path):
-    first = train_audio(options_for(tones, tmp_path / "first", steps=20, validate_every=20))
+@pytest.mark.parametrize("weight_norm", [False, True])
+def test_it_can_begin_with_the_weights_of_another(weight_norm, tones, tmp_path):
+    network = dataclasses.replace(SMALL, weight_norm=weight_norm)
+    first = train_audio(options_for(tones, tmp_path / "first", steps=20, validate_every=20, network=network))
     resting = OptimizerOverrides(optimizer="adamw", learning_rate=1e-12, weight_decay=0.0)
     books = dataclasses.replace(BOOKS, dead_code_threshold=0.0, ema_decay=0.9999999)
-    again = {"init_from": str(tmp_path / "first"), "steps": 1, "optimizer": resting}
+    again = {"init_from": str(tmp_path / "first"), "steps": 1, "optimizer": resting, "network": network}
     with pytest.raises(ValueError, match="has another configuration than this run"):
         train_audio(options_for(tones, tmp_path / "second", **again, quantizer=books))
     second = train_audio(
@@ -447,3 +455,16 @@ def test_a_collapsed_codebook_ends_the_run_if_it_shall(tones, tmp_path):
     assert any("hardly used" in text for texts in said for text in texts)
     with pytest.raises(ValueError, match=r"hardly used.*usage 0\.\d+, --usage-floor 1\.0"):
         train_audio(dataclasses.replace(options, out=str(tmp_path / "stop"), on_collapse="stop"))
+
+
+def test_discriminators_that_know_everything_are_reported(tones, tmp_path):
+    options = options_for(tones, tmp_path, loss=AudioLossOverrides(**JUDGED))
+    chosen = audio_recipe(
+        "dac", sample_rate=RATE, network=SMALL.given(), quantizer=BOOKS.given(), loss=options.loss.given()
+    )
+    task = _task(options, chosen, start(options), None)
+    # Eight of them, whose loss is 1 if they cannot tell anything.
+    assert task.warnings({"discriminator": 0.2}) == []
+    assert task.warnings({"mel": 0.0}) == []
+    (said,) = task.warnings({"discriminator": 0.1})
+    assert "teaches nothing: lower --loss.discriminator-learning-rate" in said

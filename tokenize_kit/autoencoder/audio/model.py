@@ -93,6 +93,26 @@ def fold_weight_norm(model: Codec) -> Codec:
     return plain.to(next(model.parameters()).device).train(model.training)
 
 
+def load_folded(model: Codec, plain: Codec) -> None:
+    """Give a codec, with or without weight norm, the weights of one without: the inverse of `fold_weight_norm`.
+
+    Raises:
+        ValueError: their configurations differ in more than that.
+    """
+    config = replace(model.config, network=replace(model.config.network, weight_norm=False))
+    if config != plain.config:
+        raise ValueError("the weights are of a codec with another configuration")
+    weights = plain.state_dict()
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if is_parametrized(module, "weight"):
+                module.weight = weights.pop(f"{name}.weight")
+    kept = {name: value for name, value in model.state_dict().items() if ".parametrizations." not in name}
+    assert set(kept) == set(weights), "equal configurations have equal parts"
+    for name, value in weights.items():
+        kept[name].copy_(value)
+
+
 def _folded(model: Codec) -> dict[str, Tensor]:
     state = {name: value for name, value in model.state_dict().items() if ".parametrizations." not in name}
     for name, module in model.named_modules():

@@ -175,10 +175,13 @@ def _sounds(
 
 
 def _begin_with(model: Codec, folder: str) -> None:
+    from tokenize_kit.autoencoder.audio.model import load_folded
     from tokenize_kit.autoencoder.audio.tokenizer import CodecTokenizer
-    from tokenize_kit.weights import load_tensors
 
     other = CodecTokenizer.load(folder)
-    if other.config != model.config:
-        raise ValueError(f"--init-from {folder} has another configuration than this run; give the same options")
-    load_tensors(model.state_dict(), other.model.state_dict(), folder)
+    try:
+        load_folded(model, other.model)
+    except ValueError:
+        raise ValueError(
+            f"--init-from {folder} has another configuration than this run; give the same options"
+        ) from None
