@@ -84,7 +84,7 @@ class Spectra(Layer):
 
 
 class Waves(Layer):
-    """Log-magnitudes and phases (B, T, C * (W + 2)) to windows of sound (B, T, C * W), float32."""
+    """Compressed spectra (B, T, C * (W + 2)), as `Spectra` makes them, to windows of sound (B, T, C * W), float32."""
 
     def __init__(self, window: int, channels: int) -> None:
         super().__init__()
@@ -97,8 +97,11 @@ class Waves(Layer):
         size = len(self.window)
         if not x.shape[1]:
             return x.new_zeros(len(x), 0, self.channels * size, dtype=torch.float32)
-        magnitude, phase = x.float().unflatten(2, (self.channels, 2, -1)).unbind(3)
-        spectra = torch.polar(magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
+        parts = x.float().unflatten(2, (self.channels, size // 2 + 1, 2))
+        power = parts.square().sum(-1, keepdim=True) + TINY_POWER
+        # parts * power^((1 / c - 1) / 2) have the magnitude that gives |parts| when it is raised to c.
+        growth = (power ** ((1 / COMPRESSION - 1) / 2)).minimum(MAX_MAGNITUDE * power.rsqrt())
+        spectra = torch.view_as_complex(parts * growth)
         return (torch.fft.irfft(spectra, size) * self.window).flatten(2)
 
 
