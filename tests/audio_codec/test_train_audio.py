@@ -206,6 +206,7 @@ EVERYTHING = {
     "quantizer": QuantizerOverrides(codebooks=2, codebook_size=16, quantizer_dropout=0.5, dead_code_threshold=0.5),
     "loss": AudioLossOverrides(
         **JUDGED,
+        discriminator_network="encodec",
         discriminator_start=0.3,
         discriminator_ramp=0.3,
         balancer=True,
@@ -265,7 +266,7 @@ def script_of(tmp_path, out, changes):
     return [sys.executable, str(script)]
 
 
-LONG = {**EVERYTHING, "steps": 60, "accumulate": 1}
+LONG = {**EVERYTHING, "steps": 40, "accumulate": 1, "validate_every": 20}
 
 
 def test_a_real_sigkill_in_the_discriminators_phase_continues_to_the_same_bits(tones, tmp_path):
@@ -273,13 +274,13 @@ def test_a_real_sigkill_in_the_discriminators_phase_continues_to_the_same_bits(t
     process = subprocess.Popen([*script_of(tmp_path, killed, "LONG"), str(tones)])
     # Until the discriminators have been in for a while.
     while process.poll() is None and not any(
-        int(path.name[5:]) >= 24 for path in killed.glob("checkpoints/step_????????")
+        int(path.name[5:]) >= 15 for path in killed.glob("checkpoints/step_????????")
     ):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     train_audio(options_for(tones, tmp_path / "whole", **LONG))
-    assert 24 <= train_audio(options_for(tones, killed, **LONG)).resumed_from < 60
+    assert 15 <= train_audio(options_for(tones, killed, **LONG)).resumed_from < 40
     assert_same_run(tmp_path / "whole", killed)
 
 
@@ -288,7 +289,9 @@ JOINT = {
     "preset": "encodec",
     "batch_size": 2,
     "devices": 2,
-    "loss": AudioLossOverrides(**JUDGED, balancer=True, quantizer_start=0.2, discriminator_start=0.4),
+    "loss": AudioLossOverrides(
+        **JUDGED, discriminator_network="encodec", balancer=True, quantizer_start=0.2, discriminator_start=0.4
+    ),
 }
 
 

@@ -154,7 +154,7 @@ class CodecTask(QuantizedTask):
         if not len(self.held_out):
             return {}
         rate = self.network.sample_rate
-        pairs = [[spectrogram(sound.cpu(), rate) for sound in pair] for pair in self._pairs(SHOWN)]
+        pairs = [[spectrogram(sound.cpu(), rate, 320, 96) for sound in pair] for pair in self._pairs(SHOWN)]
         width = max(picture.shape[2] for pair in pairs for picture in pair)
         pairs = [[F.pad(picture, (0, width - picture.shape[2]), value=255) for picture in pair] for pair in pairs]
         half = -(-len(pairs) // 2)
