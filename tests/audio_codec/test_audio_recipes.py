@@ -61,6 +61,8 @@ def test_what_is_given_replaces_the_presets_values():
     assert (chosen.loss.mel_weight, chosen.optimizer.learning_rate) == (3.0, 0.5)
     # Another kind or body begins with its own defaults.
     assert audio_recipe("dac", quantizer={"kind": "vq"}).model.quantizer == QuantizerConfig(kind="vq")
+    learned = audio_recipe("dac", quantizer={"codebook_update": "gradient"}).model.quantizer
+    assert (learned.ema_decay, learned.codebooks) == (None, 12)
     network = audio_recipe("encodec", network={"body": "strided"}).model.network
     assert (network.body, network.causal, network.sample_rate, network.width) == ("strided", True, 16_000, None)
     network = audio_recipe("dac", "base", network={"body": "frames"}).model.network

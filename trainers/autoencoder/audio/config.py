@@ -110,7 +110,15 @@ _Parts = dict[str, dict[str, Any]]
 _TINY: _Parts = {
     # 16 kHz, 50 steps of the ids a second, 12 codebooks of 10 bits: 6 kbit/s.
     "network": {"body": "frames", "sample_rate": 16_000, "window": 640, "frame_hop": 160, "factor": 2},
-    "quantizer": {"kind": "rvq", "codebooks": 12, "codebook_size": 1024, "codebook_dim": 8},
+    # Lookup on the sphere and a short memory: with 0.99 most codes are left behind in the first steps of a short run.
+    "quantizer": {
+        "kind": "rvq",
+        "codebooks": 12,
+        "codebook_size": 1024,
+        "codebook_dim": 8,
+        "l2_normalised": True,
+        "ema_decay": 0.9,
+    },
     "loss": {"discriminator_network": "tiny"},
     "optimizer": {
         "optimizer": "muon",
@@ -271,6 +279,8 @@ def audio_recipe(
         parts["network"] = {name: parts["network"][name] for name in _EVERY_BODY if name in parts["network"]}
     if quantizing.get("kind", parts["quantizer"]["kind"]) != parts["quantizer"]["kind"]:
         parts["quantizer"] = {}
+    if quantizing.get("codebook_update") == "gradient":
+        parts["quantizer"].pop("ema_decay", None)  # the preset's, which belongs to the other way of learning
     sound = {"channels": channels, **({} if sample_rate is None else {"sample_rate": sample_rate})}
     model = CodecConfig(
         CodecNetworkConfig(**{**parts["network"], **sound, **networking}),
