@@ -43,8 +43,12 @@ def toy_config(network="frames", quantizer=RVQ, **options):
     return CodecConfig(CodecNetworkConfig(**NETWORKS[network] | options), QuantizerConfig(**quantizer))
 
 
-def awakened(model, seed=0):
-    """Give every weight a random value, as training would, of a size at which sounds stay sounds."""
+GAINS = {"encodec": 0.6, "dac": 0.5, "frames": 0.7}
+"""How large the weights are, so that ids are of all sorts, and what comes out is about as loud as a sound."""
+
+
+def awakened(model, gain, seed=0):
+    """Give every weight a random value, as training would."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -52,7 +56,9 @@ def awakened(model, seed=0):
             if name.endswith("alpha"):
                 parameter.copy_(1 + noise.abs())
             else:
-                parameter.copy_(noise * (0.7 if "decoder" in name else 1.2) * parameter[0].numel() ** -0.5)
+                size = {"encoder": 2 * gain, "quantizer": 3, "decoder": gain}[name.partition(".")[0]]
+                size *= 0.1 if "bias" in name else 1  # else all that is said is the bias
+                parameter.copy_(noise * size * parameter[0].numel() ** -0.5)
     return model.eval()
 
 
@@ -60,4 +66,5 @@ def toy_codec(network="frames", quantizer=RVQ, block=5, seed=3, **options):
     """A `CodecTokenizer` with a hop of 6, 10 or 12 samples that knows nothing of sounds."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        return CodecTokenizer(awakened(Codec(toy_config(network, quantizer, **options)), seed), block)
+        model = Codec(toy_config(network, quantizer, **options))
+        return CodecTokenizer(awakened(model, GAINS[network], seed), block)
