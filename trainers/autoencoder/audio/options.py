@@ -121,7 +121,7 @@ class SoundOptions:
     """Samples a second; sounds of another rate are converted. None takes the preset's: tiny 16000; base 24000, dac 44100."""
     channels: Literal[1, 2] = 1
     """1 mono, 2 stereo; sounds of other channels are converted."""
-    crop_seconds: float = 1.0
+    crop_seconds: float = 0.5
     """Seconds of the pieces that are trained on, rounded to whole steps of the ids (DAC: 0.38)."""
     silence_db: float | None = -60.0
     """Pieces below this loudness (root mean square, dB of full scale) are drawn again, up to three times; None takes all."""
@@ -129,7 +129,7 @@ class SoundOptions:
     """Parts of the network that shall differ from the preset."""
     loss: AudioLossOverrides = field(default_factory=AudioLossOverrides)
     """Losses that shall differ from the preset."""
-    batch_size: int = 16
+    batch_size: int = 24
     """Pieces of a batch on each device."""
     validation_sounds: int = 32
     """The most held-out sounds that a validation listens to."""
