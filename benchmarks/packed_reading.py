@@ -7,7 +7,8 @@ and a conversion to int64 for each row, `torch.stack` for x and for y. It knows 
 across borders. Ours reads shards (Arrow files of uint16) and gives ids, labels, positions and document numbers; each token
 comes exactly once an epoch. Both use one thread and no prefetching. The ids are random, since only lengths matter here:
 log-normal with the mean of lines, paragraphs and articles. The contenders take turns; the figures are medians over the
-rounds. A last table gives the cost of the plan of an epoch, which is paid once.
+rounds. A second table gives the cost of the plan of an epoch, which is paid once, and a third what the layouts of sounds with
+codebooks cost: reading, and the grammar for each token that is generated.
 """
 
 from __future__ import annotations
@@ -23,13 +24,19 @@ import numpy as np
 import torch
 
 from tokenize_kit.files import write_json
-from tokenize_kit.shards import Manifest, StreamInfo, open_shard
+from tokenize_kit.layouts import LAYOUTS
+from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, open_shard
+from tokenize_kit.templates import SequenceTemplate
 from tokenize_kit.tokenizer import TokenSpec
 from trainers.autoregressive.data import PackedDataset, TokenData
+from trainers.autoregressive.packing import Documents, vocabulary_of
 
 SHAPES = ((8, 256), (12, 1024), (64, 256))
 LENGTHS = {"lines": 25, "paragraphs": 120, "articles": 800}
 VOCABULARY = 32_000
+CODEBOOKS, CODES = 8, 1024
+STEPS = {"words": 10, "sentences": 200}
+"""Mean time steps of the sounds."""
 
 
 def write_shards(folder: Path, tokens: int, mean: int, files: int) -> None:
@@ -67,6 +74,46 @@ def packed_loader(data: TokenData, batch: int, context: int) -> tuple[Callable[[
     plan_seconds = time.perf_counter() - began
     position = iter(range(10**9))
     return (lambda: dataset.batch(next(position))), plan_seconds
+
+
+def layouts(tokens: int, rounds: int) -> None:
+    """Print the table of the layouts: sounds of codebooks, packed into rows of 2048."""
+    spec = TokenSpec("audio", (CODES,) * CODEBOOKS, ("time", "codebook"), (320, None), lossless=False, channels=1)
+    generator = np.random.default_rng(0)
+    print("\n| sounds | layout | million tokens/s | grammar, microseconds a token |")
+    print("| --- | --- | --- | --- |")
+    for name, mean in STEPS.items():
+        count = tokens // (mean * CODEBOOKS)
+        steps = np.maximum(1, generator.lognormal(np.log(mean) - 0.32, 0.8, count)).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(steps * CODEBOOKS)])
+        ids = generator.integers(0, CODES, int(offsets[-1])).astype(np.uint16)
+        arrays = {"audio": [StreamArray(ids, offsets, np.stack([steps, np.full(count, CODEBOOKS)], 1))]}
+        for layout in LAYOUTS:
+            template = SequenceTemplate.parse(f"audio:{layout}")
+            documents = Documents(template, vocabulary_of(template, {"audio": spec}, arrays), arrays)
+            dataset = PackedDataset(documents, np.arange(count), 2048, 8)
+            dataset.batch(0)
+            position = iter(range(10**9))
+            times = []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                for _ in range(64):
+                    dataset.batch(next(position))
+                times.append(time.perf_counter() - began)
+            speed = 64 * 8 * 2048 / statistics.median(times) / 1e6
+            grammar = template.grammar(documents.vocabulary, 4096)
+            grid = ids[: mean * CODEBOOKS].reshape(mean, CODEBOOKS)
+            document = template.flatten({"audio": grid}, documents.vocabulary)[0].tolist()
+            times = []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                state = grammar.start()
+                for token in document:
+                    grammar.allowed(state)
+                    state = grammar.advance(state, token)
+                times.append(time.perf_counter() - began)
+            cost = statistics.median(times) / len(document) * 1e6
+            print(f"| {name} | {layout} | {speed:.0f} | {cost:.1f} |", flush=True)
 
 
 def main() -> None:
@@ -107,6 +154,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     for name, files, shape, documents, plan_seconds in plans:
         print(f"| {name} | {files} | {shape} | {documents:,} | {plan_seconds:.3f} |")
+    layouts(options.tokens, options.rounds)
 
 
 if __name__ == "__main__":

@@ -180,6 +180,13 @@ def test_a_context_below_one_time_step_is_refused_with_the_least_one():
     assert PackedDataset(documents, np.arange(4), 8, 1).rows_per_epoch == steps
 
 
+def test_the_vocabulary_has_only_the_codebooks_of_the_data():
+    for codebooks in (1, 2, 4):
+        vocabulary = make_documents("text audio:delay", [5], codebooks).vocabulary
+        assert vocabulary.size == 3 + 2 + 2 + 200 + sum((30, 20, 25, 7)[:codebooks])
+        assert Vocabulary.from_dict(vocabulary.to_dict()) == vocabulary
+
+
 def test_a_sound_with_a_text_is_never_cut():
     documents = make_documents("text -> audio:delay", [9], longest=30)
     with pytest.raises(ValueError, match=r"longest document has \d+ tokens, more than the context of 30"):

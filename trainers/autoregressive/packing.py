@@ -246,12 +246,15 @@ def vocabulary_of(
 ) -> Vocabulary:
     """Return the vocabulary of a template: the specs of its streams and the shapes that occur in the data.
 
+    Of a tokenizer with codebooks it has only those that the data has: the others would be ids that nothing ever says.
+
     Raises:
         ValueError: there is no sample, or a stream has too many different shapes.
     """
-    streams = {name: specs[name] for name in template.streams}
+    used = {name: specs[name] for name in template.streams}
     shapes = {}
-    for name, spec in streams.items():
+    for name in template.streams:
+        spec = specs[name]
         found = [np.unique(_fixed_axes(spec, array.shapes), axis=0) for array in arrays[name] if len(array.shapes)]
         if not found:
             raise ValueError("the shards hold no sample; encode some data first")
@@ -259,7 +262,11 @@ def vocabulary_of(
             [(0, *row) for part in found for row in part.tolist()] if is_open(spec) else np.concatenate(found).tolist()
         )
         shapes[name] = distinct_shapes(name, spec, whole)
-    return Vocabulary(streams, shapes)
+        if isinstance(spec.vocab_size, tuple):
+            count = max(shape[-1] for shape in shapes[name])
+            if 0 < count < len(spec.vocab_size):
+                used[name] = spec.first_codebooks(count)
+    return Vocabulary(used, shapes)
 
 
 def plan_stream(pairs: Ints, context: int, order: Ints | None = None) -> Plan:
