@@ -1,6 +1,8 @@
 """Documents of streams with codebooks in every layout: order, inverse and grammar beside slow references."""
 
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,6 +277,23 @@ def test_a_begun_grid_that_does_not_fit_is_refused():
         template.grammar(VOCABULARY, begun={"audios": grid})
     with pytest.raises(ValueError, match="'patches' cannot be begun"):
         SequenceTemplate.parse("patches").grammar(VOCABULARY, begun={"patches": np.zeros((2, 2, 3), int)})
+
+
+def test_the_example_of_the_documentation_runs(capsys):
+    text = (Path(__file__).parents[1] / "docs" / "sequences.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(block, {})
+    assert capsys.readouterr().out == "[(4, 5), (5, 1029)]\n"
+
+
+def test_the_orders_of_the_documentation_are_those_of_the_layouts():
+    text = (Path(__file__).parents[1] / "docs" / "sequences.md").read_text()
+    found = re.findall(r"`audio:([a-z-]+)` \| `([0-9E ]+)`", text)
+    assert [name for name, _ in found] == list(LAYOUTS)
+    for name, written in found:
+        words = [f"{t}{q}" for t, q in slow_order(name, 4, 3)]
+        words.insert(slow_end(name, 4, 3), "E")
+        assert written == " ".join(words)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ TRAIN_EXAMPLES: dict[str, tuple[str, ...]] = {
     "transformer": (
         "train transformer --shards shards/text --template text --out models/text --steps 2000",
         "train transformer --shards shards/emoji --template 'text -> image' --preset small --out models/emoji",
+        "train transformer --shards shards/sounds --template audio:delay --context 2048 --out models/sounds",
         "train transformer --config run.yaml --steps 500",
     ),
 }
@@ -60,6 +61,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             "encode --tokenizer tokenizers/text --data corpus.jsonl --out shards/text --workers 4",
             "encode --tokenizer tokenizers/text --tokenizer tokenizers/palette --data assets/emoji.tar --out shards/emoji",
+            "encode --tokenizer tokenizers/codec --data recordings --codebooks 4 --out shards/sounds",
             "encode --tokenizer tokenizers/text --data corpus --out shards/text --dry-run",
         ),
     ),
