@@ -97,12 +97,13 @@ class Waves(Layer):
         size = len(self.window)
         if not x.shape[1]:
             return x.new_zeros(len(x), 0, self.channels * size, dtype=torch.float32)
-        parts = x.float().unflatten(2, (self.channels, size // 2 + 1, 2))
+        parts = x.float().reshape(*x.shape[:2], self.channels, size // 2 + 1, 2)
         power = parts.square().sum(-1, keepdim=True) + TINY_POWER
         # parts * power^((1 / c - 1) / 2) have the magnitude that gives |parts| when it is raised to c.
         growth = (power ** ((1 / COMPRESSION - 1) / 2)).minimum(MAX_MAGNITUDE * power.rsqrt())
         spectra = torch.view_as_complex(parts * growth)
-        return (torch.fft.irfft(spectra, size) * self.window).flatten(2)
+        windows: Tensor = torch.fft.irfft(spectra, size) * self.window
+        return windows.flatten(2)
 
 
 class OverlapAdd(Layer):
