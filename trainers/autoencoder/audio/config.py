@@ -281,8 +281,6 @@ def audio_recipe(
         parts["network"] = {name: parts["network"][name] for name in _EVERY_BODY if name in parts["network"]}
     if quantizing.get("kind", parts["quantizer"]["kind"]) != parts["quantizer"]["kind"]:
         parts["quantizer"] = {}
-    if quantizing.get("codebook_update") == "gradient":
-        parts["quantizer"].pop("ema_decay", None)  # the preset's, which belongs to the other way of learning
     sound = {"channels": channels, **({} if sample_rate is None else {"sample_rate": sample_rate})}
     model = CodecConfig(
         CodecNetworkConfig(**{**parts["network"], **sound, **networking}),
