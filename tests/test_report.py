@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tokenize_kit.media.audio import read_audio
 from tokenize_kit.report import Page, Pair
 
 
@@ -43,6 +44,20 @@ def test_pictures_are_embedded_exactly(tmp_path):
     pixels = torch.tensor(list(Image.open(io.BytesIO(base64.b64decode(data))).tobytes())).reshape(4, 5, 3)
     assert torch.equal(pixels.permute(2, 0, 1).to(torch.uint8), image)
     assert 'width="15" height="12"' in html
+
+
+def test_recordings_can_be_seen_and_heard(tmp_path):
+    sounds = [torch.linspace(-1, 1, length)[None] for length in (1600, 800)]
+    page = Page("p")
+    page.recordings([(sounds[0], "a <b>"), (sounds[1], "c")], 16_000)
+    html = written(page, tmp_path)
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", html) == ["a &lt;b&gt;", "c"]
+    assert html.count('alt="spectrogram of the sound"') == 2
+    found = [base64.b64decode(data) for data in re.findall(r"data:audio/wav;base64,([^\"]+)\"", html)]
+    for data, sound in zip(found, sounds, strict=True):
+        heard = read_audio(data)
+        assert heard.sample_rate == 16_000
+        torch.testing.assert_close(heard.samples, sound, atol=1 / 32768, rtol=0)
 
 
 def test_pairs_are_enlarged_by_a_whole_factor_or_shown_smaller(tmp_path):

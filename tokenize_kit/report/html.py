@@ -149,23 +149,27 @@ class Page:
 
     def sounds(self, pairs: Sequence[SoundPair], sample_rate: int) -> None:
         """Add originals, each with its reconstruction below: a spectrogram and a player with the sound in the page."""
-        from tokenize_kit.media.audio import wav_bytes
-        from tokenize_kit.report.spectrogram import spectrogram
-
         figures = ""
         for pair in pairs:
-            parts = ""
-            for what, sound in (("original", pair.original), ("reconstruction", pair.reconstruction)):
-                picture = spectrogram(sound, sample_rate)
-                height, width = picture.shape[1:]
-                wav = base64.b64encode(wav_bytes(sound, sample_rate)).decode("ascii")
-                parts += (
-                    f'<div><img src="data:image/png;base64,{_png(picture)}" width="{width}" height="{height}" '
-                    f'alt="spectrogram of the {what}"><br><audio controls preload="none" '
-                    f'src="data:audio/wav;base64,{wav}"></audio> {what}</div>'
-                )
+            parts = "".join(
+                _player(sound, sample_rate, what)
+                for what, sound in (("original", pair.original), ("reconstruction", pair.reconstruction))
+            )
             caption = f"<b>{escape(pair.note)}</b>{escape(pair.caption)}"
             figures += f'<figure class="pair sound">{parts}<figcaption>{caption}</figcaption></figure>'
+        self._parts.append(f"<div>{figures}</div>")
+
+    def recordings(self, recordings: Sequence[tuple[Tensor, str]], sample_rate: int) -> None:
+        """Add sounds side by side: a spectrogram and a player with the sound in the page.
+
+        Args:
+            recordings: pairs of a float32 tensor ``(C, samples)`` in [-1, 1] and its caption.
+            sample_rate: samples a second.
+        """
+        figures = ""
+        for sound, caption in recordings:
+            part = _player(sound, sample_rate, "sound")
+            figures += f'<figure class="pair sound">{part}<figcaption>{escape(caption)}</figcaption></figure>'
         self._parts.append(f"<div>{figures}</div>")
 
     def curves(
@@ -252,6 +256,20 @@ class Page:
         # A lone surrogate in a sample's text cannot be written as UTF-8.
         write_text(path, html.encode("utf-8", "replace").decode("utf-8"))
         return Path(path)
+
+
+def _player(sound: Tensor, sample_rate: int, what: str) -> str:
+    from tokenize_kit.media.audio import wav_bytes
+    from tokenize_kit.report.spectrogram import spectrogram
+
+    picture = spectrogram(sound, sample_rate)
+    height, width = picture.shape[1:]
+    wav = base64.b64encode(wav_bytes(sound, sample_rate)).decode("ascii")
+    return (
+        f'<div><img src="data:image/png;base64,{_png(picture)}" width="{width}" height="{height}" '
+        f'alt="spectrogram of the {what}"><br><audio controls preload="none" '
+        f'src="data:audio/wav;base64,{wav}"></audio> {what}</div>'
+    )
 
 
 def _cell(value: object) -> str:
