@@ -79,7 +79,22 @@ def test_a_verb_alone_lists_its_names(capsys):
     code, out, _ = run(capsys, "train")
     assert code == 2
     assert "train palette" in out
+    assert "'tokenize-kit train NAME --help' shows the options" in out
     assert "encode" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("compress", "SOURCE TARGET"),
+        ("decompress", "SOURCE TARGET"),
+        ("inspect", "PATH"),
+        ("verify", "SHARDS"),
+    ],
+)
+def test_help_names_what_has_no_option(capsys, words, names):
+    _, out, _ = run(capsys, words, "--help")
+    assert out.startswith(f"usage: tokenize-kit {words} [-h] [OPTIONS] {names}\n")
 
 
 def test_version(capsys):

@@ -76,7 +76,7 @@ COMMANDS: tuple[Command, ...] = (
         "tokenize_kit.cli.evaluate:evaluate_command",
         "measure a tokenizer on real data: loss, rate, codebook usage, speed",
         (
-            "evaluate --tokenizer tokenizers/mulaw --data recordings --out evaluation",
+            "evaluate --tokenizer tokenizers/codec --data recordings --part held-out --out evaluation",
             "evaluate --tokenizer tokenizers/palette --data photos --out evaluation",
             "evaluate --tokenizer tokenizers/image --data photos --part held-out --lpips --fid --out evaluation",
             "evaluate --tokenizer tokenizers/text --data corpus.txt --out report --json",
@@ -89,6 +89,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             "generate --model models/emoji --prompt 'red apple' --count 8 --seed 1 --out samples",
             "generate --model models/text --prompt 'All human beings' --temperature 0.8 --top-p 0.95 --out samples",
+            "generate --model models/sounds --prompt-file begin.wav --count 4 --out samples",
         ),
     ),
     Command(
@@ -136,7 +137,8 @@ COMMANDS: tuple[Command, ...] = (
         "tokenize_kit.cli.compress:compress_command",
         "encode one file into packed ids with a checksum (.tkc)",
         (
-            "compress speech.wav speech.tkc --tokenizer tokenizers/mulaw",
+            "compress speech.wav speech.tkc --tokenizer tokenizers/codec",
+            "compress speech.wav coarse.tkc --tokenizer tokenizers/codec --codebooks 4",
             "compress photo.png photo.tkc --tokenizer tokenizers/image",
         ),
     ),
@@ -144,12 +146,12 @@ COMMANDS: tuple[Command, ...] = (
         "decompress",
         "tokenize_kit.cli.compress:decompress_command",
         "decode a .tkc file with the tokenizer that made it",
-        ("decompress speech.tkc speech.wav --tokenizer tokenizers/mulaw",),
+        ("decompress speech.tkc speech.wav --tokenizer tokenizers/codec",),
     ),
     Command(
         "demo",
         "tokenize_kit.cli.demo:demo",
-        "the whole way on the bundled assets: tokenizers, shards, three models, samples, report.html",
+        "text, pictures and sound the whole way on the bundled assets, with a report; some minutes",
         ("demo --out demo_out",),
     ),
 )

@@ -6,9 +6,9 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from tokenize_kit.files import read_json_object
 from tokenize_kit.tokenizer import CONFIG_FILE, MODALITIES, TokenSpec, load_tokenizer, read_config
@@ -18,7 +18,7 @@ from tokenize_kit.tokenizer import CONFIG_FILE, MODALITIES, TokenSpec, load_toke
 class InspectOptions:
     """Say what a tokenizer, a shard set, a model folder or a media file is."""
 
-    path: Positional[str]
+    path: Annotated[Positional[str], arg(metavar="PATH")]
     """A tokenizer folder, a shard set (folder or URL), a model folder or a file."""
     rows: int = 3
     """How many rows of a shard set to show."""

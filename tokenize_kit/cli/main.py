@@ -238,8 +238,11 @@ def _print_overview(commands: dict[str, Command], verb: str = "") -> None:
             "  tokenize-kit train bpe --data corpus.txt --out tokenizers/text",
             "  tokenize-kit encode --tokenizer tokenizers/text --data corpus.txt --split paragraphs --out shards/text",
             "  tokenize-kit train transformer --shards shards/text --template text --out models/text",
+            "for pictures begin with 'train image', for sound with 'train audio'; 'demo' shows all three in some minutes",
             "",
             "every command: --help (with examples), --config FILE.yaml, --json, --quiet, --debug",
             "exit codes: 0 ok, 1 error, 2 usage, 3 verification failed, 4 package missing, 5 too many failures, 130 interrupted",
         ]
+    elif len(shown) > 1:
+        lines += ["", f"'tokenize-kit {verb} NAME --help' shows the options and examples of one"]
     print("\n".join(lines))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
     from tokenize_kit.shards.verify import VerifyReport
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class VerifyCommandOptions:
     """Check hashes, row and token counts, id ranges and fingerprints of a shard set; exit code 3 if anything differs."""
 
-    shards: Positional[str]
+    shards: Annotated[Positional[str], arg(metavar="SHARDS")]
     """The shard set: a folder or an fsspec URL."""
     tokenizer: tuple[str, ...] = ()
     """Tokenizer folders that the shards must have been made with."""
