@@ -329,11 +329,18 @@ class Float32(Layer):
 
 
 class Elu(Layer):
-    """The exponential linear unit."""
+    """The exponential linear unit.
+
+    torch's own takes half of the time of an EnCodec on a CPU, because its exp(x) - 1 is exact near 0. Where no gradient is
+    wanted, a quick exp is enough: it is as near to the true value as 1 + x can be in float32.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a sequence of the same shape."""
-        return F.elu(x)
+        if torch.is_grad_enabled() or x.dtype != torch.float32:
+            return F.elu(x)
+        below = x.clamp(max=0).exp_().sub_(1)
+        return torch.maximum(x, below, out=below)
 
 
 class Gelu(Layer):
