@@ -1,13 +1,18 @@
 """The .tkc file: packing at every width, samples of every modality there and back, and every kind of damage."""
 
 import json
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from toy_codec import ToyCodec
+from toy_neural_codec import FSQ, RVQ, toy_codec
 
 from tokenize_kit.cli import main
 from tokenize_kit.container import (
@@ -15,7 +20,9 @@ from tokenize_kit.container import (
     PackedSample,
     bit_width,
     compress,
+    compress_blocks,
     decompress,
+    decompress_blocks,
     from_bytes,
     pack_ids,
     to_bytes,
@@ -26,7 +33,7 @@ from tokenize_kit.errors import VerificationError
 from tokenize_kit.media.audio import read_audio, write_audio
 from tokenize_kit.mulaw import MuLawTokenizer
 from tokenize_kit.pixels import PaletteTokenizer, PixelTokenizer
-from tokenize_kit.tokenizer import TokenSpec
+from tokenize_kit.tokenizer import BlockTokenizer, TokenSpec
 
 
 def slow_pack(ids, widths):
@@ -225,3 +232,151 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
         assert main([*words.split(), "--quiet"]) == code
         assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("c.*"))
+
+
+def sound_of(codec, samples):
+    """A tone in noise, for a codec of few channels."""
+    generator = torch.Generator().manual_seed(samples)
+    noise = torch.rand(codec.spec.channels, samples, generator=generator) * 2 - 1
+    return noise * 0.5 + torch.sin(torch.arange(samples) / 5) * 0.5
+
+
+@pytest.mark.parametrize("quantizer", [RVQ, FSQ], ids=lambda options: options["kind"])
+@pytest.mark.parametrize("samples", [1, 12, 61, 1009])
+def test_pieces_of_a_sound_make_the_file_of_the_whole(tmp_path, quantizer, samples):
+    codec = toy_codec("frames", quantizer, channels=2)
+    sound = sound_of(codec, samples)
+    size = compress(codec, sound, tmp_path / "whole.tkc")
+    expected = decompress(codec, tmp_path / "whole.tkc")
+    assert expected.shape == sound.shape
+    assert torch.equal(expected, codec.decode_sized([codec.encode(sound)], [(samples,)])[0])
+    for piece in (1, 7, 500, 2000):
+        assert compress_blocks(codec, sound.split(piece, 1), tmp_path / "pieces.tkc") == (size, samples)
+        assert (tmp_path / "pieces.tkc").read_bytes() == (tmp_path / "whole.tkc").read_bytes()
+    assert torch.equal(torch.cat(list(decompress_blocks(codec, tmp_path / "pieces.tkc")), 1), expected)
+
+
+@pytest.mark.parametrize(("codes", "width"), [(1000, 10), (3, 2), (1025, 11)])
+def test_fewer_codebooks_are_a_smaller_file_that_sounds_as_they_do(tmp_path, codes, width):
+    codec = toy_codec("encodec", RVQ | {"codebook_size": codes})
+    sound = sound_of(codec, 601)  # 101 steps of 6 samples
+    ids, sizes = codec.encode(sound), []
+    for count in (1, 2, 3):
+        size, _ = compress_blocks(codec, [sound], tmp_path / "a.tkc", codebooks=count)
+        assert compress(codec, sound, tmp_path / "b.tkc", codebooks=count) == size
+        assert (tmp_path / "a.tkc").read_bytes() == (tmp_path / "b.tkc").read_bytes()
+        sizes.append(size)
+        (expected,) = codec.decode_sized([ids[:, :count]], [(601,)])
+        assert torch.equal(decompress(codec, tmp_path / "a.tkc"), expected)
+        assert torch.equal(torch.cat(list(decompress_blocks(codec, tmp_path / "a.tkc")), 1), expected)
+    bits = [-(-101 * count * width // 8) for count in (1, 2, 3)]
+    # Beside the ids there is one more width in the header for each codebook.
+    assert [sizes[1] - sizes[0], sizes[2] - sizes[1]] == [bits[1] - bits[0] + 1, bits[2] - bits[1] + 1]
+    for count in (0, 4):
+        for call in (compress, compress_blocks):
+            with pytest.raises(ValueError, match=rf"--codebooks {count} is not what the tokenizer has \(1 to 3\)"):
+                call(codec, sound if call is compress else [sound], tmp_path / "c.tkc", codebooks=count)
+    assert not (tmp_path / "c.tkc").exists()
+
+
+def test_damaged_files_of_a_codec_are_refused_before_anything_is_decoded(tmp_path):
+    codec, path = toy_codec("dac"), tmp_path / "a.tkc"
+    compress(codec, sound_of(codec, 300), path)
+    data = path.read_bytes()
+    altered = bytearray(data)
+    altered[-30] ^= 4
+    good = from_bytes(data)
+    for content, message in [
+        (data[:-1], "cut short"),
+        (data[:40], "cut short inside its header"),
+        (bytes(altered), "its content was altered"),
+        (data + b"!", "1 bytes follow after its end"),
+        (to_bytes(replace(good, size=())), "is damaged: its size"),
+        (to_bytes(replace(good, fingerprint="ab" * 32)), "made by another tokenizer"),
+    ]:
+        path.write_bytes(content)
+        for call in (decompress, decompress_blocks):
+            with pytest.raises(VerificationError, match=message):
+                call(codec, path)
+    # Such a file can only be made on purpose.
+    good.ids[20, 2] = 32  # of a codebook of 32
+    path.write_bytes(to_bytes(replace(good, widths=(5, 5, 6))))
+    for call in (decompress, lambda *given: list(decompress_blocks(*given))):
+        with pytest.raises(ValueError, match="id 32 is outside the vocabulary"):
+            call(codec, path)
+
+
+def test_a_long_sound_is_never_held_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("tokenize_kit.container._STEPS_AT_ONCE", 10)
+    codec = toy_codec("frames")
+    alive, most = weakref.WeakSet(), [0, 0]
+
+    def counted(blocks, place):
+        for block in blocks:
+            alive.add(block)
+            most[place] = max(most[place], sum(other.numel() for other in alive))
+            yield block
+            del block
+
+    fresh = (sound_of(codec, 100 + number % 2) for number in range(200))
+    _, samples = compress_blocks(codec, counted(fresh, 0), tmp_path / "a.tkc")
+    assert samples == 20_100
+    heard = 0
+    for piece in counted(decompress_blocks(codec, tmp_path / "a.tkc"), 1):
+        heard += piece.shape[1]
+        del piece
+    assert heard == samples
+    # Two pieces of 100 samples go in at a time; out come those of 10 steps and of the block that waited.
+    assert most[0] <= 202
+    assert most[1] <= 2 * (10 + 5) * 12
+
+
+def test_what_takes_no_pieces_is_refused_and_told_apart():
+    assert isinstance(toy_codec(), BlockTokenizer)
+    assert not isinstance(ToyCodec(), BlockTokenizer)
+    with pytest.raises(TypeError, match="ToyCodec does not take sounds in pieces"):
+        compress_blocks(ToyCodec(), [], "a.tkc")
+    with pytest.raises(TypeError, match="PixelTokenizer does not take sounds in pieces"):
+        decompress_blocks(PixelTokenizer(3), "a.tkc")
+
+
+def test_sounds_pass_through_the_command_line_in_pieces(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    codec = toy_codec("encodec", channels=2)
+    codec.save("codec")
+    sound = torch.sin(torch.arange(150_000) / 9).repeat(1, 1) * 0.7
+    write_audio(sound, tmp_path / "a.wav", 24_000)
+    assert main("compress a.wav a.tkc --tokenizer codec --codebooks 2 --json".split()) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["conversion"] == "24000 Hz mono to 16000 Hz stereo"
+    assert "a.wav is converted from 24000 Hz mono" in captured.err
+    assert "compress" in captured.err
+    assert "seconds 6.2" in captured.err  # 100,000 samples of 16 kHz
+    assert found["size"] == [100_000]
+    assert found["source_bytes"] == 300_044
+    whole = read_audio((tmp_path / "a.wav").read_bytes(), 16_000, 2).samples
+    assert compress(codec, whole, tmp_path / "b.tkc", codebooks=2) == found["bytes"]
+    assert (tmp_path / "a.tkc").read_bytes() == (tmp_path / "b.tkc").read_bytes()
+
+    assert main("decompress a.tkc b.wav --tokenizer codec --json".split()) == 0
+    assert json.loads(capsys.readouterr().out)["size"] == [100_000]
+    write_audio(decompress(codec, "a.tkc"), tmp_path / "c.wav", 16_000)
+    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "c.wav").read_bytes()
+
+    # What is wrong shows late: nothing is left behind.
+    broken = np.zeros(200_000, np.float32)
+    broken[150_000] = np.nan
+    soundfile.write("nan.wav", broken, 16_000, subtype="FLOAT")
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:-9])
+    (tmp_path / "cut.tkc").write_bytes((tmp_path / "a.tkc").read_bytes()[:-9])
+    for words, code, message in [
+        ("compress nan.wav d.tkc --tokenizer codec", 1, "nan.wav: sample 150,000 (9.38 s) is not a number"),
+        ("compress cut.wav d.tkc --tokenizer codec", 1, "cut.wav: the sound ends after"),
+        ("compress a.wav d.tkc --tokenizer codec --codebooks 4", 1, "--codebooks 4 is not what the tokenizer has"),
+        ("compress none.wav d.tkc --tokenizer codec", 1, "none.wav"),
+        ("decompress cut.tkc d.wav --tokenizer codec", 3, "cut.tkc is cut short"),
+    ]:
+        assert main([*words.split(), "--quiet"]) == code
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("d.*"))

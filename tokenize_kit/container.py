@@ -7,6 +7,9 @@ the grid and how many bits an id of each codebook takes. The ids follow in grid 
 significant first, so a file takes ids times bits and about 90 bytes. Integers are little-endian; a varint has 7 bits a byte,
 the lowest first.
 
+Sounds can come and go in pieces (`compress_blocks`, `decompress_blocks`) in memory that does not grow with the samples. Only ids
+are held whole, because the header in front of them says how many there are: 600 ids a second make 4 MB an hour.
+
 A file that is foreign, of a newer version, cut short, longer than it says, altered, or of another tokenizer is refused with an
 error that says which.
 """
@@ -17,7 +20,7 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -29,9 +32,11 @@ from numpy.typing import NDArray
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import atomic_write
-from tokenize_kit.tokenizer import MODALITIES, SizedTokenizer, TokenSpec, size_of
+from tokenize_kit.tokenizer import MODALITIES, BlockTokenizer, SizedTokenizer, TokenSpec, size_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenize_kit.tokenizer import Sample, Tokenizer
 
 MAGIC = b"\x89TKC\r\n\x1a\n"
@@ -40,7 +45,8 @@ MAGIC = b"\x89TKC\r\n\x1a\n"
 VERSION = 1
 MAX_WIDTH = 32
 _CHECKSUM_BYTES = 16
-_CHUNK_BITS = 1 << 24
+_CHUNK_BITS = 1 << 20
+_STEPS_AT_ONCE = 1 << 10
 _MAX_NUMBER = 1 << 62
 
 
@@ -60,7 +66,7 @@ class PackedSample:
     """True size of the sample without its channels, see `size_of`."""
     widths: tuple[int, ...]
     """Bits of an id of each codebook, 0 to 32; a single entry without codebooks."""
-    ids: NDArray[np.int64]
+    ids: NDArray[np.integer[Any]]
     """The grid."""
 
 
@@ -83,15 +89,15 @@ def pack_ids(ids: NDArray[np.integer[Any]], widths: Sequence[int]) -> bytes:
         ValueError: a width is out of range, there is not one a column, or an id needs more bits.
     """
     _check_widths(ids.shape[1], widths)
-    values = ids.astype(np.int64)
     limits = np.array([1 << width for width in widths], np.int64)
-    if ((values < 0) | (values >= limits)).any():
-        wrong = values[(values < 0) | (values >= limits)][0]
-        raise ValueError(f"id {wrong} does not fit into the bits of its codebook ({', '.join(map(str, widths))})")
     shifts, columns = _places(widths)
     parts = []
-    for rows in _row_chunks(len(values), len(shifts)):
-        bits = (values[rows][:, columns] >> shifts) & 1
+    for rows in _row_chunks(len(ids), len(shifts)):
+        values = ids[rows].astype(np.int64)
+        if (outside := (values < 0) | (values >= limits)).any():
+            wrong = values[outside][0]
+            raise ValueError(f"id {wrong} does not fit into the bits of its codebook ({', '.join(map(str, widths))})")
+        bits = (values[:, columns] >> shifts) & 1
         parts.append(np.packbits(bits.astype(np.uint8)).tobytes())
     return b"".join(parts)
 
@@ -135,28 +141,39 @@ def compress(tokenizer: Tokenizer, sample: Sample, path: str | os.PathLike[str],
     Raises:
         TypeError, ValueError: the tokenizer refuses the sample, or has no such codebooks.
     """
-    ids = tokenizer.encode(sample)
-    spec = tokenizer.spec
-    if codebooks is not None:
-        if spec.axes[-1] != "codebook" or not 1 <= codebooks <= ids.shape[-1]:
-            known = f"1 to {ids.shape[-1]}" if spec.axes[-1] == "codebook" else "it has a single one"
-            raise ValueError(f"--codebooks {codebooks} is not what the tokenizer has ({known})")
-        ids = ids[..., :codebooks]
-    grid = ids.numpy()
-    data = to_bytes(
-        PackedSample(
-            tokenizer.fingerprint,
-            spec.modality,
-            spec.sample_rate,
-            spec.channels,
-            size_of(sample),
-            widths_of(spec, grid.shape),
-            grid,
-        )
-    )
-    with atomic_write(path) as file:
-        file.write(data)
-    return len(data)
+    ids = _kept(tokenizer.encode(sample), tokenizer.spec, codebooks).numpy()
+    return _write(tokenizer, ids, size_of(sample), path)
+
+
+def compress_blocks(
+    tokenizer: Tokenizer, blocks: Iterable[Tensor], path: str | os.PathLike[str], codebooks: int | None = None
+) -> tuple[int, int]:
+    """Do the same with a sound that comes in pieces; the file has the same bytes as that of the whole.
+
+    Args:
+        tokenizer: a `BlockTokenizer`, see `takes_blocks`.
+        blocks: the pieces (C, n).
+        path: the file.
+        codebooks: keep only the first so many codebooks of each step, for a lower rate.
+
+    Returns:
+        The bytes of the file and the samples of the sound.
+
+    Raises:
+        TypeError, ValueError: the tokenizer takes no pieces or refuses one, or has no such codebooks.
+    """
+    samples = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal samples
+        for block in blocks:
+            samples += block.shape[-1]
+            yield block
+
+    kind = np.min_scalar_type(tokenizer.spec.max_vocab_size - 1)
+    pieces = _in_blocks(tokenizer).encode_blocks(counted())
+    parts = [_kept(ids, tokenizer.spec, codebooks).numpy().astype(kind) for ids in pieces]
+    return _write(tokenizer, np.concatenate(parts), (samples,), path), samples
 
 
 def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
@@ -169,16 +186,37 @@ def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
     """
     import torch
 
-    packed = from_bytes(Path(path).read_bytes(), str(path))
-    if packed.fingerprint != tokenizer.fingerprint:
-        raise VerificationError(
-            f"{path} was made by another tokenizer: {packed.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}; "
-            "give the one that made it"
-        )
+    packed = _read(tokenizer, path)
     grid = torch.from_numpy(packed.ids)
     if isinstance(tokenizer, SizedTokenizer) and tokenizer.spec.size_axes:
         return tokenizer.decode_sized([grid], [packed.size])[0]
     return tokenizer.decode(grid)
+
+
+def decompress_blocks(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Iterator[Tensor]:
+    """Decode a ``.tkc`` file of a sound in pieces (C, n); joined, they are what `decompress` gives.
+
+    The file is read and checked by the call itself, before the first piece is asked for.
+
+    Args:
+        tokenizer: a `BlockTokenizer`, see `takes_blocks`.
+        path: the file.
+
+    Raises:
+        FileNotFoundError, ValueError, VerificationError: as `decompress`.
+        TypeError: the tokenizer takes no pieces.
+    """
+    import torch
+
+    codec = _in_blocks(tokenizer)
+    packed = _read(tokenizer, path)
+    length = packed.size[0] if tokenizer.spec.size_axes else None
+    return codec.decode_blocks(torch.split(torch.from_numpy(packed.ids), _STEPS_AT_ONCE), length)
+
+
+def takes_blocks(tokenizer: Tokenizer) -> bool:
+    """Whether sounds can be compressed and decompressed piece by piece."""
+    return tokenizer.spec.modality == "audio" and isinstance(tokenizer, BlockTokenizer)
 
 
 def widths_of(spec: TokenSpec, shape: Sequence[int]) -> tuple[int, ...]:
@@ -246,6 +284,48 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
         raise VerificationError(f"{name} is damaged: its content was altered (the checksum differs)")
     ids = unpack_ids(content[reader.place :], rows, widths).reshape(shape)
     return PackedSample(fingerprint, MODALITIES[modality], sample_rate or None, channels or None, size, widths, ids)
+
+
+def _in_blocks(tokenizer: Tokenizer) -> BlockTokenizer:
+    if not takes_blocks(tokenizer):
+        raise TypeError(f"{type(tokenizer).__name__} does not take sounds in pieces; use compress and decompress")
+    assert isinstance(tokenizer, BlockTokenizer)
+    return tokenizer
+
+
+def _kept(ids: Tensor, spec: TokenSpec, codebooks: int | None) -> Tensor:
+    """Return the grid with the codebooks that are kept."""
+    if codebooks is None:
+        return ids
+    if spec.axes[-1] != "codebook" or not 1 <= codebooks <= ids.shape[-1]:
+        known = f"1 to {ids.shape[-1]}" if spec.axes[-1] == "codebook" else "it has a single one"
+        raise ValueError(f"--codebooks {codebooks} is not what the tokenizer has ({known})")
+    return ids[..., :codebooks]
+
+
+def _write(
+    tokenizer: Tokenizer, ids: NDArray[np.integer[Any]], size: tuple[int, ...], path: str | os.PathLike[str]
+) -> int:
+    spec = tokenizer.spec
+    widths = widths_of(spec, ids.shape)
+    data = to_bytes(
+        PackedSample(tokenizer.fingerprint, spec.modality, spec.sample_rate, spec.channels, size, widths, ids)
+    )
+    with atomic_write(path) as file:
+        file.write(data)
+    return len(data)
+
+
+def _read(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> PackedSample:
+    packed = from_bytes(Path(path).read_bytes(), str(path))
+    if packed.fingerprint != tokenizer.fingerprint:
+        raise VerificationError(
+            f"{path} was made by another tokenizer: {packed.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}; "
+            "give the one that made it"
+        )
+    if tokenizer.spec.size_axes not in (0, len(packed.size)):
+        raise VerificationError(f"{path} is damaged: its size {packed.size} is not that of {packed.modality}")
+    return packed
 
 
 class _Reader:

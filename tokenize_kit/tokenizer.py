@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
@@ -202,6 +202,30 @@ class SizedTokenizer(Protocol):
 
         Raises:
             ValueError: as `Tokenizer.decode`, or a size that the grid does not cover.
+        """
+        ...
+
+
+@runtime_checkable
+class BlockTokenizer(Protocol):
+    """A tokenizer of sounds that takes them in pieces, in memory that does not grow with the length.
+
+    However a sound is cut, the pieces that come out, joined, are what the whole gives.
+    """
+
+    def encode_blocks(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Encode the pieces (C, n) of one sound; yield its ids in pieces along the first axis.
+
+        Raises:
+            TypeError, ValueError: as `Tokenizer.encode`, for any piece.
+        """
+        ...
+
+    def decode_blocks(self, grids: Iterable[Tensor], length: int | None = None) -> Iterator[Tensor]:
+        """Decode the pieces of one grid; yield the samples in pieces (C, n), cut to the true ``length`` if it is given.
+
+        Raises:
+            TypeError, ValueError: as `Tokenizer.decode`, for any piece, or they do not cover ``length`` samples.
         """
         ...
 
