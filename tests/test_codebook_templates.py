@@ -318,16 +318,24 @@ def test_layouts_are_part_of_the_template(text, canonical, layouts):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("audio:dealy", "template 'audio:dealy': stream 'audio': no layout is named 'dealy'.*did you mean 'delay'"),
+        ("audio:dealy", "^template 'audio:dealy': no layout is named 'dealy'.*did you mean 'delay'"),
         ("text -> audio:", r"no layout is named '' \(known: flatten, delay, coarse-first\)"),
         ("audio:delay:delay", "no layout is named 'delay:delay'.*did you mean 'delay'"),
         ("audoi:delay", "no stream is named 'audoi'.*did you mean 'audio'"),
-        ("audio:delay audio", "names the stream 'audio' twice"),
+        ("audio:delay audio", "^template 'audio:delay audio' names the stream 'audio' twice"),
     ],
 )
 def test_wrong_layouts_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         SequenceTemplate.parse(text, known=SPECS)
+
+
+def test_a_layout_of_a_stream_that_is_not_in_the_template_is_refused():
+    assert SequenceTemplate(("text",), ("audio",), (("audio", "delay"),)) == SequenceTemplate.parse(
+        "text -> audio:delay"
+    )
+    with pytest.raises(ValueError, match=r"a layout of a stream that it does not have.*did you mean 'audio'"):
+        SequenceTemplate((), ("audio",), (("audios", "delay"),))
 
 
 def test_a_layout_of_a_stream_without_codebooks_is_refused():

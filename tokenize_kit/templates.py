@@ -15,7 +15,7 @@ and end tokens of a target stream are choices, so they carry loss.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
@@ -57,21 +57,12 @@ class SequenceTemplate:
     """Stream and layout of those streams whose ids do not come step by step, in their order."""
 
     def __post_init__(self) -> None:
-        names = self.condition + self.target
-        given = dict(self.layouts)
-        for name, layout in given.items():
-            if name not in names:
-                raise ValueError(f"a layout is given for {name!r}: {unknown_stream(name, names)}")
-            if layout not in LAYOUTS:
-                raise ValueError(f"stream {name!r}: {unknown_layout(layout)}")
+        if problem := _problem(self.condition, self.target, self.layouts):
+            raise ValueError(f"template {str(self)!r}{problem}")
         # One template has one form, so that equal ones are equal.
-        kept = tuple((name, given[name]) for name in names if given.get(name, DEFAULT) != DEFAULT)
+        given = dict(self.layouts)
+        kept = tuple((name, given[name]) for name in self.streams if given.get(name, DEFAULT) != DEFAULT)
         object.__setattr__(self, "layouts", kept)
-        if not self.target:
-            raise ValueError(f"template {str(self)!r} predicts nothing; name at least one stream (right of '->')")
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"template {str(self)!r} names the stream {name!r} twice; a stream may come once")
 
     @classmethod
     def parse(cls, text: str, known: Collection[str] | None = None) -> SequenceTemplate:
@@ -96,21 +87,20 @@ class SequenceTemplate:
             raise ValueError(
                 f"template {text!r} has nothing left of '->'; without a condition write {' '.join(target)!r}"
             )
-        layouts = []
+        layouts: list[tuple[str, str]] = []
         for words in (condition, target):
             for place, word in enumerate(words):
                 words[place], mark, layout = word.partition(LAYOUT_MARK)
                 if mark:
                     layouts.append((words[place], layout))
-        try:
-            template = cls(tuple(condition), tuple(target), tuple(layouts))
-        except ValueError as error:
-            raise ValueError(str(error) if repr(text) in str(error) else f"template {text!r}: {error}") from None
+        # Here already, to quote what was written.
+        if problem := _problem(condition, target, layouts):
+            raise ValueError(f"template {text!r}{problem}")
         if known is not None:
-            for name in template.streams:
+            for name in [*condition, *target]:
                 if name not in known:
                     raise ValueError(f"template {text!r}: {unknown_stream(name, known)}")
-        return template
+        return cls(tuple(condition), tuple(target), tuple(layouts))
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -229,6 +219,22 @@ class SequenceTemplate:
         if place != len(flat) - 1 or flat[place] != vocabulary.eos:
             raise ValueError(f"the document does not end with <eos> at place {place}")
         return grids
+
+
+def _problem(condition: Sequence[str], target: Sequence[str], layouts: Sequence[tuple[str, str]]) -> str | None:
+    """Return what is wrong with a template, to be said after its name."""
+    names = [*condition, *target]
+    if not target:
+        return " predicts nothing; name at least one stream (right of '->')"
+    for name in names:
+        if names.count(name) > 1:
+            return f" names the stream {name!r} twice; a stream may come once"
+    for name, layout in layouts:
+        if name not in names:
+            return f" has a layout of a stream that it does not have: {unknown_stream(name, names)}"
+        if layout not in LAYOUTS:
+            return f": {unknown_layout(layout)}"
+    return None
 
 
 class Grammar:
