@@ -342,7 +342,7 @@ def test_what_takes_no_pieces_is_refused_and_told_apart():
 
 def test_sounds_pass_through_the_command_line_in_pieces(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    codec = toy_codec("encodec", channels=2)
+    codec = toy_codec("encodec", channels=2, block=2000)
     codec.save("codec")
     sound = torch.sin(torch.arange(150_000) / 9).repeat(1, 1) * 0.7
     write_audio(sound, tmp_path / "a.wav", 24_000)
