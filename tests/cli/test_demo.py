@@ -1,0 +1,139 @@
+"""The demo at a very small scale: everything is made, said and shown; and run again, it has nothing left to do."""
+
+import base64
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+import soundfile
+from PIL import Image
+
+from tokenize_kit.cli import main
+from tokenize_kit.shards import ShardSet
+from tokenize_kit.tokenizer import load_tokenizer
+
+SMALL = {
+    "text_vocab": 300,
+    "colors": 8,
+    "image_size": 8,
+    "learned_size": 16,
+    "codebooks": 2,
+    **{f"{name}_steps": 2 for name in ("tokenizer", "codec", "text", "image", "learned", "speech")},
+}
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory, udhr_txt, emoji_tar):
+    """The assets of the repository, of everything only a little."""
+    root = tmp_path_factory.mktemp("assets")
+    (root / "udhr.txt").write_text(udhr_txt.read_text(encoding="utf-8")[:20_000], encoding="utf-8")
+    with tarfile.open(emoji_tar) as source, tarfile.open(root / "emoji.tar", "w") as target:
+        for member in source.getmembers()[:120]:
+            target.addfile(member, source.extractfile(member))
+    (root / "speech").mkdir()
+    for name in ("cold-hearted", "ten-of-clubs"):
+        samples, rate = soundfile.read(udhr_txt.parent / "speech" / f"{name}.flac", dtype="int16")
+        soundfile.write(root / "speech" / f"{name}.flac", samples[:12_000], rate)
+        (root / "speech" / f"{name}.txt").write_text(name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(assets, tmp_path_factory):
+    """The folder of a demo, and the words that made it."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    words = ["demo", "--out", str(out), "--assets", str(assets), "--json", "--quiet"]
+    for name, value in SMALL.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return out, words
+
+
+@pytest.fixture(scope="module")
+def result(made):
+    """What the demo prints."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", printed)
+        assert main(made[1]) == 0
+    return json.loads(printed.getvalue())
+
+
+def test_sound_is_coded_and_spoken(made, result):
+    codec = load_tokenizer(made[0] / "tokenizers" / "codec")
+    assert (codec.spec.sample_rate, len(codec.spec.codebook_sizes), codec.config.network.causal) == (16_000, 12, True)
+    shapes = {
+        record.key: record.grids["audio"].shape for record in ShardSet.open(made[0] / "shards" / "speech").records()
+    }
+    assert shapes == dict.fromkeys(("cold-hearted", "ten-of-clubs"), (38, 2))  # 12,000 samples, hop 320
+    files = [Path(name) for name in result["sounds"]]
+    decoded = soundfile.info(files[0])
+    assert (files[0].name, decoded.frames, decoded.samplerate) == ("cold-hearted.wav", 12_000, 16_000)
+    spoken = [soundfile.info(file).frames for file in files[1:]]
+    assert len(spoken) == 2
+    assert all(frames % 320 == 0 and 320 <= frames <= 48 * 320 for frames in spoken)
+    packed = made[0] / "samples" / "compressed" / "cold-hearted.tkc"
+    # 38 steps of 12 codebooks of 10 bits, and the header.
+    assert 570 < packed.stat().st_size < 680
+    assert result["codec_kilobits_per_second"] == pytest.approx(packed.stat().st_size * 8 / 0.75 / 1000)
+    assert result["codec_mel_distance"] > 0.5
+    assert result["codec_si_sdr"] < 5
+
+
+def test_the_report_shows_and_plays_it(made, result):
+    html = Path(result["report"]).read_text(encoding="utf-8")
+    for heading in ("Pictures from captions, in learned tokens", "What a neural audio codec keeps of speech", "Text"):
+        assert f"<h2>{heading}</h2>" in html
+    sounds = [
+        soundfile.info(io.BytesIO(base64.b64decode(data))).frames
+        for data in re.findall(r"data:audio/wav;base64,([^\"]+)\"", html)
+    ]
+    spoken = [soundfile.info(name).frames for name in result["sounds"][1:]]
+    assert sounds == [12_000] * 6 + spoken
+    assert html.count('alt="spectrogram of the') == 8
+    assert "cold-hearted.flac, held out" in html
+    assert "ten-of-clubs.flac, trained on" in html
+    for stage in ("train audio codec", "encode speech", "train speech model", "generate speech", "compress speech"):
+        assert f"<td>{stage}</td>" in html
+        assert stage in result["stages"]
+
+
+def test_the_sheet_has_everything_in_one_picture(made, result):
+    kept = max((made[0] / "tokenizers" / "learned" / "pictures").glob("*-reconstructions.png"))
+    width = 8 * (3 * 16 + 8) + 8
+    with Image.open(kept) as picture:
+        top = round(picture.height * width / picture.width)
+    with Image.open(made[0] / "pictures.png") as sheet:
+        assert sheet.size == (width, top + 32 + 4 * 56 + 32 + 96 + 8)
+        # The third spectrogram at the bottom is none of a blank strip.
+        strip = sheet.crop((width * 2 // 3 + 8, sheet.height - 104, width - 8, sheet.height - 8))
+        assert len(strip.getcolors(1 << 20)) > 50
+
+
+def test_run_again_it_trains_nothing_and_other_options_are_refused(made, result, capsys):
+    weights = {path: path.read_bytes() for path in made[0].rglob("model.safetensors")}
+    assert len(weights) > 8
+    capsys.readouterr()
+    assert main(made[1]) == 0
+    again = json.loads(capsys.readouterr().out)
+    same = set(result) - {"seconds", "stages"}
+    assert {name: again[name] for name in same} == {name: result[name] for name in same}
+    assert {path: path.read_bytes() for path in weights} == weights
+    assert main([*made[1], "--seed", "1"]) == 1
+    assert "holds a demo with other options" in capsys.readouterr().err
+
+
+def test_wrong_assets_and_sizes_are_refused(assets, tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "out"), "--assets", str(tmp_path)]) == 1
+    assert f"the demo needs {tmp_path / 'udhr.txt'}" in capsys.readouterr().err
+    for name in ("udhr.txt", "emoji.tar"):
+        (tmp_path / name).symlink_to(assets / name)
+    (tmp_path / "speech").mkdir()
+    assert main(["demo", "--out", str(tmp_path / "out"), "--assets", str(tmp_path)]) == 1
+    assert "has 0, of which 0 are held out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    for name in ("codec-steps", "speech-steps", "codebooks", "learned-size"):
+        assert main(["demo", f"--{name}", "0"]) in (1, 2)
+        assert f"--{name} 0 must be at least 1" in capsys.readouterr().err

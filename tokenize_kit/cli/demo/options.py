@@ -1,0 +1,74 @@
+"""What the demo is told and what it says at its end; only the standard library, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The whole way for text, pictures and sound on the bundled assets, in a few minutes: tokenizers, shards, models, samples,
+    report.html.
+    """
+
+    out: str = "demo_out"
+    """Folder for everything that is made; open its report.html."""
+    assets: str | None = None
+    """Folder with udhr.txt, emoji.tar and speech; that of the repository if not given."""
+    text_vocab: int = 2048
+    """Tokens of the text tokenizer."""
+    colors: int = 64
+    """Colours of the palette."""
+    image_size: int = 16
+    """Side of the palette's pictures in pixels; a picture is this many tokens squared."""
+    learned_size: int = 32
+    """Side of the learned tokenizer's pictures in pixels; 4x4 of them are one token."""
+    codebooks: int = 4
+    """Codebooks of the audio codec that the model of speech sees, of 12."""
+    tokenizer_steps: int = 700
+    """Training steps of the learned tokenizer."""
+    codec_steps: int = 320
+    """Training steps of the neural audio codec."""
+    text_steps: int = 120
+    """Training steps of the text model."""
+    image_steps: int = 250
+    """Training steps of the model from captions to palette tokens."""
+    learned_steps: int = 600
+    """Training steps of the model from captions to learned tokens."""
+    speech_steps: int = 100
+    """Training steps of the model from words to tokens of speech."""
+    seed: int = 0
+    """Seed of training and sampling."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if (name.endswith(("_steps", "_size")) or name == "codebooks") and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {value} must be at least 1")
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made."""
+
+    report: str
+    """The page to open."""
+    seconds: float
+    """How long it took."""
+    text_bits_per_byte: float
+    """Of the text model, on held-out paragraphs."""
+    image_bits_per_token: float
+    """Of the model over palette tokens, on held-out emoji."""
+    learned_psnr: float
+    """Of the learned tokenizer on held-out emoji, in dB."""
+    learned_bits_per_token: float
+    """Of the model over learned tokens, on held-out emoji."""
+    codec_kilobits_per_second: float
+    """Of the audio codec: a sentence that it was not trained on as a .tkc file, all bytes counted."""
+    codec_mel_distance: float
+    """Of that sentence from what comes back."""
+    codec_si_sdr: float
+    """Of what comes back, in dB."""
+    sounds: tuple[str, ...]
+    """Files to listen to: that sentence decoded, and those that the model of speech made from words."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of each stage."""
