@@ -53,6 +53,7 @@ def train(preset: str, folder: Path, out: Path, steps: int) -> float:
     )
     train_audio(options)
     lines = [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "samples_per_second" in line]  # a validation between two has a line of its own
     ends = [0, *(line["step"] for line in lines)]
     return sum(
         (line["step"] - before) * options.batch_size / line["samples_per_second"] / 60
