@@ -30,7 +30,9 @@ SOUNDS = 12
 SMALL = CodecNetworkOverrides(
     width=16, latent_channels=8, window=160, frame_hop=40, encoder_blocks=(0, 1), decoder_blocks=(1, 0)
 )
-BOOKS = QuantizerOverrides(codebooks=2, codebook_size=16)
+BOOKS = QuantizerOverrides(codebooks=2, codebook_size=16, quantizer_dropout=0.0)
+SLOW = OptimizerOverrides(learning_rate=2e-3)
+"""The presets' rate is for larger networks and longer runs."""
 TYPED = [
     *("--network.width", "16", "--network.latent-channels", "8", "--network.window", "160"),
     *("--network.frame-hop", "40", "--network.encoder-blocks", "0", "1", "--network.decoder-blocks", "1", "0"),
@@ -94,6 +96,7 @@ def options_for(tones, out, **changes):
         "crop_seconds": 0.3,
         "network": SMALL,
         "quantizer": BOOKS,
+        "optimizer": SLOW,
         "steps": 6,
         "batch_size": 4,
         "log_every": 2,
@@ -169,7 +172,12 @@ def test_the_other_commands_work_on_it(trained, tones, tmp_path, capsys):
 
 
 def test_training_makes_the_sounds_better(tones, tmp_path):
-    common = {"log_every": 1, "validate_every": 20, "optimizer": OptimizerOverrides(warmup_steps=4)}
+    common = {
+        "log_every": 1,
+        "validate_every": 20,
+        "optimizer": OptimizerOverrides(learning_rate=2e-3, warmup_steps=4),
+        "loss": AudioLossOverrides(mel_weight=15.0, waveform_weight=0.0),
+    }
     result = train_audio(options_for(tones, tmp_path / "out", steps=120, **common))
     lines = {line["step"]: line for line in log(tmp_path / "out")}
     assert result.metrics["mel_distance"] < 0.85 * lines[20]["validation/mel_distance"]
@@ -439,7 +447,7 @@ def test_mistakes_are_one_line_on_the_command_line(tones, tmp_path, capsys):
         (["--batch-size", "0"], "--batch-size 0 must be at least 1"),
         (["--network.strides", "2"], "strides (2,) is not an option of the body frames"),
         (["--loss.feature-matching-weight", "1"], "needs a discriminator"),
-        (["--loss.mel-weight", "0"], "must be above 0"),
+        (["--loss.mel-weight", "0", "--loss.waveform-weight", "0"], "must be above 0"),
         (["--loss.quantizer-start", "1"], "would never train the codebooks"),
         (["--quantiser.codebooks", "8"], "did you mean --quantizer.codebooks"),
     ]:
