@@ -125,7 +125,7 @@ def train_ours(kind: str, source: Path, folder: Path, steps: int, batch: int) ->
     options = TrainImageOptions(
         data=(str(source),),
         out=str(out),
-        preset=preset,  # type: ignore[arg-type]
+        preset=preset,
         channels=1,
         quantizer=quantizer,
         batch_size=batch,

@@ -44,7 +44,7 @@ def train(preset: str, folder: Path, out: Path, steps: int) -> float:
     options = TrainAudioOptions(
         data=(str(folder),),
         out=str(out),
-        preset=preset,  # type: ignore[arg-type]
+        preset=preset,
         steps=steps,
         validation_fraction=FRACTION,
         validation_sounds=64,

@@ -87,10 +87,7 @@ class AutoencoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
-        return {
-            part: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-            for part, values in asdict(self).items()
-        }
+        return parts_to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AutoencoderConfig:
@@ -99,11 +96,31 @@ class AutoencoderConfig:
         Raises:
             ValueError: a part or field is unknown (the message suggests the closest one), missing or out of range.
         """
-        parts = {"network": NetworkConfig, "quantizer": QuantizerConfig}
-        if set(values) != set(parts):
-            raise ValueError(f"an autoencoder's configuration has the parts {sorted(parts)}, got {sorted(values)}")
-        built: dict[str, Any] = {name: build_options(kind, values[name]) for name, kind in parts.items()}
-        return cls(**built)
+        return cls(**build_parts("an autoencoder", {"network": NetworkConfig, "quantizer": QuantizerConfig}, values))
+
+
+def parts_to_dict(config: Any) -> dict[str, Any]:
+    """Return a dataclass whose fields are dataclasses of options as a JSON-ready dictionary of dictionaries."""
+    return {
+        part: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        for part, values in asdict(config).items()
+    }
+
+
+def build_parts(what: str, parts: Mapping[str, type[Any]], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Build each part of a configuration from the form of `parts_to_dict`.
+
+    Args:
+        what: what the configuration is of, for the error message.
+        parts: the dataclass of each part.
+        values: the options of each part.
+
+    Raises:
+        ValueError: a part is missing or unknown, or as `build_options`.
+    """
+    if set(values) != set(parts):
+        raise ValueError(f"{what}'s configuration has the parts {sorted(parts)}, got {sorted(values)}")
+    return {name: build_options(kind, values[name]) for name, kind in parts.items()}
 
 
 def build_options(kind: type[Any], values: Mapping[str, Any]) -> Any:

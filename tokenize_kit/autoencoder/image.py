@@ -8,36 +8,29 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from tokenize_kit.autoencoder.config import AutoencoderConfig
+from tokenize_kit.autoencoder.folder import load_network, save_network
 from tokenize_kit.autoencoder.model import Autoencoder, from_pixels, to_pixels
 from tokenize_kit.autoencoder.network import receptive_radius
 from tokenize_kit.autoencoder.tiles import spans
-from tokenize_kit.files import atomic_write
 from tokenize_kit.media.image import check_image
 from tokenize_kit.tokenizer import (
     Tokenizer,
     TokenSpec,
     check_ids,
-    check_target,
     fingerprint_of,
-    read_config,
     size_of,
-    write_config,
 )
-from tokenize_kit.weights import load_tensors, read_tensors
 
 if TYPE_CHECKING:
     from tokenize_kit.tokenizer import Sample
 
 NAME = "autoencoder"
-WEIGHTS_FILE = "model.safetensors"
 TILE_PIXELS = 1024
 """Pictures with a longer side are cut into tiles of this side."""
 GLOBAL_MARGIN = 8
@@ -198,27 +191,12 @@ class AutoencoderTokenizer(Tokenizer):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``model.safetensors`` and ``tokenizer_config.json`` into ``folder``."""
-        folder = check_target(folder, self)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        with atomic_write(folder / WEIGHTS_FILE) as file:
-            file.write(save(tensors))
-        write_config(folder, self, self._options())
+        save_network(folder, self, self.model, self._options())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; every tensor must be there, and no other."""
-        config = read_config(folder)
-        if config["tokenizer"] != NAME:
-            raise ValueError(f"{folder} holds a {config['tokenizer']!r} tokenizer, not {NAME!r}; use load_tokenizer")
-        options = dict(config["options"])
-        if set(options) != {"config", "tile"} or type(options["tile"]) is not int:
-            raise ValueError(f"{folder} is damaged: its options {sorted(options)} are not those of an autoencoder")
-        path = Path(folder) / WEIGHTS_FILE
-        tensors = read_tensors(path)
-        with torch.random.fork_rng([]):  # the fresh weights are overwritten; nobody's random numbers shall change
-            model = Autoencoder(AutoencoderConfig.from_dict(options["config"]))
-        load_tensors(model.state_dict(), tensors, path)
-        return cls(model, options["tile"])
+        return cls(*load_network(folder, NAME, "tile", lambda config: Autoencoder(AutoencoderConfig.from_dict(config))))
 
     def _options(self) -> dict[str, Any]:
         return {"config": self.config.to_dict(), "tile": self.tile}

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from tokenize_kit.autoencoder.config import build_options
+from tokenize_kit.autoencoder.config import build_parts, parts_to_dict
 from tokenize_kit.autoencoder.quantizers.config import QuantizerConfig
 
 BODIES: dict[str, Mapping[str, Any]] = {
@@ -192,10 +192,7 @@ class CodecConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
-        return {
-            part: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-            for part, values in asdict(self).items()
-        }
+        return parts_to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CodecConfig:
@@ -204,8 +201,4 @@ class CodecConfig:
         Raises:
             ValueError: a part or option is unknown (the message suggests the closest one), missing or out of range.
         """
-        parts = {"network": CodecNetworkConfig, "quantizer": QuantizerConfig}
-        if set(values) != set(parts):
-            raise ValueError(f"a codec's configuration has the parts {sorted(parts)}, got {sorted(values)}")
-        built: dict[str, Any] = {name: build_options(kind, values[name]) for name, kind in parts.items()}
-        return cls(**built)
+        return cls(**build_parts("a codec", {"network": CodecNetworkConfig, "quantizer": QuantizerConfig}, values))

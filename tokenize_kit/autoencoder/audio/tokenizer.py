@@ -7,35 +7,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from tokenize_kit.autoencoder.audio.config import CodecConfig
 from tokenize_kit.autoencoder.audio.layers import State
 from tokenize_kit.autoencoder.audio.model import Codec, fold_weight_norm
 from tokenize_kit.autoencoder.audio.stream import CodecStream, Decoding, Encoding
-from tokenize_kit.files import atomic_write
+from tokenize_kit.autoencoder.folder import load_network, save_network
 from tokenize_kit.media.audio import check_audio
 from tokenize_kit.tokenizer import (
     Tokenizer,
     TokenSpec,
     check_ids,
-    check_target,
     fingerprint_of,
-    read_config,
-    write_config,
 )
-from tokenize_kit.weights import load_tensors, read_tensors
 
 if TYPE_CHECKING:
     from tokenize_kit.tokenizer import Sample
 
 NAME = "codec"
-WEIGHTS_FILE = "model.safetensors"
 BLOCK_SECONDS = 1.0
 """About how much sound goes through the network at once."""
 
@@ -183,27 +176,12 @@ class CodecTokenizer(Tokenizer):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``model.safetensors`` and ``tokenizer_config.json`` into ``folder``."""
-        folder = check_target(folder, self)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        with atomic_write(folder / WEIGHTS_FILE) as file:
-            file.write(save(tensors))
-        write_config(folder, self, self._options())
+        save_network(folder, self, self.model, self._options())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; every tensor must be there, and no other."""
-        config = read_config(folder)
-        if config["tokenizer"] != NAME:
-            raise ValueError(f"{folder} holds a {config['tokenizer']!r} tokenizer, not {NAME!r}; use load_tokenizer")
-        options = dict(config["options"])
-        if set(options) != {"config", "block"} or type(options["block"]) is not int:
-            raise ValueError(f"{folder} is damaged: its options {sorted(options)} are not those of a codec")
-        path = Path(folder) / WEIGHTS_FILE
-        tensors = read_tensors(path)
-        with torch.random.fork_rng([]):  # the fresh weights are overwritten; nobody's random numbers shall change
-            model = Codec(CodecConfig.from_dict(options["config"]))
-        load_tensors(model.state_dict(), tensors, path)
-        return cls(model, options["block"])
+        return cls(*load_network(folder, NAME, "block", lambda config: Codec(CodecConfig.from_dict(config))))
 
     def _options(self) -> dict[str, Any]:
         return {"config": self.config.to_dict(), "block": self.block}
