@@ -27,10 +27,10 @@ from tokenize_kit.files import read_json_object, write_json
 from tokenize_kit.media.image import read_image, write_image
 from tokenize_kit.metrics.codecs import codec_curve, point_of
 from tokenize_kit.metrics.image import ssim
-from tokenize_kit.tokenizer import load_tokenizer
-from trainers.autoencoder.data import grid_of
-from trainers.autoencoder.options import NetworkOverrides, QuantizerOverrides, TrainImageOptions
-from trainers.autoencoder.train import train_image
+from tokenize_kit.protocol import load_tokenizer
+from trainers.autoencoder.image.data import grid_of
+from trainers.autoencoder.image.options import NetworkOverrides, QuantizerOverrides, TrainImageOptions
+from trainers.autoencoder.image.train import train_image
 
 PICTURES = 300
 """Held-out pictures that are compared."""

@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from fetch import fetch
 from torch import Tensor, nn
 
-from tokenize_kit.media.heldout import held_out
+from tokenize_kit.sources.heldout import held_out
 from tokenize_kit.metrics.image import psnr_of
-from tokenize_kit.tokenizer import load_tokenizer
-from trainers.autoencoder.options import QuantizerOverrides, TrainImageOptions
-from trainers.autoencoder.train import train_image
+from tokenize_kit.protocol import load_tokenizer
+from trainers.autoencoder.image.options import QuantizerOverrides, TrainImageOptions
+from trainers.autoencoder.image.train import train_image
 
 FRACTION = 0.05
 OURS: dict[str, tuple[str, QuantizerOverrides]] = {

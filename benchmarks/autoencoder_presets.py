@@ -23,10 +23,10 @@ from fetch import fetch
 from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import load_tokenizer
-from trainers.autoencoder.config import PRESETS
-from trainers.autoencoder.options import TrainImageOptions
-from trainers.autoencoder.train import train_image
+from tokenize_kit.protocol import load_tokenizer
+from trainers.autoencoder.image.config import PRESETS
+from trainers.autoencoder.image.options import TrainImageOptions
+from trainers.autoencoder.image.train import train_image
 
 MEASURED = 1000
 """Held-out pictures."""

@@ -27,9 +27,10 @@ from bpe_corpus import corpus, protocol
 from fetch import fetch
 from tokenizers import Tokenizer
 
-from tokenize_kit.media.documents import iter_text_blocks
-from tokenize_kit.text import BPETokenizer, formats
-from trainers.text import TrainBPEOptions, train_bpe
+from tokenize_kit.sources.documents import iter_text_blocks
+from tokenize_kit.tokenizers.text import formats
+from tokenize_kit.tokenizers.text.bpe import BPETokenizer
+from trainers.bpe.train import TrainBPEOptions, train_bpe
 
 Encode = Callable[[list[str], pa.Array], Any]
 ENDOFTEXT = "<|endoftext|>"

@@ -1,4 +1,4 @@
-"""Training byte-level BPE: `trainers.text.train_bpe` beside the `tokenizers` package, on the same documents.
+"""Training byte-level BPE: `trainers.bpe.train.train_bpe` beside the `tokenizers` package, on the same documents.
 
     python benchmarks/bpe_training.py [--megabytes 100] [--vocab-size 32000] [--pattern gpt2] [--runs 3]
 
@@ -25,7 +25,7 @@ SPECIAL = "<|endoftext|>"
 
 
 def train_ours(path: Path, vocab_size: int, pattern: str, out: Path) -> None:
-    from trainers.text import TrainBPEOptions, train_bpe
+    from trainers.bpe.train import TrainBPEOptions, train_bpe
 
     train_bpe(TrainBPEOptions(data=(str(path),), out=str(out), vocab_size=vocab_size, pattern=pattern))
 
@@ -33,9 +33,9 @@ def train_ours(path: Path, vocab_size: int, pattern: str, out: Path) -> None:
 def train_tokenizers(path: Path, vocab_size: int, pattern: str, out: Path) -> None:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-    from tokenize_kit.media.documents import iter_documents
-    from tokenize_kit.text.formats import PATTERNS
-    from trainers.text import PIECE_BYTES
+    from tokenize_kit.sources.documents import iter_documents
+    from tokenize_kit.tokenizers.text.formats import PATTERNS
+    from trainers.bpe.train import PIECE_BYTES
 
     tokenizer = Tokenizer(models.BPE())
     if pattern == "gpt2":
@@ -63,7 +63,7 @@ def run_one(name: str, options: argparse.Namespace) -> None:
     import pyarrow  # noqa: F401
     import tokenizers  # noqa: F401
 
-    import tokenize_kit.media.reading  # noqa: F401
+    import tokenize_kit.sources.reading  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"

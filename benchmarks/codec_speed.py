@@ -37,7 +37,7 @@ def our_codec(preset: str, size: str) -> Any:
     """Return a codec without weight norm whose random weights let a sound through."""
     import torch
 
-    from tokenize_kit.autoencoder.audio.model import Codec, fold_weight_norm
+    from tokenize_kit.tokenizers.learned.audio.model import Codec, fold_weight_norm
     from trainers.autoencoder.audio.config import audio_recipe
 
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def their_codec(ours: Any) -> Any:
     from torch.nn.utils import parametrize
     from transformers import EncodecConfig, EncodecModel
 
-    from tokenize_kit.autoencoder.audio.layers import Convolution, TransposedConvolution
+    from tokenize_kit.tokenizers.learned.audio.layers import Convolution, TransposedConvolution
 
     model = EncodecModel(EncodecConfig(use_conv_shortcut=False, pad_mode="constant")).eval()
     for module in model.modules():
@@ -76,8 +76,8 @@ def their_codec(ours: Any) -> Any:
 
 def contender(name: str) -> tuple[Any, int, Callable[[Any], Any], Callable[[Any], Any]]:
     """Return the network, its sample rate, what encodes (C, N) to ids (T, Q) and what decodes those to (C, N)."""
-    from tokenize_kit.autoencoder.audio.tokenizer import CodecTokenizer
-    from tokenize_kit.tokenizer import load_tokenizer
+    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
+    from tokenize_kit.protocol import load_tokenizer
 
     if name == BARE:
         codec = our_codec("encodec", "base")

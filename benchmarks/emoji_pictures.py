@@ -18,7 +18,7 @@ from fontTools.ttLib import TTFont
 from PIL import Image
 
 from tokenize_kit.files import atomic_write
-from tokenize_kit.media.heldout import key_fraction
+from tokenize_kit.sources.heldout import key_fraction
 
 SIDE = 64
 HELD_OUT = 0.1

@@ -21,7 +21,7 @@ import torch
 import vector_quantize_pytorch as peers
 from torch import Tensor
 
-from tokenize_kit.autoencoder.quantizers import QuantizerConfig, build_quantizer
+from tokenize_kit.tokenizers.learned.quantizers import QuantizerConfig, build_quantizer
 from trainers.memory import keep_freed_memory
 
 SEARCHES = ((256, 64, False), (1024, 256, False), (16384, 8, False), (8192, 32, False), (16384, 8, True))

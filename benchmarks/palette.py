@@ -23,12 +23,12 @@ import torch
 from fetch import fetch
 from sklearn.cluster import MiniBatchKMeans
 
-from tokenize_kit.colors import NearestColor
+from tokenize_kit.tokenizers.image.colors import NearestColor
 from tokenize_kit.media.image import read_image
-from tokenize_kit.pixels import PaletteTokenizer
+from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import load_tokenizer
-from trainers.pixels import TrainPaletteOptions, train_palette
+from tokenize_kit.protocol import load_tokenizer
+from trainers.palette.train import TrainPaletteOptions, train_palette
 
 
 def seconds(work: Callable[[], Any]) -> float:

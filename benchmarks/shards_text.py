@@ -33,8 +33,8 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
-from tokenize_kit.tokenizer import Tokenizer, load_tokenizer
-from trainers.text import TrainBPEOptions, train_bpe
+from tokenize_kit.protocol import Tokenizer, load_tokenizer
+from trainers.bpe.train import TrainBPEOptions, train_bpe
 
 _MARKUP = re.compile(r"<(script|style|head)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r]*\n\s*")

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from toy_codec import ToyCodec
-from toy_neural_codec import FSQ, RVQ, toy_codec
+from toys.codec import ToyCodec
+from toys.neural_codec import FSQ, RVQ, toy_codec
 
 from tokenize_kit.cli import main
 from tokenize_kit.container import (
@@ -31,9 +31,9 @@ from tokenize_kit.container import (
 )
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.media.audio import read_audio, write_audio
-from tokenize_kit.mulaw import MuLawTokenizer
-from tokenize_kit.pixels import PaletteTokenizer, PixelTokenizer
-from tokenize_kit.tokenizer import BlockTokenizer, TokenSpec
+from tokenize_kit.tokenizers.audio.mulaw import MuLawTokenizer
+from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
+from tokenize_kit.protocol import BlockTokenizer, TokenSpec
 
 
 def slow_pack(ids, widths):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tokenize_kit.cli import main
 from tokenize_kit.shards import ShardSet
-from tokenize_kit.tokenizer import (
+from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
     check_ids,

@@ -1,8 +1,8 @@
 """tokenize-kit: turn anything (text, images, video, sound) into discrete tokens.
 
-`tokenize_kit.tokenizer` is the protocol and the place to start reading; `trainers` holds what fits tokenizers and models.
+`tokenize_kit.protocol` is the protocol and the place to start reading; `trainers` holds what fits tokenizers and models.
 """
 
-from tokenize_kit.tokenizer import Tokenizer, TokenSpec, load_tokenizer, register_tokenizer, registered_tokenizers
+from tokenize_kit.protocol import Tokenizer, TokenSpec, load_tokenizer, register_tokenizer, registered_tokenizers
 
 __all__ = ["TokenSpec", "Tokenizer", "load_tokenizer", "register_tokenizer", "registered_tokenizers"]

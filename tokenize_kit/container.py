@@ -32,12 +32,12 @@ from numpy.typing import NDArray
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import atomic_write
-from tokenize_kit.tokenizer import MODALITIES, BlockTokenizer, SizedTokenizer, TokenSpec, size_of
+from tokenize_kit.protocol import MODALITIES, BlockTokenizer, SizedTokenizer, TokenSpec, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokenize_kit.tokenizer import Sample, Tokenizer
+    from tokenize_kit.protocol import Sample, Tokenizer
 
 MAGIC = b"\x89TKC\r\n\x1a\n"
 """As in PNG: no text, and changed by whatever changes line ends."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from toy_world import LETTERS, MeanConfig, MeanModel, picture_samples, text_samples, write_shards
+from toys.world import LETTERS, MeanConfig, MeanModel, picture_samples, text_samples, write_shards
 
 from trainers.autoregressive.model_folder import load_model
 from trainers.autoregressive.models.transformer import Transformer
@@ -219,7 +219,7 @@ def test_a_model_folder_needs_nothing_else_and_damage_is_refused(pictures, tmp_p
 
 
 def test_a_swapped_tokenizer_is_refused(pictures, tmp_path):
-    from toy_world import Letters
+    from toys.world import Letters
 
     folder = tmp_path / "swapped"
     shutil.copytree(pictures, folder)

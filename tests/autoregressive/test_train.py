@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_world import Letters, MeanModel, picture_samples, text_samples, write_shards
+from toys.world import Letters, MeanModel, picture_samples, text_samples, write_shards
 
 from tokenize_kit.files import sha256_of_file
 from tokenize_kit.shards import ShardSet
@@ -169,7 +169,7 @@ def test_a_real_sigkill_continues_to_the_same_bits(text_shards, tmp_path):
     changes = {"steps": 150, "checkpoint_every": 7, "validate_every": 50}
     script = tmp_path / "train.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]\n"
         "import test_train, torch\nfrom trainers.autoregressive.train import train_transformer\n"
         "torch.set_num_threads(1)\n"
         f"train_transformer(test_train.options_for({text_shards!r}, sys.argv[1], **{changes}))\n"
@@ -270,7 +270,7 @@ def test_two_processes_equal_one_with_the_joint_batch(picture_shards, tmp_path):
     train_transformer(options_for(picture_shards, tmp_path / "one", batch_size=4, **changes))
     script = tmp_path / "train.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]\n"
         "import test_train, torch\nfrom trainers.autoregressive.options import TransformerOverrides\n"
         "from trainers.autoregressive.train import train_transformer\n"
         "torch.set_num_threads(1)\n"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tokenize_kit.cli import main
 from tokenize_kit.shards import ShardSet
-from tokenize_kit.tokenizer import load_tokenizer
+from tokenize_kit.protocol import load_tokenizer
 
 SMALL = {
     "text_vocab": 300,

@@ -15,7 +15,7 @@ import torch
 
 from tokenize_kit.cli import main
 from tokenize_kit.media.audio import read_audio
-from tokenize_kit.mulaw import BOUND, MuLawTokenizer
+from tokenize_kit.tokenizers.audio.mulaw import BOUND, MuLawTokenizer
 from tokenize_kit.shards import ShardSet
 
 SPEECH = Path(__file__).parents[2] / "assets" / "speech"

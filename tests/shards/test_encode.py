@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toy_tokenizers import RaggedToyText, ToyImage, ToyText
+from toys.simple import RaggedToyText, ToyImage, ToyText
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.media.sources import Unit
+from tokenize_kit.sources.planning import Unit
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
 
-SOURCES = str(Path(__file__).parent)
+SOURCES = str(Path(__file__).parents[1])
 
 
 def contents(folder):
@@ -354,7 +354,7 @@ def test_ctrl_c_leaves_no_partial_file(corpus, monkeypatch):
 RUN = """
 import sys
 sys.path.insert(0, {sources!r})
-import toy_tokenizers
+import toys.simple
 from tokenize_kit.shards.encode import encode, EncodeOptions
 if __name__ == "__main__":
     encode(EncodeOptions(**{options!r}))
@@ -407,9 +407,9 @@ def test_a_worker_that_dies_is_said(corpus, tmp_path):
 
 
 def test_units_travel_as_json(corpus):
-    from tokenize_kit.media.sources import ReadOptions, find_sources, plan_units
+    from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
     from tokenize_kit.shards.format import StreamInfo
-    from tokenize_kit.shards.pipeline import Recipe, encode_unit
+    from tokenize_kit.shards.unit import Recipe, encode_unit
 
     encode(corpus)
     read = ReadOptions(max_document_bytes=1000)

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from toy_autoencoder import RVQ, toy_autoencoder
-from toy_codec import HOP, ToyCodec
-from toy_tokenizers import ToyText
+from toys.autoencoder import RVQ, toy_autoencoder
+from toys.codec import HOP, ToyCodec
+from toys.simple import ToyText
 
 from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.options import EvaluateOptions
@@ -18,7 +18,7 @@ from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.decode import DecodeOptions, decode
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
-from tokenize_kit.tokenizer import TokenSpec
+from tokenize_kit.protocol import TokenSpec
 
 LENGTHS = (1, 4, 5, 40, 203)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import EncodeOptions, encode
-from trainers.text import TrainBPEOptions, train_bpe
+from trainers.bpe.train import TrainBPEOptions, train_bpe
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "shards.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from toy_tokenizers import RaggedToyText, ToyImage, ToyText
+from toys.simple import RaggedToyText, ToyImage, ToyText
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import sha256_of_file, write_json

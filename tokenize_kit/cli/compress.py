@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenize_kit.progress import Progress
-    from tokenize_kit.tokenizer import Tokenizer
+    from tokenize_kit.protocol import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
         ValueError: the file is not what the tokenizer reads, or ``target`` does not end in ``.tkc``.
     """
     from tokenize_kit.container import takes_blocks
-    from tokenize_kit.tokenizer import load_tokenizer
+    from tokenize_kit.protocol import load_tokenizer
 
     if not options.target.lower().endswith(".tkc"):
         raise ValueError(f"{options.target} does not end in .tkc; give the .tkc file to write as the second name")
@@ -104,8 +104,8 @@ def _compress_whole(
     options: CompressOptions, tokenizer: Tokenizer, progress: Progress
 ) -> tuple[int, tuple[int, ...], str]:
     from tokenize_kit.container import compress
-    from tokenize_kit.media import medium
-    from tokenize_kit.tokenizer import size_of
+    from tokenize_kit.modalities import medium
+    from tokenize_kit.protocol import size_of
 
     kind = medium(tokenizer.spec.modality)
     ready = kind.self_describing(options.source, Path(options.source).read_bytes())
@@ -167,8 +167,8 @@ def decompress_command(options: DecompressOptions, progress: Progress) -> Decomp
         VerificationError: it is damaged, or another tokenizer made it.
     """
     from tokenize_kit.container import decompress, decompress_blocks, takes_blocks
-    from tokenize_kit.media import medium
-    from tokenize_kit.tokenizer import load_tokenizer, size_of
+    from tokenize_kit.modalities import medium
+    from tokenize_kit.protocol import load_tokenizer, size_of
 
     tokenizer = load_tokenizer(options.tokenizer)
     spec, target = tokenizer.spec, Path(options.target)

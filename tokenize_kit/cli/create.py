@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from tokenize_kit.tokenizer import Tokenizer
+    from tokenize_kit.protocol import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def create_mulaw(options: CreateMuLawOptions) -> CreateResult:
     Raises:
         ValueError: the sample rate is out of range, or the folder holds another tokenizer.
     """
-    from tokenize_kit.mulaw import MuLawTokenizer
+    from tokenize_kit.tokenizers.audio.mulaw import MuLawTokenizer
 
     return _saved(MuLawTokenizer(options.sample_rate), options.out)
 
@@ -73,7 +73,7 @@ def create_pcm(options: CreatePCMOptions) -> CreateResult:
     Raises:
         ValueError: the sample rate is out of range, or the folder holds another tokenizer.
     """
-    from tokenize_kit.pcm import PCMTokenizer
+    from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
 
     return _saved(PCMTokenizer(options.sample_rate, options.channels), options.out)
 
@@ -84,13 +84,13 @@ def create_pixels(options: CreatePixelsOptions) -> CreateResult:
     Raises:
         ValueError: the folder holds another tokenizer.
     """
-    from tokenize_kit.pixels import PixelTokenizer
+    from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 
     return _saved(PixelTokenizer(options.channels), options.out)
 
 
 def _saved(tokenizer: Tokenizer, out: str) -> CreateResult:
-    from tokenize_kit.tokenizer import tokenizer_name
+    from tokenize_kit.protocol import tokenizer_name
 
     tokenizer.save(out)
     return CreateResult(out, tokenizer_name(tokenizer), tokenizer.fingerprint)

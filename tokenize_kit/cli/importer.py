@@ -38,7 +38,7 @@ def import_bpe(options: ImportBPEOptions) -> ImportResult:
         FileNotFoundError: the source or the merges are missing.
         ValueError: the source is of an unknown kind or not byte-level BPE, or an option does not belong to it.
     """
-    from tokenize_kit.text import BPETokenizer
+    from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 
     source = Path(options.source)
     source = source / "tokenizer.json" if source.is_dir() else source

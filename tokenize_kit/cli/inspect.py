@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from tokenize_kit.files import read_json_object
-from tokenize_kit.tokenizer import CONFIG_FILE, MODALITIES, TokenSpec, load_tokenizer, read_config
+from tokenize_kit.protocol import CONFIG_FILE, MODALITIES, TokenSpec, load_tokenizer, read_config
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _model_facts(folder: Path) -> dict[str, Any]:
 
 
 def _media_facts(path: Path) -> tuple[str, dict[str, Any]]:
-    from tokenize_kit.media import MEDIA, medium
+    from tokenize_kit.modalities import MEDIA, medium
 
     if path.suffix.lower() == ".tkc":
         return "compressed file", _container_facts(path)

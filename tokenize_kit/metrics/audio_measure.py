@@ -19,7 +19,7 @@ from tokenize_kit.metrics.audio import (
     stoi,
 )
 from tokenize_kit.metrics.measures import Judgement, Measure, Metrics, Totals
-from tokenize_kit.tokenizer import TokenSpec
+from tokenize_kit.protocol import TokenSpec
 
 _SPEECH_MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor, int], float]]] = {
     "pesq": ("pesq", pesq),

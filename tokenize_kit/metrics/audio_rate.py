@@ -20,7 +20,7 @@ from tokenize_kit.metrics.audio_codecs import (
 from tokenize_kit.metrics.rate import grid_bits, prefixes
 from tokenize_kit.metrics.usage import Usage
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import Tokenizer, decode_like
+from tokenize_kit.protocol import Tokenizer, decode_like
 
 MAX_SECONDS = 60
 """No more sound than this is given to the codecs, whatever the number of sounds."""

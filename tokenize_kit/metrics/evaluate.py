@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.media.heldout import in_part
-from tokenize_kit.media.samples import KeyedSample, iter_samples
+from tokenize_kit.sources.heldout import in_part
+from tokenize_kit.sources.samples import KeyedSample, iter_samples
 from tokenize_kit.metrics.measures import Judgement, Metrics, Totals, measure_of
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter
 from tokenize_kit.metrics.usage import Usage, UsageCounter
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import (
+from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
     decode_like,
@@ -38,7 +38,7 @@ from tokenize_kit.tokenizer import (
 if TYPE_CHECKING:
     from tokenize_kit.metrics.audio_rate import AudioRateComparison, SoundPicks
     from tokenize_kit.metrics.rate import Picks, RateComparison
-    from tokenize_kit.tokenizer import Sample
+    from tokenize_kit.protocol import Sample
 
 _BATCH_SAMPLES = 32
 _BATCH_VALUES = 1 << 22

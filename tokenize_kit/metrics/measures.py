@@ -26,7 +26,7 @@ from tokenize_kit.metrics.image import (
 )
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.sharpness import SHARPNESS_MIN_SIDE, Sharpness
-from tokenize_kit.tokenizer import TokenSpec
+from tokenize_kit.protocol import TokenSpec
 
 if TYPE_CHECKING:
     from tokenize_kit.metrics.fid import FrechetDistance

@@ -19,10 +19,10 @@ from tokenize_kit.metrics.codecs import (
 )
 from tokenize_kit.metrics.usage import Usage
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizer import Tokenizer, decode_like
+from tokenize_kit.protocol import Tokenizer, decode_like
 
 if TYPE_CHECKING:
-    from tokenize_kit.tokenizer import Sample
+    from tokenize_kit.protocol import Sample
 
 _BATCH = 8
 

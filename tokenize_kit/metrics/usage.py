@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenize_kit.tokenizer import TokenSpec
+from tokenize_kit.protocol import TokenSpec
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tokenize_kit.shards.format import StreamInfo
     from tokenize_kit.shards.reader import Record, ShardSet
-    from tokenize_kit.tokenizer import Tokenizer
+    from tokenize_kit.protocol import Tokenizer
 
 _BATCH = 32
 _LONGEST_NAME = 200
@@ -52,7 +52,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
         ValueError: the folder for the files is not empty, the shards are damaged, or do not have so many codebooks.
         VerificationError: the tokenizer is not the one that made the shards.
     """
-    from tokenize_kit.media import medium
+    from tokenize_kit.modalities import medium
     from tokenize_kit.shards.reader import ShardSet
 
     if options.limit is not None and options.limit < 1:
@@ -117,7 +117,7 @@ def file_name(key: str, suffix: str, extensions: tuple[str, ...], taken: set[str
 
 def _tokenizer_of(options: DecodeOptions, shards: ShardSet) -> tuple[StreamInfo, Tokenizer]:
     from tokenize_kit.shards.verify import split_name
-    from tokenize_kit.tokenizer import load_tokenizer
+    from tokenize_kit.protocol import load_tokenizer
 
     name, folder = split_name(options.tokenizer, shards.manifest)
     tokenizer = load_tokenizer(folder)
@@ -140,14 +140,14 @@ def _grids(stream: StreamInfo, records: list[Record], codebooks: int | None) -> 
     import numpy as np
     import torch
 
-    from tokenize_kit.tokenizer import first_codebooks
+    from tokenize_kit.protocol import first_codebooks
 
     grids = [torch.from_numpy(record.grids[stream.name].astype(np.int64)) for record in records]
     return grids if codebooks is None else [first_codebooks(grid, codebooks) for grid in grids]
 
 
 def _decode_batch(tokenizer: Tokenizer, stream: StreamInfo, records: list[Record], grids: list[Tensor]) -> list[Any]:
-    from tokenize_kit.tokenizer import SizedTokenizer
+    from tokenize_kit.protocol import SizedTokenizer
 
     try:
         if isinstance(tokenizer, SizedTokenizer) and stream.spec.size_axes:

@@ -22,10 +22,10 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import EncodeOptions
 
 if TYPE_CHECKING:
-    from tokenize_kit.media.reading import Failure
-    from tokenize_kit.media.sources import Unit
-    from tokenize_kit.shards.pipeline import UnitResult
-    from tokenize_kit.tokenizer import Tokenizer
+    from tokenize_kit.sources.reading import Failure
+    from tokenize_kit.sources.planning import Unit
+    from tokenize_kit.shards.unit import UnitResult
+    from tokenize_kit.protocol import Tokenizer
 
 MB = 1_000_000
 
@@ -97,10 +97,10 @@ def encode(
 
 class _Run:
     def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
-        from tokenize_kit.media.fields import resolve_columns
-        from tokenize_kit.media.sources import ReadOptions, find_sources, plan_units
+        from tokenize_kit.sources.fields import resolve_columns
+        from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
         from tokenize_kit.shards.format import shard_schema
-        from tokenize_kit.shards.pipeline import Recipe
+        from tokenize_kit.shards.unit import Recipe
 
         self.options = options
         self.progress = progress
@@ -155,7 +155,7 @@ class _Run:
 
     def _plan(self) -> dict[str, Any]:
         """Return what must be equal for two runs to be the same one."""
-        from tokenize_kit.media.sources import input_digest
+        from tokenize_kit.sources.planning import input_digest
 
         values = asdict(self.options)
         names = ["split", "field", "media_field", "image_size", "crop", "shard_mb", "max_document_mb", "limit"]
@@ -177,7 +177,7 @@ class _Run:
 
     def _all(self) -> list[UnitResult] | None:
         """Encode what is not done yet; None if other parts of the run are still to come."""
-        from tokenize_kit.shards.pipeline import encode_unit, finished_unit
+        from tokenize_kit.shards.unit import encode_unit, finished_unit
 
         results: dict[int, UnitResult] = {}
         self._begin(sum(unit.size for unit in self.units))
@@ -214,7 +214,7 @@ class _Run:
         return [results[unit.index] for unit in self.units] if len(results) == len(self.units) else None
 
     def _in_processes(self, pending: Sequence[Unit], results: dict[int, UnitResult]) -> None:
-        from tokenize_kit.shards.workers import Setup, encode_in_processes
+        from tokenize_kit.shards.executors.processes import Setup, encode_in_processes
 
         modules = tuple(dict.fromkeys(type(tokenizer).__module__ for tokenizer in self.tokenizers.values()))
         setup = Setup(self.recipe, self.folders, modules, str(self.out), self.options.max_failures)
@@ -227,7 +227,7 @@ class _Run:
 
     def _limited(self) -> list[UnitResult]:
         """Encode the first samples, in order, in this process."""
-        from tokenize_kit.shards.pipeline import encode_unit, finished_unit
+        from tokenize_kit.shards.unit import encode_unit, finished_unit
 
         assert self.options.limit is not None, "called only with a limit"
         results: dict[int, UnitResult] = {}
@@ -314,7 +314,7 @@ class _Run:
             partial.unlink(missing_ok=True)
 
     def _known(self) -> list[UnitResult]:
-        from tokenize_kit.shards.pipeline import finished_unit
+        from tokenize_kit.shards.unit import finished_unit
 
         return [result for unit in self.units if (result := finished_unit(self.out, unit, self.recipe))]
 
@@ -378,8 +378,8 @@ def _check(options: EncodeOptions) -> tuple[int, int]:
 
 def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> tuple[dict[str, str], dict[str, Tokenizer]]:
     """Return folder and tokenizer of each stream."""
-    from tokenize_kit.media import medium
-    from tokenize_kit.tokenizer import load_tokenizer
+    from tokenize_kit.modalities import medium
+    from tokenize_kit.protocol import load_tokenizer
 
     if not given:
         raise ValueError("no tokenizer is given; name its folder with --tokenizer")
@@ -416,7 +416,7 @@ def _check_codebooks(tokenizers: Mapping[str, Tokenizer], count: int | None) -> 
 
 def _stream(name: str, tokenizer: Tokenizer) -> Any:
     from tokenize_kit.shards.format import StreamInfo, dtype_for
-    from tokenize_kit.tokenizer import tokenizer_name
+    from tokenize_kit.protocol import tokenizer_name
 
     dtype = dtype_for(tokenizer.spec.max_vocab_size)
     return StreamInfo(name, tokenizer.spec, tokenizer.fingerprint, dtype, tokenizer_name(tokenizer))

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from tokenize_kit.files import read_json_object
-from tokenize_kit.tokenizer import TokenSpec
+from tokenize_kit.protocol import TokenSpec
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "dataset.json"

@@ -26,7 +26,7 @@ from tokenize_kit.shards.format import (
     read_manifest,
 )
 from tokenize_kit.shards.reader import local_folder, read_batches, stream_array
-from tokenize_kit.tokenizer import load_tokenizer, read_config
+from tokenize_kit.protocol import load_tokenizer, read_config
 
 _SHOWN = 10
 

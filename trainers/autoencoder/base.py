@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tokenize_kit.autoencoder.quantizers.base import Quantizer
+from tokenize_kit.tokenizers.learned.quantizers.base import Quantizer
 from tokenize_kit.files import atomic_write
-from trainers.autoencoder import losses
+from trainers.autoencoder.image import losses
 from trainers.checkpoints import module_tensors
 from trainers.config import OptimizerConfig
 from trainers.optim import learning_rate_factor, set_learning_rate
@@ -30,7 +30,7 @@ BEST_FILE = "best.safetensors"
 
 
 class LossTerms(Protocol):
-    """What every loss configuration has; see `trainers.autoencoder.config.LossConfig`."""
+    """What every loss configuration has; see `trainers.autoencoder.image.config.LossConfig`."""
 
     @property
     def commitment_weight(self) -> float:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokenize_kit.progress import Progress
-    from tokenize_kit.tokenizer import Tokenizer
+    from tokenize_kit.protocol import Tokenizer
     from trainers.autoencoder.base import QuantizedTask
     from trainers.config import LoopConfig
     from trainers.loop import LoopResult
@@ -110,7 +110,7 @@ def split(
     """Return the numbers of the samples that are trained on, and of those that are measured.
 
     Args:
-        fractions: of the samples' keys; see `tokenize_kit.media.heldout.key_fractions`.
+        fractions: of the samples' keys; see `tokenize_kit.sources.heldout.key_fractions`.
         fraction: part that is held out.
         elsewhere: whether other data is measured on, so that nothing is held out.
         most: the most samples to measure.

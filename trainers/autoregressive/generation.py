@@ -22,7 +22,7 @@ Intervals = tuple[tuple[int, int], ...]
 
 
 class Grammar(Protocol):
-    """What generation asks of a grammar; `tokenize_kit.templates.Grammar` is one."""
+    """What generation asks of a grammar; `tokenize_kit.sequences.template.Grammar` is one."""
 
     def start(self) -> Any:
         """Return the state before the first token."""

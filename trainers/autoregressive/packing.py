@@ -37,10 +37,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenize_kit.layouts import DEFAULT, LAYOUTS, Layout
-from tokenize_kit.templates import SequenceTemplate
-from tokenize_kit.tokenizer import TokenSpec
-from tokenize_kit.vocabulary import StreamIds, Vocabulary, distinct_shapes, is_open
+from tokenize_kit.sequences.layouts import DEFAULT, LAYOUTS, Layout
+from tokenize_kit.sequences.template import SequenceTemplate
+from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.sequences.vocabulary import StreamIds, Vocabulary, distinct_shapes, is_open
 
 IGNORED = -100
 """The label that carries no loss, as in ``torch.nn.functional.cross_entropy``."""

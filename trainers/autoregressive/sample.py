@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokenize_kit.progress import Progress
-    from tokenize_kit.templates import Grammar
-    from tokenize_kit.tokenizer import Sample
+    from tokenize_kit.sequences.template import Grammar
+    from tokenize_kit.protocol import Sample
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.sampling_options import SamplingOptions
 
@@ -67,7 +67,7 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
     import torch
 
     from tokenize_kit.files import write_text
-    from tokenize_kit.media import medium
+    from tokenize_kit.modalities import medium
     from trainers.autoregressive.model_folder import load_model
     from trainers.runtime import resolve_device
 
@@ -173,7 +173,7 @@ def prompt_grids(
         FileNotFoundError: a file is missing.
         ValueError: the first stream is no text, there are more files than streams, or a condition is missing.
     """
-    from tokenize_kit.media import medium
+    from tokenize_kit.modalities import medium
 
     template = loaded.template
     if prompt is not None:

@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tokenize_kit.tokenizer import Tokenizer
-from tokenize_kit.vocabulary import Vocabulary
+from tokenize_kit.protocol import Tokenizer
+from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.data import Batch, PackedDataset, TokenData, every_row_once
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import write_weights

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from tokenize_kit.cli.demo.workshop import Workshop
     from tokenize_kit.report import Page
-    from trainers.autoencoder.train import TrainImageResult
+    from trainers.autoencoder.image.train import TrainImageResult
 
 PROMPTS = (
     "red heart",
@@ -108,7 +108,7 @@ class PicturePart:
         add_evaluation(page, evaluate(options, self._shop.progress))
 
     def _train_palette(self) -> None:
-        from trainers.pixels import TrainPaletteOptions, train_palette
+        from trainers.palette.train import TrainPaletteOptions, train_palette
 
         if not self._shop.is_made("palette"):
             options = TrainPaletteOptions(
@@ -120,8 +120,8 @@ class PicturePart:
             train_palette(options, self._shop.progress)
 
     def _train_tokenizer(self) -> TrainImageResult:
-        from trainers.autoencoder.options import QuantizerOverrides, TrainImageOptions
-        from trainers.autoencoder.train import train_image
+        from trainers.autoencoder.image.options import QuantizerOverrides, TrainImageOptions
+        from trainers.autoencoder.image.train import train_image
 
         steps = self._shop.options.tokenizer_steps
         options = TrainImageOptions(

@@ -52,7 +52,7 @@ class SoundPart:
     """
 
     def __init__(self, shop: Workshop) -> None:
-        from tokenize_kit.media.heldout import held_out
+        from tokenize_kit.sources.heldout import held_out
 
         self._shop = shop
         self.source = shop.asset("speech")
@@ -169,7 +169,7 @@ class SoundPart:
 
     def _heard(self, file: Path, codebooks: int | None = None) -> Heard:
         """Return a sentence beside what is decoded from its first codebooks."""
-        from tokenize_kit.autoencoder.audio.tokenizer import CodecTokenizer
+        from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
 
         tokenizer = CodecTokenizer.load(self._shop.tokenizer("codec"))
         original = self._read(file)

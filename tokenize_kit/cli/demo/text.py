@@ -39,7 +39,7 @@ class TextPart:
 
     def report(self, page: Page) -> None:
         """Add what the model wrote, and a text in tokens."""
-        from tokenize_kit.text import BPETokenizer
+        from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 
         page.heading("Text")
         page.paragraph(f"Held-out paragraphs cost the model {self.bits_per_byte:.3f} bits a byte.")
@@ -53,7 +53,7 @@ class TextPart:
         page.paragraph(f"{len(TOKEN_VIEW.encode())} bytes in {len(ids)} tokens; hover over one for its id.")
 
     def _train_bpe(self) -> None:
-        from trainers.text import TrainBPEOptions, train_bpe
+        from trainers.bpe.train import TrainBPEOptions, train_bpe
 
         if not self._shop.is_made("text"):
             options = TrainBPEOptions(

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from tokenize_kit.autoencoder.audio.config import CodecConfig, CodecNetworkConfig
-from tokenize_kit.autoencoder.quantizers.config import QuantizerConfig
+from tokenize_kit.tokenizers.learned.audio.config import CodecConfig, CodecNetworkConfig
+from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 from trainers.config import OptimizerConfig
 
 

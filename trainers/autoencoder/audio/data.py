@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenize_kit.media.heldout import key_fractions
-from tokenize_kit.pcm import SILENCE, PCMTokenizer
+from tokenize_kit.sources.heldout import key_fractions
+from tokenize_kit.tokenizers.audio.pcm import SILENCE, PCMTokenizer
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions

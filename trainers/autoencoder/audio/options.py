@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainers.autoencoder.options import LearnedOptions, Overrides
+from trainers.autoencoder.image.options import LearnedOptions, Overrides
 from trainers.config import LoopConfig
 
 
 @dataclass(frozen=True)
 class CodecNetworkOverrides(Overrides):
-    """Parts of the network; see `tokenize_kit.autoencoder.audio.config.CodecNetworkConfig`. None keeps the preset's value, or
+    """Parts of the network; see `tokenize_kit.tokenizers.learned.audio.config.CodecNetworkConfig`. None keeps the preset's value, or
     with another body than the preset's the default of that body.
     """
 

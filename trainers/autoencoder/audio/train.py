@@ -13,8 +13,8 @@ from trainers.autoencoder.audio.options import TrainAudioOptions
 from trainers.autoencoder.runs import DATA, HELD_OUT, claimed, identity_of, split, spread, trained
 
 if TYPE_CHECKING:
-    from tokenize_kit.autoencoder.audio.config import CodecNetworkConfig
-    from tokenize_kit.autoencoder.audio.model import Codec
+    from tokenize_kit.tokenizers.learned.audio.config import CodecNetworkConfig
+    from tokenize_kit.tokenizers.learned.audio.model import Codec
     from tokenize_kit.progress import Progress
     from trainers.autoencoder.audio.config import AudioRecipe
     from trainers.autoencoder.audio.data import Sounds
@@ -74,7 +74,7 @@ def train_audio(options: TrainAudioOptions, progress: Progress | None = None) ->
     """
     import math
 
-    from tokenize_kit.autoencoder.audio.tokenizer import CodecTokenizer
+    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
     from trainers.autoencoder.audio.config import audio_recipe
     from trainers.runtime import start
 
@@ -128,7 +128,7 @@ def _task(options: TrainAudioOptions, chosen: AudioRecipe, runtime: Runtime, pro
     """Decode the sounds, build the networks, and put them together."""
     import torch
 
-    from tokenize_kit.autoencoder.audio.model import Codec
+    from tokenize_kit.tokenizers.learned.audio.model import Codec
     from trainers.autoencoder.audio.data import Cropping, SoundBatches
     from trainers.autoencoder.audio.task import CodecTask
     from trainers.autoencoder.base import Plan
@@ -163,7 +163,7 @@ def _sounds(
     runtime: Runtime,
     progress: Progress | None,
 ) -> Sounds:
-    from tokenize_kit.pcm import PCMTokenizer
+    from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
     from tokenize_kit.shards import ShardSet
     from trainers.autoencoder.audio.data import Sounds, prepare
 
@@ -175,8 +175,8 @@ def _sounds(
 
 
 def _begin_with(model: Codec, folder: str) -> None:
-    from tokenize_kit.autoencoder.audio.model import load_folded
-    from tokenize_kit.autoencoder.audio.tokenizer import CodecTokenizer
+    from tokenize_kit.tokenizers.learned.audio.model import load_folded
+    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
 
     other = CodecTokenizer.load(folder)
     try:

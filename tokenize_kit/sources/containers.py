@@ -1,0 +1,276 @@
+"""Samples out of whole files (a picture and its caption), tar archives, parquet tables and idx files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tokenize_kit.modalities import medium
+from tokenize_kit.sources.blocks import (
+    COLUMN_TYPES,
+    MAX_BLOCK_BYTES,
+    MAX_BLOCK_SAMPLES,
+    MAX_MEMBER_BYTES,
+    Collector,
+    Content,
+    SampleBlock,
+    add_long_text,
+    fits,
+    one_line,
+    parse_json_object,
+    read_sized,
+    text_of,
+)
+from tokenize_kit.sources.idx import labels_url, read_header, read_labels, read_pictures
+from tokenize_kit.sources.locations import open_source
+from tokenize_kit.sources.planning import Piece, ReadOptions
+from tokenize_kit.sources.tar import hidden_member, member_problem, open_tar, stem_of, tar_index
+from tokenize_kit.media.text import read_text
+
+Fields: TypeAlias = Mapping[str, Callable[[], bytes]]
+"""The files of one sample by extension, read when they are called for."""
+
+
+def read_files(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
+    """Read one sample out of whole files."""
+    fields: dict[str, Callable[[], bytes]] = {}
+    for member in piece.members:
+
+        def read(url: str = member.url, size: int = member.size) -> bytes:
+            with open_source(url) as file:
+                return read_sized(file, size)
+
+        fields[member.extension] = read
+    out.size += piece.size
+    add_fields(out, piece.key, fields, options)
+    if out.full:
+        yield out.take()
+
+
+def read_tar(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
+    """Read the samples of a tar: members with one stem are one sample. Nothing is extracted to the disk.
+
+    In an uncompressed tar the members of a sample may be anywhere; in a compressed one they must stand together.
+    """
+    if piece.compression:
+        yield from _read_tar_stream(piece, options, out)
+        return
+    index = tar_index(piece.url)
+    if piece.start == 0:
+        for name, reason in index.failures:
+            out.fail(f"{piece.key}/{name}" if name else piece.key, reason)
+    with open_source(piece.url) as file:
+        for sample in index.samples[piece.start : piece.stop]:
+            fields: dict[str, Callable[[], bytes]] = {}
+            for entry in sample.entries:
+
+                def read(offset: int = entry.offset, size: int = entry.size) -> bytes:
+                    file.seek(offset)
+                    return read_sized(file, size)
+
+                fields[entry.extension] = read
+            out.size += sample.size
+            add_fields(out, f"{piece.key}/{sample.stem}", fields, options)
+            if out.full:
+                yield out.take()
+
+
+def _read_tar_stream(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
+    stem: str | None = None
+    fields: dict[str, Callable[[], bytes]] = {}
+    held = 0
+    with open_source(piece.url, piece.compression) as file:
+        try:
+            for name, size, content in _stream_members(piece, file, out):
+                next_stem, extension = stem_of(name)
+                if next_stem != stem:
+                    if stem is not None:
+                        add_fields(out, f"{piece.key}/{stem}", fields, options)
+                        if out.full:
+                            yield out.take()
+                    stem, fields, held = next_stem, {}, 0
+                held += size
+                if held > MAX_MEMBER_BYTES:
+                    out.fail(f"{piece.key}/{name}", f"the sample has more than {MAX_MEMBER_BYTES} bytes")
+                    continue
+                data = content.read()
+                out.size += size
+                fields[extension] = lambda data=data: data  # type: ignore[misc]
+        finally:
+            # Also where the archive breaks off: the sample before the damage may be whole.
+            if stem is not None:
+                add_fields(out, f"{piece.key}/{stem}", fields, options)
+
+
+def _stream_members(piece: Piece, file: IO[bytes], out: Collector) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Yield name, size and content of the members of a tar that can only be read forwards."""
+    with open_tar(file, "r|") as archive:
+        while (member := archive.next()) is not None:
+            # tarfile would keep every header it has seen.
+            archive.members.clear()  # type: ignore[attr-defined]
+            if reason := member_problem(member):
+                out.fail(f"{piece.key}/{member.name}", reason)
+            elif member.isreg() and not hidden_member(member.name):
+                content = archive.extractfile(member)
+                assert content is not None, "a regular member has content"
+                yield member.name, member.size, content
+
+
+def add_fields(out: Collector, key: str, fields: Fields, options: ReadOptions) -> None:
+    """Add a sample that is made of files, named by extension; only those that are needed are read."""
+    try:
+        contents: dict[str, Content] = {}
+        columns: dict[str, Any] = {}
+        record: dict[str, Any] = {}
+        if ".json" in fields and (options.columns or "text" in options.modalities):
+            record = parse_json_object(fields[".json"]())
+        for modality in options.modalities:
+            extensions = [name for name in fields if "." + name.rpartition(".")[2] in medium(modality).extensions]
+            if len(extensions) > 1:
+                raise ValueError(f"it has more than one {modality}: {', '.join(sorted(extensions))}")
+            if extensions:
+                data = medium(modality).self_describing(extensions[0], fields[extensions[0]]())
+                contents[modality] = read_text(data) if modality == "text" else data
+            elif modality == "text" and options.text_field in record:
+                contents[modality] = text_of(record, options.text_field)
+            else:
+                raise ValueError(f"it has no {modality}; its files are {', '.join(sorted(fields)) or 'none'}")
+        for name in options.columns:
+            columns[name] = column_of(name, fields, record)
+        if options.text_only:
+            add_long_text(out, key, str(contents["text"]), columns, options)
+        else:
+            out.add(key, contents, columns)
+    except ValueError as error:
+        out.fail(key, one_line(error))
+
+
+def column_of(name: str, fields: Fields, record: Mapping[str, Any]) -> Any:
+    """Return an extra column of a sample made of files: a key of its json, or the text of the file with that extension."""
+    if name in record:
+        return record[name]
+    if f".{name}" not in fields:
+        return None
+    text = read_text(fields[f".{name}"]())
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def read_parquet(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
+    """Read row groups of a parquet file; the key of a sample is the number of its row."""
+    with open_source(piece.url) as file:
+        table = pq.ParquetFile(file)
+        groups = list(range(piece.start, table.num_row_groups if piece.stop is None else piece.stop))
+        wanted = [options.field_of(modality) for modality in options.modalities]
+        names = list(dict.fromkeys([*wanted, *options.columns]))
+        if missing := [name for name in names if name not in table.schema_arrow.names]:
+            out.fail(piece.key, f"no column {missing[0]!r}; it has {', '.join(table.schema_arrow.names)}")
+            return
+        sizes = [table.metadata.row_group(group) for group in groups]
+        rows = sum(group.num_rows for group in sizes)
+        row = sum(table.metadata.row_group(group).num_rows for group in range(piece.start))
+        if not rows:
+            return
+        row_bytes = sum(group.total_byte_size for group in sizes) // rows + 1
+        most = MAX_BLOCK_BYTES if options.text_only else MAX_BLOCK_SAMPLES
+        batch_rows = max(1, min(most, MAX_BLOCK_BYTES // row_bytes))
+        for batch in table.iter_batches(batch_rows, row_groups=groups, columns=names):
+            size = piece.size * batch.num_rows // rows
+            block = _parquet_fast(piece.key, row, batch, size, options) if options.text_only else None
+            if block is None:
+                out.size += size
+                for number in range(batch.num_rows):
+                    _add_row(out, f"{piece.key}@{row + number}", batch, number, options)
+                block = out.take()
+            row += batch.num_rows
+            yield block
+
+
+def _parquet_fast(key: str, row: int, batch: pa.RecordBatch, size: int, options: ReadOptions) -> SampleBlock | None:
+    """Take the columns of a batch as they are; None if anything in it calls for a closer look."""
+    try:
+        texts = batch.column(options.text_field).cast(pa.large_string())
+        columns: dict[str, Sequence[Any] | pa.Array] = {
+            name: batch.column(name).cast(COLUMN_TYPES[kind]) for name, kind in options.columns.items()
+        }
+    except pa.ArrowException:
+        return None
+    if not fits(texts, options.max_document_bytes):
+        return None
+    keys = [f"{key}@{row + number}" for number in range(batch.num_rows)]
+    return SampleBlock(keys, {"text": texts}, columns, size)
+
+
+def _add_row(out: Collector, key: str, batch: pa.RecordBatch, number: int, options: ReadOptions) -> None:
+    try:
+        row = {name: batch.column(name)[number].as_py() for name in batch.schema.names}
+        contents: dict[str, Content] = {}
+        for modality in options.modalities:
+            name = options.field_of(modality)
+            contents[modality] = text_of(row, name) if modality == "text" else _bytes_of(row[name], name, modality)
+        columns = {name: row[name] for name in options.columns}
+        if options.text_only:
+            add_long_text(out, key, str(contents["text"]), columns, options)
+        else:
+            out.add(key, contents, columns)
+    except ValueError as error:  # UnicodeDecodeError is one
+        out.fail(key, one_line(error))
+
+
+def _bytes_of(value: Any, name: str, modality: str) -> bytes:
+    """Return the bytes of a media column: binary, or the struct of `datasets` with ``bytes`` and ``path``."""
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if not isinstance(data, bytes):
+        raise ValueError(f"column {name!r} holds no bytes (only null, a path or another type)")
+    return medium(modality).self_describing(str(path or ""), data)
+
+
+def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
+    """Read the pictures of an idx file; the key of a sample is the number of its picture.
+
+    The labels are read if a column or the text is to be ``label``.
+    """
+    names = [*options.columns, *([options.text_field] if "text" in options.modalities else [])]
+    try:
+        with open_source(piece.url, piece.compression) as file:
+            header = read_header(file)
+            if wrong := [name for name in names if name != "label"]:
+                raise ValueError(f"it has no {wrong[0]!r}, only pictures and 'label'")
+            labels = _labels_of(piece, header.count) if names else None
+            progress = piece.size / max(1, header.count if piece.compression else piece.size // header.picture_bytes)
+            read = 0.0
+            for row, pixels in enumerate(read_pictures(file, header, piece.start, piece.stop), piece.start):
+                columns: dict[str, Any] = {}
+                contents: dict[str, Content] = {"image": pixels}
+                if labels is not None:
+                    columns = {"label": int(labels[row])}
+                    contents["text"] = str(labels[row])
+                out.add(f"{piece.key}@{row}", contents, columns)
+                read += progress
+                if out.full:
+                    out.size, read = out.size + int(read), read - int(read)
+                    yield out.take()
+            out.size += round(read)
+    except ValueError as error:
+        out.fail(piece.key, one_line(error))
+
+
+def _labels_of(piece: Piece, count: int) -> NDArray[np.uint8]:
+    """Return the labels beside an idx file of ``count`` pictures."""
+    url = labels_url(piece.url)
+    if url is None:
+        raise ValueError("there is no labels file beside it (the same name with labels-idx1 for images-idx3)")
+    try:
+        labels = read_labels(url)
+    except ValueError as error:
+        raise ValueError(f"its labels in {url} cannot be read: {error}") from None
+    if len(labels) != count:
+        raise ValueError(f"{url} has {len(labels):,} labels for {count:,} pictures")
+    return labels

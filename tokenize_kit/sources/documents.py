@@ -1,0 +1,64 @@
+"""Plain text documents out of files, for those who want nothing but text, such as the training of a vocabulary.
+
+A thin layer over the readers of the encode pipeline, so that both find the same files and cut them in the same places.
+Unlike there, the first thing that cannot be read is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tokenize_kit.sources.locations import SourceFile, open_source, read_exactly
+from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
+
+_UNIT_BYTES = 64 << 20
+
+
+def iter_documents(
+    paths: Sequence[str | os.PathLike[str]], field: str = "text", max_document_bytes: int = 16 << 20
+) -> Iterator[str]:
+    """Yield the documents of txt, jsonl, parquet and tar files, gz and zst too, in a fixed order and in bounded memory.
+
+    Args:
+        paths: files, folders, globs and fsspec URLs.
+        field: the field of a jsonl object, or the column of a parquet file, that holds the text.
+        max_document_bytes: a longer document comes in parts, cut after a newline where there is one; no character is lost.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: a line is not JSON, the field is missing, or bytes are not UTF-8; names the file and the place.
+    """
+    for block in iter_text_blocks(paths, field, max_document_bytes):
+        for text in block:
+            yield text if isinstance(text, str) else text.as_py()
+
+
+def iter_text_blocks(
+    paths: Sequence[str | os.PathLike[str]], field: str = "text", max_document_bytes: int = 16 << 20
+) -> Iterator[Any]:
+    """Yield the documents of `iter_documents` some hundreds at a time: lists of str, or Arrow arrays of large strings."""
+    from tokenize_kit.sources.reading import read_unit
+
+    options = ReadOptions(text_field=field, max_document_bytes=max_document_bytes)
+    files = find_sources([os.fspath(path) for path in paths], options)
+    for unit in plan_units(files, options, _UNIT_BYTES):
+        for block in read_unit(unit, options):
+            if block.failures:
+                failure = block.failures[0]
+                raise ValueError(f"{_place(failure.key, files)}: {failure.reason}")
+            yield block.contents["text"]
+
+
+def _place(key: str, files: Sequence[SourceFile]) -> str:
+    """Return where a sample is in words that an editor understands: a jsonl key has the byte at which its line begins."""
+    name, _, offset = key.rpartition("@")
+    for file in files:
+        if file.key == name and file.kind == "jsonl" and offset.isdigit():
+            with open_source(file.url, file.compression) as opened:
+                before = read_exactly(opened, int(offset)).count(b"\n")
+                return f"{file.url}, line {before + 1}"
+        if file.key in (key, name):
+            return f"{file.url}, row {offset}" if offset.isdigit() and file.key == name else file.url
+    return key

@@ -1,0 +1,193 @@
+"""Looks into the first samples of the input before a run begins: are the fields there, and of what type are the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokenize_kit.sources.blocks import parse_json_object
+from tokenize_kit.sources.idx import labels_url
+from tokenize_kit.sources.locations import SourceFile, open_source, read_exactly
+from tokenize_kit.sources.planning import ReadOptions
+from tokenize_kit.sources.tar import tar_index
+from tokenize_kit.media.text import read_text
+
+_LOOK_BYTES = 4 << 20
+_LOOK_SAMPLES = 1000
+
+
+def resolve_columns(files: Sequence[SourceFile], options: ReadOptions, names: Sequence[str]) -> ReadOptions:
+    """Check that the fields are there, in the first file of each kind, and return the options with the columns' types.
+
+    A column whose values differ in type (a number here, a string there) becomes a string.
+
+    Raises:
+        ValueError: a field or column is missing or of a type that cannot be carried; names the file and what it has.
+    """
+    kinds: dict[str, set[str]] = {name: set() for name in names}
+    first = {file.kind: file for file in reversed(files)}
+    for kind, file in first.items():
+        if kind == "jsonl":
+            found = _look_jsonl(file, options, names)
+        elif kind == "parquet":
+            found = _look_parquet(file, options, names)
+        elif kind == "tar" and names:
+            found = _look_tar(file, names)
+        elif kind == "idx":
+            found = _look_idx(file, options, names)
+        else:
+            found = {}
+        for name, types in found.items():
+            kinds[name] |= types
+    for name, types in kinds.items():
+        if not types:
+            raise ValueError(f"no column {name!r} was found in the first samples of {next(iter(first.values())).url}")
+    return replace(options, columns={name: _common(types) for name, types in kinds.items()})
+
+
+def _common(kinds: set[str]) -> str:
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "float64" if kinds == {"int64", "float64"} else "string"
+
+
+def _look_jsonl(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
+    with open_source(file.url, file.compression) as source:
+        lines = (
+            read_exactly(source, _LOOK_BYTES if names else _LOOK_BYTES // 8).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        )
+    objects: list[dict[str, Any]] = []
+    # Types take a closer look than names.
+    for line in lines[: _LOOK_SAMPLES if names else _LOOK_SAMPLES // 20]:
+        try:
+            objects.append(parse_json_object(line))
+        except ValueError:
+            continue  # the run itself lists it as a failure
+    fields = sorted({str(name) for value in objects for name in value})
+    for name in (options.text_field, *names):
+        if objects and name not in fields:
+            raise ValueError(
+                f"{file.url} has no field {name!r}; it has {', '.join(fields) or 'none'}{_hint(name, options)}"
+            )
+    return _kinds_of(objects, names)
+
+
+def _look_parquet(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
+    try:
+        with open_source(file.url) as source:
+            schema = pq.ParquetFile(source).schema_arrow
+    except pa.ArrowException as error:
+        raise ValueError(f"{file.url} is not a readable parquet file: {error}") from None
+    wanted = {options.field_of(modality): modality for modality in options.modalities}
+    for name in (*wanted, *names):
+        if name not in schema.names:
+            raise ValueError(
+                f"{file.url} has no column {name!r}; it has {', '.join(schema.names)}{_hint(name, options)}"
+            )
+    for name, modality in wanted.items():
+        kind = _value_type(schema.field(name).type)
+        if modality == "text" and _kind(kind) != "string":
+            raise ValueError(f"column {name!r} of {file.url} is {kind}, expected strings; choose another with --field")
+        if modality != "text" and not (pa.types.is_struct(kind) or _is_binary(kind)):
+            raise ValueError(
+                f"column {name!r} of {file.url} is {kind}, expected the bytes of {modality} files; "
+                "choose another with --media-field"
+            )
+    found: dict[str, set[str]] = {}
+    for name in names:
+        kind = _value_type(schema.field(name).type)
+        word = _kind(kind)
+        if word is None:
+            raise ValueError(
+                f"column {name!r} of {file.url} is {kind}; only numbers, strings and booleans can be carried along"
+            )
+        found[name] = {word}
+    return found
+
+
+def _look_tar(file: SourceFile, names: Sequence[str]) -> dict[str, set[str]]:
+    if file.compression:
+        # Its first samples cannot be looked at without reading what stands before them; text holds every value.
+        return {name: {"string"} for name in names}
+    objects: list[dict[str, Any]] = []
+    with open_source(file.url) as source:
+        for sample in islice(tar_index(file.url).samples, _LOOK_SAMPLES):
+            values: dict[str, Any] = {}
+            for entry in sample.entries:
+                if entry.extension == ".json" or entry.extension[1:] in names:
+                    source.seek(entry.offset)
+                    values |= _member_values(entry.extension, source.read(entry.size))
+            objects.append(values)
+    fields = sorted({str(name) for value in objects for name in value})
+    for name in names:
+        if objects and name not in fields:
+            raise ValueError(
+                f"{file.url} has no column {name!r}: no sample has a .{name} file or that key in its .json"
+            )
+    return _kinds_of(objects, names)
+
+
+def _look_idx(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
+    wanted = [*names, *([options.text_field] if "text" in options.modalities else [])]
+    for name in wanted:
+        if name != "label":
+            raise ValueError(f"{file.url} has no column {name!r}; it has label{_hint(name, options)}")
+    if wanted and labels_url(file.url) is None:
+        raise ValueError(
+            f"{file.url} has no column 'label': there is no labels file beside it (the same name with labels-idx1 for "
+            "images-idx3)"
+        )
+    return {name: {"int64"} for name in names}
+
+
+def _member_values(extension: str, data: bytes) -> dict[str, Any]:
+    try:
+        if extension == ".json":
+            return parse_json_object(data)
+        text = read_text(data)
+    except ValueError:
+        return {}
+    try:
+        return {extension[1:]: int(text)}
+    except ValueError:
+        return {extension[1:]: text}
+
+
+def _kinds_of(objects: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, set[str]]:
+    words = {bool: "bool", int: "int64", float: "float64"}
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for value in objects:
+        for name in names:
+            if value.get(name) is not None:
+                found[name].add(words.get(type(value[name]), "string"))
+    # A column that is null in all of the first samples can still hold anything.
+    return {name: kinds or {"string"} for name, kinds in found.items()}
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _kind(kind: pa.DataType) -> str | None:
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "string"
+    if pa.types.is_boolean(kind):
+        return "bool"
+    if pa.types.is_integer(kind):
+        return "int64"
+    return "float64" if pa.types.is_floating(kind) else None
+
+
+def _hint(name: str, options: ReadOptions) -> str:
+    if name == options.text_field:
+        return "; choose one with --field"
+    return "; choose one with --media-field" if name in map(options.field_of, options.modalities) else ""

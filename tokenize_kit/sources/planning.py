@@ -1,0 +1,260 @@
+"""What a run reads, divided into independent units: one unit becomes one shard.
+
+The plan depends on the input list alone (names, sizes, the directories inside parquet and tar files, the headers of idx
+files), so every machine that makes it gets the same one. A `Unit` is plain data: any process that can open the files can
+read it, see `tokenize_kit.sources.reading`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from tokenize_kit.files import canonical_json
+from tokenize_kit.sources.idx import read_header
+from tokenize_kit.sources.locations import SourceFile, list_files, open_source
+from tokenize_kit.sources.tar import stem_of, tar_index
+
+MAX_FILES_PER_UNIT = 10_000
+"""A unit of many tiny files ends here, so that a killed run does not repeat too many of them."""
+
+SPLITS = ("none", "lines", "paragraphs")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a sample that is made of several, such as a picture and its caption."""
+
+    extension: str
+    """Lower case, with the dot."""
+    url: str
+    """Local path or fsspec URL."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of one input file, or one sample made of whole files."""
+
+    kind: str
+    """``text``, ``jsonl``, ``parquet``, ``tar``, ``idx``, or ``files`` (one sample made of ``members``)."""
+    key: str
+    """Where the keys of its samples begin."""
+    size: int
+    """Input bytes, for progress and estimates."""
+    url: str = ""
+    """Local path or fsspec URL."""
+    compression: str = ""
+    """``gz``, ``zst`` or nothing."""
+    start: int = 0
+    """First byte (text, jsonl), row group (parquet), sample (tar) or picture (idx)."""
+    stop: int | None = None
+    """The one after the last; None reads to the end. The text and jsonl readers move both to the next boundary."""
+    members: tuple[Member, ...] = ()
+    """The files of a ``files`` sample."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The input of one shard."""
+
+    index: int
+    """Number of the shard."""
+    pieces: tuple[Piece, ...]
+    """What it reads, in order."""
+
+    @property
+    def size(self) -> int:
+        """Input bytes."""
+        return sum(piece.size for piece in self.pieces)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Unit:
+        """Build a unit from `to_dict`'s form."""
+        pieces = []
+        for piece in values["pieces"]:
+            members = tuple(Member(**member) for member in piece["members"])
+            pieces.append(Piece(**{**piece, "members": members}))
+        return cls(int(values["index"]), tuple(pieces))
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How samples are read out of files."""
+
+    modalities: tuple[str, ...] = ("text",)
+    """What a sample must have, each once."""
+    split: str = "none"
+    """What a sample of a txt file is: ``none`` (the whole file), ``lines`` or ``paragraphs``."""
+    text_field: str = "text"
+    """jsonl field or parquet column of the text."""
+    media_field: str | None = None
+    """Parquet column of the picture, sound or video; None is the name of the modality."""
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Extra columns to carry: name to ``string``, ``int64``, ``float64`` or ``bool``."""
+    max_document_bytes: int = 16 << 20
+    """A longer text is cut."""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
+        if self.max_document_bytes < 8:
+            raise ValueError(f"max_document_bytes {self.max_document_bytes} is below 8")
+
+    @property
+    def text_only(self) -> bool:
+        """Whether samples are nothing but text."""
+        return self.modalities == ("text",)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of files that can hold such samples."""
+        if self.text_only:
+            return ("text", "jsonl", "parquet", "tar")
+        return (*self.modalities, "parquet", "tar", *(["idx"] if "image" in self.modalities else []))
+
+    def field_of(self, modality: str) -> str:
+        """The jsonl field or parquet column of a modality."""
+        return self.text_field if modality == "text" else self.media_field or modality
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; `from_dict` is its inverse."""
+        return {**asdict(self), "modalities": list(self.modalities)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ReadOptions:
+        """Build options from `to_dict`'s form."""
+        return cls(**{**values, "modalities": tuple(values["modalities"])})
+
+
+def find_sources(inputs: Sequence[str], options: ReadOptions) -> list[SourceFile]:
+    """List the input files that hold samples as ``options`` want them, see `locations.list_files`.
+
+    Raises:
+        FileNotFoundError: nothing is there, or nothing of the right kind.
+        ValueError: a named file is of the wrong kind.
+    """
+    if not inputs:
+        raise ValueError("no input is given; name files, folders, globs or URLs with --data")
+    return list_files(inputs, options.kinds)
+
+
+def input_digest(files: Sequence[SourceFile], versions: bool = False) -> str:
+    """Return the sha256 over the names and sizes of the input, and over when they were written if ``versions``."""
+    rows = [[file.key, file.size, file.kind, *([file.version] if versions else [])] for file in files]
+    return hashlib.sha256(canonical_json(rows)).hexdigest()
+
+
+def plan_units(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) -> list[Unit]:
+    """Divide the input into units of about ``unit_bytes``: small files are put together, large ones divided.
+
+    A compressed file cannot be divided, so it is one unit whatever its size.
+
+    Raises:
+        ValueError: a parquet file is damaged.
+    """
+    if unit_bytes < 1:
+        raise ValueError(f"a shard of {unit_bytes} bytes of input is too small")
+    groups: list[list[Piece]] = []
+    room = 0
+    for piece in _pieces(files, options, unit_bytes):
+        if not groups or piece.size > room or len(groups[-1]) >= MAX_FILES_PER_UNIT:
+            groups.append([])
+            room = unit_bytes
+        groups[-1].append(piece)
+        room -= piece.size
+    return [Unit(index, tuple(pieces)) for index, pieces in enumerate(groups)]
+
+
+def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) -> list[Piece]:
+    pieces: list[Piece] = []
+    samples: dict[str, list[SourceFile]] = {}
+    for file in files:
+        if file.kind in ("jsonl", "parquet", "tar", "idx") or options.text_only:
+            pieces += _divide(file, options, unit_bytes)
+        elif file.kind != "text" or PurePosixPath(file.key).suffix.lower() == ".txt":
+            # Files of one stem are one sample, but only where a sample has several of them.
+            key = file.key if len(options.modalities) == 1 else stem_of(file.key)[0]
+            samples.setdefault(key, []).append(file)
+    for key, group in samples.items():
+        members = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in group)
+        pieces.append(Piece("files", key, sum(file.size for file in group), members=members))
+    return pieces
+
+
+def _divide(file: SourceFile, options: ReadOptions, unit_bytes: int) -> list[Piece]:
+    whole = Piece(file.kind, file.key, file.size, file.url, file.compression)
+    if file.kind == "parquet":
+        return _divide_parquet(whole, unit_bytes)
+    if file.compression or file.size <= unit_bytes:
+        return [whole]
+    if file.kind == "tar":
+        return _divide_tar(whole, unit_bytes)
+    if file.kind == "idx":
+        return _divide_idx(whole, unit_bytes)
+    step = unit_bytes
+    if file.kind == "text" and options.split == "none":
+        # Documents begin near multiples of their maximal size, so units must too.
+        step = max(1, unit_bytes // options.max_document_bytes) * options.max_document_bytes
+    starts = range(0, file.size, step)
+    return [_part(whole, start, min(start + step, file.size), min(step, file.size - start)) for start in starts]
+
+
+def _part(whole: Piece, start: int, stop: int, size: int) -> Piece:
+    return Piece(whole.kind, whole.key, size, whole.url, whole.compression, start, stop)
+
+
+def _divide_parquet(whole: Piece, unit_bytes: int) -> list[Piece]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_source(whole.url) as file:
+            metadata = pq.ParquetFile(file).metadata
+    except pa.ArrowException as error:
+        raise ValueError(f"{whole.url} is not a readable parquet file: {error}") from None
+    sizes = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        sizes.append(sum(group.column(column).total_compressed_size for column in range(group.num_columns)))
+    return _divide_list(whole, sizes, unit_bytes)
+
+
+def _divide_tar(whole: Piece, unit_bytes: int) -> list[Piece]:
+    return _divide_list(whole, [sample.size for sample in tar_index(whole.url).samples], unit_bytes)
+
+
+def _divide_idx(whole: Piece, unit_bytes: int) -> list[Piece]:
+    try:
+        with open_source(whole.url) as file:
+            header = read_header(file)
+    except ValueError:
+        return [whole]  # reading it says what is wrong
+    # What a header promises beyond the end of the file is no work; the last piece reports it.
+    there = min(header.count, (whole.size - header.length) // header.picture_bytes)
+    step = max(1, unit_bytes // header.picture_bytes)
+    pieces = [_part(whole, at, at + step, step * header.picture_bytes) for at in range(0, there - step, step)]
+    start = len(pieces) * step
+    size = (there - start) * header.picture_bytes
+    return [*pieces, Piece(whole.kind, whole.key, size, whole.url, whole.compression, start, None)]
+
+
+def _divide_list(whole: Piece, sizes: Sequence[int], unit_bytes: int) -> list[Piece]:
+    """Divide a file of parts that have these sizes; there is always at least one piece, if only to report its damage."""
+    pieces: list[Piece] = []
+    start = size = 0
+    for number, part in enumerate(sizes):
+        if size and size + part > unit_bytes:
+            pieces.append(_part(whole, start, number, size))
+            start, size = number, 0
+        size += part
+    return [*pieces, Piece(whole.kind, whole.key, size, whole.url, whole.compression, start, None)]

@@ -1,0 +1,58 @@
+"""Samples out of the units that `sources` planned, a block at a time, whatever kind of file they are in."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+
+import pyarrow as pa
+import zstandard
+
+from tokenize_kit.sources.blocks import Collector, Failure, Reader, SampleBlock, one_line
+from tokenize_kit.sources.containers import read_files, read_idx, read_parquet, read_tar
+from tokenize_kit.sources.lines import read_documents, read_jsonl, read_split
+from tokenize_kit.sources.planning import Piece, ReadOptions, Unit
+
+__all__ = ["Failure", "SampleBlock", "read_unit"]
+
+_READERS: dict[str, Reader] = {
+    "files": read_files,
+    "idx": read_idx,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+    "tar": read_tar,
+}
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, tarfile.TarError, pa.ArrowException)
+
+
+def read_unit(unit: Unit, options: ReadOptions) -> Iterator[SampleBlock]:
+    """Yield the samples of a unit in order.
+
+    Raises:
+        FileNotFoundError: an input file is gone.
+        OSError: an input file cannot be read because of the machine or the network, which trying again may mend.
+    """
+    shared = Collector(options)
+    for piece in unit.pieces:
+        # Small files share blocks; everything else comes in blocks of its own.
+        small = piece.kind == "files" or (piece.kind == "text" and options.split == "none")
+        if not small and shared.pending:
+            yield shared.take()
+        yield from _read_piece(piece, options, shared)
+        if not small and shared.pending:
+            yield shared.take()
+    if shared.pending:
+        yield shared.take()
+
+
+def _read_piece(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
+    """Read a piece; damage of the whole file becomes a failure that names the file."""
+    whole_text = read_documents if options.split == "none" else read_split
+    try:
+        yield from _READERS.get(piece.kind, whole_text)(piece, options, out)
+    except _DAMAGE as error:
+        out.fail(piece.key, f"the file is damaged: {one_line(error)}")
+    except PermissionError as error:
+        out.fail(piece.key, f"it cannot be opened: {error.strerror}")

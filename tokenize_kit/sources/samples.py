@@ -1,0 +1,91 @@
+"""Samples of one tokenizer's modality out of any source, one after another: what trainers and metrics read.
+
+The encode pipeline does not come through here; it reads units in many processes and keeps keys, captions and failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tokenize_kit.protocol import Sample, TokenSpec
+
+# How much input is planned at once: it bounds nothing but the size of the plan.
+_UNIT_BYTES = 64 << 20
+
+
+class KeyedSample(NamedTuple):
+    """A sample and where it came from."""
+
+    key: str
+    """Its name, as the shards would call it."""
+    sample: Sample
+    """As `TokenSpec` describes it."""
+
+
+def iter_samples(
+    data: Sequence[str],
+    spec: TokenSpec,
+    on_failure: Callable[[str, str], None],
+    *,
+    split: str = "none",
+    field: str = "text",
+    media_field: str | None = None,
+    image_size: int | None = None,
+    keep: Callable[[str], bool] | None = None,
+    on_conversion: Callable[[str], None] | None = None,
+) -> Iterator[KeyedSample]:
+    """Yield the samples of files, folders, globs and URLs, in the order in which they would be encoded.
+
+    Args:
+        data: what to read, see `locations.list_files`.
+        spec: the samples that are wanted: modality and channels.
+        on_failure: called with the key and the reason of a sample that cannot be read; reading goes on.
+        split: what a sample of a txt file is: ``none``, ``lines`` or ``paragraphs``.
+        field: jsonl field or parquet column of a text.
+        media_field: parquet column of a picture; None is the name of the modality.
+        image_size: scale and crop pictures to a square of this many pixels; None leaves them as they are.
+        keep: called with each key; only samples of which it says True are decoded. See `tokenize_kit.sources.heldout`.
+        on_conversion: called for each file that was not of the sample rate or channels that ``spec`` wants, with what was done.
+
+    Raises:
+        FileNotFoundError: nothing is there, or nothing of this modality.
+        ValueError: an option does not suit the modality.
+    """
+    from tokenize_kit.modalities import medium
+    from tokenize_kit.sources.reading import read_unit
+    from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
+
+    if image_size is not None and spec.modality != "image":
+        raise ValueError(f"image size {image_size} is given, but the tokenizer reads {spec.modality}; leave it out")
+    options = ReadOptions(modalities=(spec.modality,), split=split, text_field=field, media_field=media_field)
+    kind = medium(spec.modality)
+    for unit in plan_units(find_sources(data, options), options, _UNIT_BYTES):
+        for block in read_unit(unit, options):
+            for failure in block.failures:
+                on_failure(failure.key, failure.reason)
+            for key, content in zip(block.keys, block.contents[spec.modality], strict=True):
+                name = _plain(key)
+                if keep is not None and not keep(name):
+                    continue
+                value = _plain(content)
+                try:
+                    sample = value if isinstance(value, str) else kind.read(value, spec)
+                    if on_conversion and isinstance(value, bytes) and (conversion := kind.conversion(value, spec)):
+                        on_conversion(conversion)
+                except ValueError as error:
+                    on_failure(name, str(error))
+                    continue
+                if image_size is not None:
+                    from tokenize_kit.media.image import resize_image
+
+                    sample = resize_image(cast("Tensor", sample), image_size)
+                yield KeyedSample(name, sample)
+
+
+def _plain(value: Any) -> Any:
+    """Return an Arrow scalar as a Python value."""
+    return value.as_py() if hasattr(value, "as_py") else value

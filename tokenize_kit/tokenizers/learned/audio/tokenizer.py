@@ -1,0 +1,230 @@
+"""A trained neural audio codec as a tokenizer: sounds of any length, batches, pieces, and a folder of safetensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
+from tokenize_kit.tokenizers.learned.audio.layers import State
+from tokenize_kit.tokenizers.learned.audio.model import Codec, fold_weight_norm
+from tokenize_kit.tokenizers.learned.audio.stream import CodecStream, Decoding, Encoding
+from tokenize_kit.tokenizers.learned.folder import load_network, save_network
+from tokenize_kit.media.audio import check_audio
+from tokenize_kit.protocol import (
+    Tokenizer,
+    TokenSpec,
+    check_ids,
+    fingerprint_of,
+)
+
+if TYPE_CHECKING:
+    from tokenize_kit.protocol import Sample
+
+NAME = "codec"
+BLOCK_SECONDS = 1.0
+"""About how much sound goes through the network at once."""
+
+_Given = TypeVar("_Given")
+
+
+class CodecTokenizer(Tokenizer):
+    """Turns sounds of any length into the ids of a neural audio codec; see `CodecConfig`.
+
+    The grid is ``(time, codebook)``, or ``(time,)`` if the quantizer has one codebook. The first n codebooks are the same however
+    many are used, and decode alone. A sound whose length is no multiple of the hop is continued with silence; `decode_sized` cuts
+    that off again. Arithmetic is float32 whatever the model was trained in.
+
+    The ids of a sound are those of its blocks, pushed through the network one after the other (see `stream.py`). So the memory
+    does not grow with the length, and ids and samples are the same to the bit in any batch and in any pieces. For the same
+    reason one sound is computed in one thread on a CPU; several sounds run side by side.
+
+    Args:
+        model: trained; it is put into evaluation mode and its weights are no longer changed. One with weight norm is copied.
+        block: steps of the ids in a block; None: as many as cover about a second.
+
+    Raises:
+        ValueError: the block is not positive.
+    """
+
+    def __init__(self, model: Codec, block: int | None = None) -> None:
+        network = model.config.network
+        if block is not None and block < 1:
+            raise ValueError(f"block {block} must be at least 1 step of the ids")
+        plain = fold_weight_norm(model) if network.weight_norm else model
+        self.model = plain.float().eval().requires_grad_(False)
+        self.block = block or max(1, round(BLOCK_SECONDS * network.rate))
+        sizes, hop = model.quantizer.codebook_sizes, network.hop
+        known: dict[str, Any] = {"lossless": False, "channels": network.channels, "sample_rate": network.sample_rate}
+        if model.quantizer.codebook_axis:
+            self._spec = TokenSpec("audio", sizes, ("time", "codebook"), (hop, None), **known)
+        else:
+            self._spec = TokenSpec("audio", sizes[0], ("time",), (hop,), **known)
+
+    @property
+    def spec(self) -> TokenSpec:
+        """What this tokenizer is and expects."""
+        return self._spec
+
+    @property
+    def config(self) -> CodecConfig:
+        """What the network is made of."""
+        return self.model.config
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 over the configuration, the block and all weights."""
+        return fingerprint_of(NAME, self._options(), self.model.state_dict())
+
+    @cached_property
+    def lookahead(self) -> int:
+        """Samples after its own hop that a step of the ids looks at."""
+        return self.model.encoder.needs(1) - self.config.network.hop
+
+    @cached_property
+    def delay(self) -> int:
+        """Samples that must have come in after a sample before it can be heard again, at most: the latency of an eager stream."""
+        encoder, decoder, hop = self.model.encoder, self.model.decoder, self.config.network.hop
+        return max(encoder.needs(decoder.needs(count)) - count for count in range(1, hop + 1))
+
+    def to(self, device: torch.device | str) -> Self:
+        """Compute on another device; ids and sounds still come back on the CPU."""
+        self.model.to(device)
+        return self
+
+    def encode(self, sample: Sample) -> Tensor:
+        """Turn float32 ``(C, samples)`` in [-1, 1] into ids, int64 ``(samples / hop, Q)`` rounded up, or ``(samples / hop,)``."""
+        return self._encoded(check_audio(sample, self._spec.channels))
+
+    def decode(self, ids: Tensor) -> Sample:
+        """Turn ids ``(T, n)``, of all or of the first n codebooks, back into float32 ``(C, T * hop)`` in [-1, 1]."""
+        return self._decoded((self._check(ids), None))
+
+    def encode_batch(self, samples: Sequence[Sample]) -> list[Tensor]:
+        """Encode sounds of mixed lengths, several side by side."""
+        return self._each(self._encoded, [check_audio(sample, self._spec.channels) for sample in samples])
+
+    def decode_batch(self, grids: Sequence[Tensor]) -> list[Sample]:
+        """Decode grids of mixed lengths, several side by side."""
+        return list(self._each(self._decoded, [(self._check(ids), None) for ids in grids]))
+
+    def decode_sized(self, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
+        """Decode grids, each cut to its true number of samples."""
+        pairs = [(self._check(ids), size[0]) for ids, size in zip(grids, sizes, strict=True)]
+        return list(self._each(self._decoded, pairs))
+
+    def encode_blocks(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Encode a sound that comes in pieces (C, n), in bounded memory: yield its ids in pieces.
+
+        Raises:
+            TypeError, ValueError: as `encode`, for any piece.
+        """
+        encoding = Encoding(self)
+        for block in blocks:
+            if len(ids := encoding.push(check_audio(block, self._spec.channels))):
+                yield ids
+        yield encoding.finish()
+
+    def decode_blocks(self, grids: Iterable[Tensor], length: int | None = None) -> Iterator[Tensor]:
+        """Decode ids that come in pieces (k, ...), in bounded memory: yield the samples in pieces (C, n).
+
+        Args:
+            grids: the pieces.
+            length: the true number of samples, to which the sound is cut.
+
+        Raises:
+            TypeError, ValueError: as `decode`, for any piece, or they do not cover ``length`` samples.
+        """
+        decoding = Decoding(self)
+        for ids in grids:
+            if (samples := decoding.push(self._check(ids))).shape[1]:
+                yield samples
+        if (samples := decoding.finish(length)).shape[1]:
+            yield samples
+
+    def stream(self, eager: bool = False) -> CodecStream:
+        """Return a stream that encodes and decodes pieces as they come in; see `CodecStream`.
+
+        Raises:
+            ValueError: an eager stream of a network that is not causal.
+        """
+        return CodecStream(self, eager)
+
+    def encode_block(self, samples: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Push one block (C, n) through the encoder; return its ids (k, ...) and the new state."""
+        with self._computing():
+            latents, state = self.model.encoder.push(samples[None].to(self._device), state, last)
+            return self.model.quantizer.encode(latents)[0].cpu(), state
+
+    def decode_block(self, ids: Tensor, state: State, last: bool, steps: int | None = None) -> tuple[Tensor, State]:
+        """Push one block of ids through the decoder, of which the first ``steps`` count; return samples (C, n) and the state."""
+        with self._computing():
+            codes = self.model.quantizer.decode(ids[None].to(self._device))
+            samples, state = self.model.decoder.push(codes, state, last, steps)
+            return samples[0].clamp(-1, 1).cpu(), state
+
+    def no_ids(self) -> Tensor:
+        """Return a grid of no steps."""
+        return torch.empty((0, *(len(self._spec.codebook_sizes),) * (len(self._spec.axes) - 1)), dtype=torch.int64)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``model.safetensors`` and ``tokenizer_config.json`` into ``folder``."""
+        save_network(folder, self, self.model, self._options())
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote; every tensor must be there, and no other."""
+        return cls(*load_network(folder, NAME, "block", lambda config: Codec(CodecConfig.from_dict(config))))
+
+    def _options(self) -> dict[str, Any]:
+        return {"config": self.config.to_dict(), "block": self.block}
+
+    def _check(self, ids: Tensor) -> Tensor:
+        if isinstance(ids, Tensor) and ids.numel() == 0:
+            raise ValueError(f"an id grid of shape {tuple(ids.shape)} is empty; a sound has at least one sample")
+        return check_ids(ids, self._spec)
+
+    def _encoded(self, samples: Tensor) -> Tensor:
+        encoding = Encoding(self)
+        return torch.cat([encoding.push(samples), encoding.finish()])
+
+    def _decoded(self, given: tuple[Tensor, int | None]) -> Tensor:
+        decoding = Decoding(self)
+        return torch.cat([decoding.push(given[0]), decoding.finish(given[1])], 1)
+
+    def _each(self, work: Callable[[_Given], Tensor], items: Sequence[_Given]) -> list[Tensor]:
+        """Return what is made of each item, several side by side."""
+        threads = torch.get_num_threads()
+        if threads == 1 or len(items) < 2 or self._device.type != "cpu":
+            return [work(item) for item in items]
+        try:
+            with ThreadPoolExecutor(min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(work, items))
+        finally:
+            # The number of a thread is its own, but threads of later begin with the one that was set last.
+            torch.set_num_threads(threads)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Compute without gradients, in float32, and on a CPU in one thread: sums can depend on the number of threads."""
+        threads = torch.get_num_threads()
+        alone = self._device.type == "cpu" and threads > 1
+        if alone:
+            torch.set_num_threads(1)
+        try:
+            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+                yield
+        finally:
+            if alone:
+                torch.set_num_threads(threads)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device

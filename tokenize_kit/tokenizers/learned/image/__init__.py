@@ -1,0 +1,1 @@
+"""Learned tokenizers of pictures: the network, its configuration, and the tokenizer around it."""

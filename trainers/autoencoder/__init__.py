@@ -1,0 +1,1 @@
+"""Training learned tokenizers: what is shared; `image` and `audio` hold what differs."""

@@ -1,0 +1,1 @@
+"""Training learned tokenizers of pictures."""

@@ -1,0 +1,1 @@
+"""Fitting byte-level BPE."""

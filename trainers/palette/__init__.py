@@ -1,0 +1,1 @@
+"""Fitting a palette of colours."""
