@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from fetch import fetch
 from torch import Tensor, nn
 
-from tokenize_kit.sources.heldout import held_out
 from tokenize_kit.metrics.image import psnr_of
 from tokenize_kit.protocol import load_tokenizer
+from tokenize_kit.sources.heldout import held_out
 from trainers.autoencoder.image.options import QuantizerOverrides, TrainImageOptions
 from trainers.autoencoder.image.train import train_image
 

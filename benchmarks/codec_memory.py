@@ -55,11 +55,11 @@ def worker(folder: str | None, seconds: float) -> None:
     """Compress and decompress one sound, and print what it took as JSON."""
     import torch
 
-    from tokenize_kit.tokenizers.learned.audio.model import Codec
-    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
     from tokenize_kit.container import compress_blocks, decompress_blocks
     from tokenize_kit.media.audio import write_blocks
     from tokenize_kit.protocol import load_tokenizer
+    from tokenize_kit.tokenizers.learned.audio.model import Codec
+    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
     from trainers.autoencoder.audio.config import audio_recipe
 
     torch.set_num_threads(1)

@@ -21,9 +21,9 @@ from fetch import fetch
 from torch import Tensor
 
 from tokenize_kit.media.audio import read_audio, self_describing
-from tokenize_kit.sources.heldout import held_out
 from tokenize_kit.metrics.audio_codecs import AudioRatePoint, audio_codec_point, audio_point, available_audio_codecs
 from tokenize_kit.protocol import Tokenizer, decode_like, load_tokenizer
+from tokenize_kit.sources.heldout import held_out
 from trainers.autoencoder.audio.options import TrainAudioOptions
 from trainers.autoencoder.audio.train import train_audio
 

@@ -76,8 +76,8 @@ def their_codec(ours: Any) -> Any:
 
 def contender(name: str) -> tuple[Any, int, Callable[[Any], Any], Callable[[Any], Any]]:
     """Return the network, its sample rate, what encodes (C, N) to ids (T, Q) and what decodes those to (C, N)."""
-    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
     from tokenize_kit.protocol import load_tokenizer
+    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
 
     if name == BARE:
         codec = our_codec("encodec", "base")

@@ -23,8 +23,8 @@ from pathlib import Path
 from tokenize_kit.progress import Progress
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
-from trainers.palette.train import TrainPaletteOptions, train_palette
 from trainers.bpe.train import TrainBPEOptions, train_bpe
+from trainers.palette.train import TrainPaletteOptions, train_palette
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 

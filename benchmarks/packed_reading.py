@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from tokenize_kit.files import write_json
-from tokenize_kit.sequences.layouts import LAYOUTS
-from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, open_shard
-from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.sequences.layouts import LAYOUTS
+from tokenize_kit.sequences.template import SequenceTemplate
+from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, open_shard
 from trainers.autoregressive.data import PackedDataset, TokenData
 from trainers.autoregressive.packing import Documents, vocabulary_of
 

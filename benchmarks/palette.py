@@ -23,11 +23,11 @@ import torch
 from fetch import fetch
 from sklearn.cluster import MiniBatchKMeans
 
-from tokenize_kit.tokenizers.image.colors import NearestColor
 from tokenize_kit.media.image import read_image
-from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import load_tokenizer
+from tokenize_kit.tokenizers.image.colors import NearestColor
+from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 from trainers.palette.train import TrainPaletteOptions, train_palette
 
 

@@ -30,10 +30,10 @@ import numpy as np
 from fetch import fetch
 
 from tokenize_kit.progress import Progress
+from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
-from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from trainers.bpe.train import TrainBPEOptions, train_bpe
 
 _MARKUP = re.compile(r"<(script|style|head)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)

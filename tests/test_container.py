@@ -31,9 +31,9 @@ from tokenize_kit.container import (
 )
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.media.audio import read_audio, write_audio
+from tokenize_kit.protocol import BlockTokenizer, TokenSpec
 from tokenize_kit.tokenizers.audio.mulaw import MuLawTokenizer
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
-from tokenize_kit.protocol import BlockTokenizer, TokenSpec
 
 
 def slow_pack(ids, widths):

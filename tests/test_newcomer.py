@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from tokenize_kit.cli import main
-from tokenize_kit.shards import ShardSet
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
@@ -20,6 +19,7 @@ from tokenize_kit.protocol import (
     register_tokenizer,
     write_config,
 )
+from tokenize_kit.shards import ShardSet
 
 
 class BlockTokenizer(Tokenizer):

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torchaudio.functional as F
 
-from tokenize_kit.tokenizers.audio.mulaw import BOUND, MuLawTokenizer
 from tokenize_kit.protocol import load_tokenizer
+from tokenize_kit.tokenizers.audio.mulaw import BOUND, MuLawTokenizer
 
 TOKENIZER = MuLawTokenizer()
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tokenize_kit.media.audio import read_audio, wav_bytes
-from tokenize_kit.tokenizers.audio.pcm import SILENCE, PCMTokenizer
 from tokenize_kit.protocol import load_tokenizer
+from tokenize_kit.tokenizers.audio.pcm import SILENCE, PCMTokenizer
 
 
 def test_every_value_of_16_bits_comes_back_as_its_own_id():

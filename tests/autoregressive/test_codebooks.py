@@ -14,11 +14,11 @@ from toys.codec import HOP, ToyCodec
 from toys.world import LETTERS, Letters, MeanConfig, MeanModel
 
 from tokenize_kit.files import write_json
-from tokenize_kit.sequences.layouts import LAYOUTS
-from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, dtype_for, open_shard
-from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.protocol import TokenSpec, tokenizer_name
+from tokenize_kit.sequences.layouts import LAYOUTS
+from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
+from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, dtype_for, open_shard
 from trainers.autoregressive.data import PackedDataset, TokenData, every_row_once, split_documents
 from trainers.autoregressive.likelihood import score
 from trainers.autoregressive.model_folder import LoadedModel, load_model

@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenize_kit.shards import StreamArray
-from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
+from tokenize_kit.shards import StreamArray
 from trainers.autoregressive.data import PackedDataset, every_row_once
 from trainers.autoregressive.packing import Documents, fill_rows, plan_stream, plan_whole, vocabulary_of
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers import trainers as library_trainers
 
+from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.tokenizers.text import formats
 from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 from tokenize_kit.tokenizers.text.engines import Texts
-from tokenize_kit.protocol import load_tokenizer
 from trainers.bpe import merges as bpe
 from trainers.bpe import train as text
 from trainers.bpe.merges import learn_merges

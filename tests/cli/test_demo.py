@@ -12,8 +12,8 @@ import soundfile
 from PIL import Image
 
 from tokenize_kit.cli import main
-from tokenize_kit.shards import ShardSet
 from tokenize_kit.protocol import load_tokenizer
+from tokenize_kit.shards import ShardSet
 
 SMALL = {
     "text_vocab": 300,

@@ -15,8 +15,8 @@ import torch
 
 from tokenize_kit.cli import main
 from tokenize_kit.media.audio import read_audio
-from tokenize_kit.tokenizers.audio.mulaw import BOUND, MuLawTokenizer
 from tokenize_kit.shards import ShardSet
+from tokenize_kit.tokenizers.audio.mulaw import BOUND, MuLawTokenizer
 
 SPEECH = Path(__file__).parents[2] / "assets" / "speech"
 NAMES = sorted(path.stem for path in SPEECH.glob("*.flac"))

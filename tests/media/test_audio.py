@@ -11,7 +11,6 @@ import pytest
 import soundfile
 import torch
 
-from tokenize_kit.modalities import MEDIA
 from tokenize_kit.media.audio import (
     AudioReader,
     check_audio,
@@ -24,6 +23,7 @@ from tokenize_kit.media.audio import (
     write_audio,
     write_blocks,
 )
+from tokenize_kit.modalities import MEDIA
 from tokenize_kit.protocol import TokenSpec
 
 RATE = 16_000

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenize_kit.modalities import MEDIA, medium
 from tokenize_kit.media import image as image_module
 from tokenize_kit.media.image import read_image, resize_image, write_image
+from tokenize_kit.modalities import MEDIA, medium
 from tokenize_kit.protocol import TokenSpec
 
 

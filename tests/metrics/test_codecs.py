@@ -13,9 +13,9 @@ from tokenize_kit.metrics.codecs import RatePoint, available_codecs, codec_curve
 from tokenize_kit.metrics.image import on_white, psnr
 from tokenize_kit.metrics.rate import Coded, Picks, compare
 from tokenize_kit.metrics.usage import UsageCounter
-from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import Tokenizer, TokenSpec
+from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 
 ALL = available_codecs()
 

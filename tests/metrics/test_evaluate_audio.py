@@ -19,10 +19,10 @@ from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.measures import Totals
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.usage import UsageCounter
-from tokenize_kit.tokenizers.audio.mulaw import MuLawTokenizer
 from tokenize_kit.progress import Progress
-from tokenize_kit.report.spectrogram import spectrogram
 from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.report.spectrogram import spectrogram
+from tokenize_kit.tokenizers.audio.mulaw import MuLawTokenizer
 
 SPEECH = Path(__file__).parents[2] / "assets" / "speech"
 RATE = 16_000

@@ -11,15 +11,15 @@ from PIL import Image
 
 from tokenize_kit.cli.evaluate import evaluate_command
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.sources.heldout import held_out
 from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.image import MS_SSIM_MIN_SIDE, ms_ssim, on_white, psnr, psnr_of, squared_error, ssim
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.usage import UsageCounter
-from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
 from tokenize_kit.progress import Progress
-from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.sources.heldout import held_out
+from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
+from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 
 CODES = TokenSpec("image", 4, ("height", "width"), (1, 1), lossless=False, channels=3)
 
@@ -295,8 +295,8 @@ def test_codecs_are_compared_on_the_first_pictures(tmp_path, pictures, monkeypat
 
 def test_a_learned_tokenizer_with_codebooks_and_pictures_of_any_size(tmp_path, pictures, monkeypatch):
     from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig, NetworkConfig
-    from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
     from tokenize_kit.tokenizers.learned.image.model import Autoencoder
+    from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
     from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 
     monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))

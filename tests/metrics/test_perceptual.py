@@ -15,8 +15,8 @@ from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.fid import FrechetDistance, InceptionFeatures, scale_as_tensorflow
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.perceptual import Perceptual, PublishedWeights, find_weights, three_channels
-from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 from tokenize_kit.progress import Progress
+from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 
 
 @pytest.fixture(scope="session")

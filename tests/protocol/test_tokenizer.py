@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tokenize_kit import Tokenizer, load_tokenizer, register_tokenizer, registered_tokenizers
-from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
 from tokenize_kit.protocol import (
     CONFIG_FILE,
     TokenSpec,
@@ -16,6 +15,7 @@ from tokenize_kit.protocol import (
     tokenizer_class,
     tokenizer_name,
 )
+from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
 
 IMAGE = TokenSpec("image", 512, ("height", "width"), (1, 1), lossless=False, channels=3)
 AUDIO = TokenSpec("audio", (1024, 512), ("time", "codebook"), (320, 1), lossless=False, channels=1, sample_rate=16_000)
@@ -62,7 +62,7 @@ def test_the_registry_knows_ours_and_suggests():
 
 
 def test_names_belong_to_one_class(monkeypatch):
-    monkeypatch.setattr("tokenize_kit.protocol._registered", {})
+    monkeypatch.setattr("tokenize_kit.protocol.registry._registered", {})
 
     class Mine(PixelTokenizer):
         pass

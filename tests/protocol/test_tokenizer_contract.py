@@ -19,11 +19,6 @@ from safetensors.torch import save_file
 from toys.autoencoder import RVQ, VQ, toy_autoencoder
 from toys.neural_codec import FSQ, toy_codec
 
-from tokenize_kit.tokenizers.image.colors import OKLAB_STEPS, coordinates
-from tokenize_kit.tokenizers.audio.mulaw import BOUND, MuLawTokenizer
-from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
-from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
-from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 from tokenize_kit.protocol import (
     CONFIG_FILE,
     ENTRY_POINT_GROUP,
@@ -34,6 +29,11 @@ from tokenize_kit.protocol import (
     tokenizer_class,
     tokenizer_name,
 )
+from tokenize_kit.tokenizers.audio.mulaw import BOUND, MuLawTokenizer
+from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
+from tokenize_kit.tokenizers.image.colors import OKLAB_STEPS, coordinates
+from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
+from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 
 
 @dataclass(frozen=True)

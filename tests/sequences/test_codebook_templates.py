@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_layouts import slow_end, slow_order
 
+from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.sequences.layouts import LAYOUTS
 from tokenize_kit.sequences.template import SequenceTemplate
-from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.sequences.vocabulary import Vocabulary
 
 SIZES = (3, 2, 4, 2, 5)

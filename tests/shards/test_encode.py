@@ -18,10 +18,10 @@ from PIL import Image
 from toys.simple import RaggedToyText, ToyImage, ToyText
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.sources.planning import Unit
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
+from tokenize_kit.sources.planning import Unit
 
 SOURCES = str(Path(__file__).parents[1])
 
@@ -407,9 +407,9 @@ def test_a_worker_that_dies_is_said(corpus, tmp_path):
 
 
 def test_units_travel_as_json(corpus):
-    from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
     from tokenize_kit.shards.format import StreamInfo
     from tokenize_kit.shards.unit import Recipe, encode_unit
+    from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
     encode(corpus)
     read = ReadOptions(max_document_bytes=1000)

@@ -14,11 +14,11 @@ from toys.simple import ToyText
 from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.progress import Progress
+from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.decode import DecodeOptions, decode
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
-from tokenize_kit.protocol import TokenSpec
 
 LENGTHS = (1, 4, 5, 40, 203)
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from tokenize_kit.files import sha256_of_file, write_json
-from tokenize_kit.shards import Manifest, ShardSet, StreamInfo, dtype_for, open_shard
 from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.shards import Manifest, ShardSet, StreamInfo, dtype_for, open_shard
 
 
 def stream(name="text", vocab=300, axes=("time",)):

@@ -13,12 +13,12 @@ from toys.simple import RaggedToyText, ToyImage
 from tokenize_kit.cli.main import main
 from tokenize_kit.files import sha256_of_file, write_json
 from tokenize_kit.media.image import read_image
-from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
+from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.decode import DecodeOptions, decode
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
-from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 
 SIZES = [(1, 1), (4, 8), (5, 3), (13, 30), (16, 9), (13, 30)]
 

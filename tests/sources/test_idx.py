@@ -9,16 +9,16 @@ import pytest
 import torch
 import zstandard
 
-from tokenize_kit.sources.fields import resolve_columns
-from tokenize_kit.sources.idx import MAX_PICTURE_BYTES, labels_url
-from tokenize_kit.sources.reading import read_unit
-from tokenize_kit.sources.samples import iter_samples
-from tokenize_kit.sources.planning import ReadOptions, Unit, find_sources, plan_units
-from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
+from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
-from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.sources.fields import resolve_columns
+from tokenize_kit.sources.idx import MAX_PICTURE_BYTES, labels_url
+from tokenize_kit.sources.planning import ReadOptions, Unit, find_sources, plan_units
+from tokenize_kit.sources.reading import read_unit
+from tokenize_kit.sources.samples import iter_samples
+from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 
 IMAGES = ReadOptions(modalities=("image",))
 NAME = "train-images-idx3-ubyte"

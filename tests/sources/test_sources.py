@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tokenize_kit.media import blocks, lines
 from tokenize_kit.sources.cutting import cut_record
 from tokenize_kit.sources.fields import resolve_columns
-from tokenize_kit.sources.locations import list_files
-from tokenize_kit.sources.reading import read_unit
+from tokenize_kit.sources.listing import list_files
 from tokenize_kit.sources.planning import ReadOptions, Unit, find_sources, plan_units
+from tokenize_kit.sources.reading import read_unit
 
 TEXTS = st.text(st.sampled_from("ab \n\r\t\f\x0b\x85\u2028é漢😀\ufeff"), max_size=200)
 

@@ -3,8 +3,8 @@
 import torch
 
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig, NetworkConfig
-from tokenize_kit.tokenizers.learned.image.tokenizer import TILE_PIXELS, AutoencoderTokenizer
 from tokenize_kit.tokenizers.learned.image.model import Autoencoder
+from tokenize_kit.tokenizers.learned.image.tokenizer import TILE_PIXELS, AutoencoderTokenizer
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 
 SMALL = {"width": 8, "multipliers": (1, 2), "encoder_blocks": (0, 1), "decoder_blocks": (1, 1), "latent_channels": 8}

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from tokenize_kit.files import write_json
-from tokenize_kit.shards import Manifest, StreamInfo, dtype_for, open_shard
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
@@ -21,6 +20,7 @@ from tokenize_kit.protocol import (
     tokenizer_name,
     write_config,
 )
+from tokenize_kit.shards import Manifest, StreamInfo, dtype_for, open_shard
 from trainers.autoregressive.losses import next_token_loss
 from trainers.autoregressive.models import register_model
 

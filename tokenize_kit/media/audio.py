@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.files import atomic_write
-from tokenize_kit.sources.locations import open_source
+from tokenize_kit.opening import open_source
 
 MAX_VALUES = 1 << 29
 """The longest sound that is read into memory at once, samples times channels (2 GiB); longer ones only block by block."""

@@ -13,20 +13,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.sources.heldout import in_part
-from tokenize_kit.sources.samples import KeyedSample, iter_samples
 from tokenize_kit.metrics.measures import Judgement, Metrics, Totals, measure_of
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter
 from tokenize_kit.metrics.usage import Usage, UsageCounter
 from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import (
+    ShowsTokens,
     Tokenizer,
     TokenSpec,
     decode_like,
@@ -34,6 +33,8 @@ from tokenize_kit.protocol import (
     load_tokenizer,
     tokenizer_name,
 )
+from tokenize_kit.sources.heldout import in_part
+from tokenize_kit.sources.samples import KeyedSample, iter_samples
 
 if TYPE_CHECKING:
     from tokenize_kit.metrics.audio_rate import AudioRateComparison, SoundPicks
@@ -46,15 +47,6 @@ _EXAMPLE_CHARACTERS = 1000
 _EXAMPLE_SIDE = 512
 _EXAMPLE_SECONDS = 6
 _CODED = ("image", "audio")
-
-
-@runtime_checkable
-class ShowsTokens(Protocol):
-    """A tokenizer that can say which bytes each id stands for."""
-
-    def tokens(self, ids: Tensor) -> list[bytes]:
-        """Return the bytes of each id."""
-        ...
 
 
 @dataclass(frozen=True)

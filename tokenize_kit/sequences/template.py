@@ -7,7 +7,7 @@ cannot disagree. Streams left of the arrow are the condition: they carry no loss
 
 with a shape token only where a stream's shapes vary in the data, and an end token only for open streams (text, sound),
 whose length nothing else tells. Grids are flattened in their own axis order: raw pixels height, width, channel; codebooks
-step by step, or in the layout that the template names for their stream (``audio:delay``, see `tokenize_kit.sequences.layouts`). The end
+step by step, or in the layout that the template names for their stream (``audio:delay``, see `sequences.layouts`). The end
 token then stands where codebook 0 would have its next id, and the ids of the other codebooks that are still due follow it.
 The tokens that the grammar always forces (``<bos>``, ``<begin:..>``, ``<eos>``) carry no loss: there is nothing to learn. Shape
 and end tokens of a target stream are choices, so they carry loss.

@@ -2,7 +2,7 @@
 
 Each stream keeps its own ids in the shards; a sequence model needs all of them in one space, together with the special
 tokens that mark where a segment begins, which shape it has and where it ends. `Vocabulary` lays that space out, special
-tokens first, and is plain JSON, so that it lives in the model folder. What a sequence looks like is `tokenize_kit.sequences.template`'.
+tokens first, and is plain JSON, so that it lives in the model folder. What a sequence looks like is `template`'s affair.
 
     0        1        2        3 ..                                              size
     <pad>    <bos>    <eos>    <begin:text> <end:text> <begin:image> <shape:..>  | text ids | image ids |

@@ -18,9 +18,9 @@ from tokenize_kit.shards.options import DecodeOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tokenize_kit.protocol import Tokenizer
     from tokenize_kit.shards.format import StreamInfo
     from tokenize_kit.shards.reader import Record, ShardSet
-    from tokenize_kit.protocol import Tokenizer
 
 _BATCH = 32
 _LONGEST_NAME = 200
@@ -116,8 +116,8 @@ def file_name(key: str, suffix: str, extensions: tuple[str, ...], taken: set[str
 
 
 def _tokenizer_of(options: DecodeOptions, shards: ShardSet) -> tuple[StreamInfo, Tokenizer]:
-    from tokenize_kit.shards.verify import split_name
     from tokenize_kit.protocol import load_tokenizer
+    from tokenize_kit.shards.verify import split_name
 
     name, folder = split_name(options.tokenizer, shards.manifest)
     tokenizer = load_tokenizer(folder)

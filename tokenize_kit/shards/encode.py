@@ -22,10 +22,10 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import EncodeOptions
 
 if TYPE_CHECKING:
-    from tokenize_kit.sources.reading import Failure
-    from tokenize_kit.sources.planning import Unit
-    from tokenize_kit.shards.unit import UnitResult
     from tokenize_kit.protocol import Tokenizer
+    from tokenize_kit.shards.unit import UnitResult
+    from tokenize_kit.sources.planning import Unit
+    from tokenize_kit.sources.reading import Failure
 
 MB = 1_000_000
 
@@ -97,10 +97,10 @@ def encode(
 
 class _Run:
     def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
-        from tokenize_kit.sources.fields import resolve_columns
-        from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
         from tokenize_kit.shards.format import shard_schema
         from tokenize_kit.shards.unit import Recipe
+        from tokenize_kit.sources.fields import resolve_columns
+        from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
         self.options = options
         self.progress = progress
@@ -415,8 +415,8 @@ def _check_codebooks(tokenizers: Mapping[str, Tokenizer], count: int | None) -> 
 
 
 def _stream(name: str, tokenizer: Tokenizer) -> Any:
-    from tokenize_kit.shards.format import StreamInfo, dtype_for
     from tokenize_kit.protocol import tokenizer_name
+    from tokenize_kit.shards.format import StreamInfo, dtype_for
 
     dtype = dtype_for(tokenizer.spec.max_vocab_size)
     return StreamInfo(name, tokenizer.spec, tokenizer.fingerprint, dtype, tokenizer_name(tokenizer))

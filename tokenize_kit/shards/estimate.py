@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tokenize_kit.sources.reading import read_unit
-from tokenize_kit.sources.planning import Unit
+from tokenize_kit.protocol import Tokenizer
 from tokenize_kit.shards.unit import Recipe, Rows, encode_block
 from tokenize_kit.shards.writer import ShardWriter
-from tokenize_kit.protocol import Tokenizer
+from tokenize_kit.sources.planning import Unit
+from tokenize_kit.sources.reading import read_unit
 
 BLOCK_SAMPLES = 512
 SECONDS_EACH = 2.0

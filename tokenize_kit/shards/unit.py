@@ -12,11 +12,11 @@ import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import canonical_json, read_json_object, write_json
 from tokenize_kit.modalities import medium
-from tokenize_kit.sources.blocks import Content, one_line
-from tokenize_kit.sources.reading import Failure, SampleBlock, read_unit
-from tokenize_kit.sources.planning import ReadOptions, Unit
+from tokenize_kit.protocol import PipelinedEncoder, RaggedEncoder, Tokenizer, size_of
 from tokenize_kit.shards.format import COLUMN_TYPES, FileEntry, StreamInfo
 from tokenize_kit.shards.prefetch import read_ahead
 from tokenize_kit.shards.writer import Ids, ShardWriter, open_shard
-from tokenize_kit.protocol import Tokenizer, size_of
+from tokenize_kit.sources.blocks import Content, one_line
+from tokenize_kit.sources.planning import ReadOptions, Unit
+from tokenize_kit.sources.reading import Failure, SampleBlock, read_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,29 +47,6 @@ CHUNK_BYTES = 16 << 20
 _Ragged: TypeAlias = tuple[Ids, NDArray[np.int64]]
 _Encoded: TypeAlias = dict[str, _Ragged]
 _Values: TypeAlias = "Sequence[Sample] | pa.Array"
-
-
-@runtime_checkable
-class RaggedEncoder(Protocol):
-    """A text tokenizer with a fast way: many texts in, flat ids and a length for each text out."""
-
-    def encode_ragged(self, texts: Sequence[str] | pa.Array) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Encode a list of ``str`` or an Arrow array of (large) strings; equal to `encode` one by one."""
-        ...
-
-
-@runtime_checkable
-class PipelinedEncoder(Protocol):
-    """A tokenizer that begins with a batch before the one before is done, so that none of its threads waits at its end."""
-
-    def encode_ahead(
-        self,
-    ) -> AbstractContextManager[Callable[[Sequence[Sample]], Callable[[], list[Tensor]]]]:
-        """Yield a function that begins to encode a batch and returns another one, which waits for the grids.
-
-        The grids are those of `Tokenizer.encode_batch`; either function may raise what that raises.
-        """
-        ...
 
 
 @dataclass(frozen=True)

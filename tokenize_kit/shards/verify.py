@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import sha256_of_file
 from tokenize_kit.progress import Progress
+from tokenize_kit.protocol import load_tokenizer, read_config
 from tokenize_kit.shards.format import (
     FAILURES_FILE,
     KEY,
@@ -26,7 +27,6 @@ from tokenize_kit.shards.format import (
     read_manifest,
 )
 from tokenize_kit.shards.reader import local_folder, read_batches, stream_array
-from tokenize_kit.protocol import load_tokenizer, read_config
 
 _SHOWN = 10
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tokenize_kit.media.text import read_text
 from tokenize_kit.sources.cutting import cut_record
 from tokenize_kit.sources.planning import Piece, ReadOptions
-from tokenize_kit.media.text import read_text
 
 MAX_MEMBER_BYTES = 1 << 30
 """A file of a sample above this is refused before it is read."""

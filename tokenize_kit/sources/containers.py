@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tokenize_kit.media.text import read_text
 from tokenize_kit.modalities import medium
+from tokenize_kit.opening import open_source
 from tokenize_kit.sources.blocks import (
     COLUMN_TYPES,
     MAX_BLOCK_BYTES,
@@ -27,10 +29,8 @@ from tokenize_kit.sources.blocks import (
     text_of,
 )
 from tokenize_kit.sources.idx import labels_url, read_header, read_labels, read_pictures
-from tokenize_kit.sources.locations import open_source
 from tokenize_kit.sources.planning import Piece, ReadOptions
 from tokenize_kit.sources.tar import hidden_member, member_problem, open_tar, stem_of, tar_index
-from tokenize_kit.media.text import read_text
 
 Fields: TypeAlias = Mapping[str, Callable[[], bytes]]
 """The files of one sample by extension, read when they are called for."""

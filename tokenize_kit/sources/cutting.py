@@ -15,7 +15,7 @@ from typing import IO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenize_kit.sources.locations import read_exactly
+from tokenize_kit.opening import read_exactly
 
 BLOCK_BYTES = 8 << 20
 """How much text is read, encoded and written at a time."""

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tokenize_kit.sources.locations import SourceFile, open_source, read_exactly
+from tokenize_kit.opening import open_source, read_exactly
+from tokenize_kit.sources.listing import SourceFile
 from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
 _UNIT_BYTES = 64 << 20

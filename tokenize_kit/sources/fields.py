@@ -10,12 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tokenize_kit.media.text import read_text
+from tokenize_kit.opening import open_source, read_exactly
 from tokenize_kit.sources.blocks import parse_json_object
 from tokenize_kit.sources.idx import labels_url
-from tokenize_kit.sources.locations import SourceFile, open_source, read_exactly
+from tokenize_kit.sources.listing import SourceFile
 from tokenize_kit.sources.planning import ReadOptions
 from tokenize_kit.sources.tar import tar_index
-from tokenize_kit.media.text import read_text
 
 _LOOK_BYTES = 4 << 20
 _LOOK_SAMPLES = 1000

@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenize_kit.sources.locations import COMPRESSIONS, filesystem_of, open_source, read_exactly
+from tokenize_kit.opening import COMPRESSIONS, filesystem_of, open_source, read_exactly
 
 MAX_PICTURE_BYTES = 1 << 26
 """A picture of more bytes is refused before anything is read: in this format it is a damaged header."""

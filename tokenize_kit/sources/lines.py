@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tokenize_kit.media.text import read_text
+from tokenize_kit.opening import open_source
 from tokenize_kit.sources.blocks import (
     COLUMN_TYPES,
     Collector,
@@ -32,9 +34,7 @@ from tokenize_kit.sources.cutting import (
     record_blocks,
     whole_documents,
 )
-from tokenize_kit.sources.locations import open_source
 from tokenize_kit.sources.planning import Piece, ReadOptions
-from tokenize_kit.media.text import read_text
 
 MAX_LINE_BYTES = 256 << 20
 """A jsonl line above this is refused: the file is most likely not jsonl, and would fill the memory."""

@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tokenize_kit.files import canonical_json
+from tokenize_kit.opening import open_source
 from tokenize_kit.sources.idx import read_header
-from tokenize_kit.sources.locations import SourceFile, list_files, open_source
+from tokenize_kit.sources.listing import SourceFile, list_files
 from tokenize_kit.sources.tar import stem_of, tar_index
 
 MAX_FILES_PER_UNIT = 10_000
@@ -137,7 +138,7 @@ class ReadOptions:
 
 
 def find_sources(inputs: Sequence[str], options: ReadOptions) -> list[SourceFile]:
-    """List the input files that hold samples as ``options`` want them, see `locations.list_files`.
+    """List the input files that hold samples as ``options`` want them, see `listing.list_files`.
 
     Raises:
         FileNotFoundError: nothing is there, or nothing of the right kind.

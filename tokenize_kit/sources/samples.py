@@ -41,7 +41,7 @@ def iter_samples(
     """Yield the samples of files, folders, globs and URLs, in the order in which they would be encoded.
 
     Args:
-        data: what to read, see `locations.list_files`.
+        data: what to read, see `listing.list_files`.
         spec: the samples that are wanted: modality and channels.
         on_failure: called with the key and the reason of a sample that cannot be read; reading goes on.
         split: what a sample of a txt file is: ``none``, ``lines`` or ``paragraphs``.
@@ -56,8 +56,8 @@ def iter_samples(
         ValueError: an option does not suit the modality.
     """
     from tokenize_kit.modalities import medium
-    from tokenize_kit.sources.reading import read_unit
     from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
+    from tokenize_kit.sources.reading import read_unit
 
     if image_size is not None and spec.modality != "image":
         raise ValueError(f"image size {image_size} is given, but the tokenizer reads {spec.modality}; leave it out")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, Self
 
-from tokenize_kit.sources.locations import filesystem_of, open_source
+from tokenize_kit.opening import filesystem_of, open_source
 
 
 @dataclass(frozen=True)

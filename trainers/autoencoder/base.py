@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tokenize_kit.tokenizers.learned.quantizers.base import Quantizer
 from tokenize_kit.files import atomic_write
+from tokenize_kit.tokenizers.learned.quantizers.base import Quantizer
 from trainers.autoencoder.image import losses
 from trainers.checkpoints import module_tensors
 from trainers.config import OptimizerConfig

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.files import canonical_json
-from tokenize_kit.sources.heldout import check_fraction, key_fractions
-from tokenize_kit.shards import ShardSet, StreamInfo
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
+from tokenize_kit.shards import ShardSet, StreamInfo
+from tokenize_kit.sources.heldout import check_fraction, key_fractions
 from trainers.autoregressive.packing import (
     IGNORED,
     Documents,

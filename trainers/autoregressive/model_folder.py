@@ -22,8 +22,8 @@ from safetensors.torch import save
 from torch import nn
 
 from tokenize_kit.files import atomic_write, read_json_object, sync_folder, write_json
-from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.protocol import Tokenizer, load_tokenizer
+from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.weights import read_tensors
 from trainers.autoregressive.models import SequenceModel, build_model

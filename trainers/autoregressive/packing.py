@@ -37,9 +37,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.sequences.layouts import DEFAULT, LAYOUTS, Layout
 from tokenize_kit.sequences.template import SequenceTemplate
-from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.sequences.vocabulary import StreamIds, Vocabulary, distinct_shapes, is_open
 
 IGNORED = -100

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokenize_kit.progress import Progress
-    from tokenize_kit.sequences.template import Grammar
     from tokenize_kit.protocol import Sample
+    from tokenize_kit.sequences.template import Grammar
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.sampling_options import SamplingOptions
 

@@ -171,8 +171,8 @@ def _model_config(options: TrainTransformerOptions, vocab_size: int, context: in
 
 def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:
     """Return the folder and the tokenizer of each stream, by fingerprint: those given first, then those in the shard sets."""
-    from tokenize_kit.shards.format import TOKENIZERS_FOLDER
     from tokenize_kit.protocol import load_tokenizer
+    from tokenize_kit.shards.format import TOKENIZERS_FOLDER
 
     given = [(Path(folder), load_tokenizer(folder)) for folder in folders]
     found: dict[str, tuple[Path, Any]] = {}

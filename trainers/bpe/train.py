@@ -134,8 +134,8 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
 
 
 def _check(options: TrainBPEOptions) -> None:
-    from tokenize_kit.tokenizers.text.formats import byte_alphabet, check_pattern
     from tokenize_kit.protocol import CONFIG_FILE, read_config
+    from tokenize_kit.tokenizers.text.formats import byte_alphabet, check_pattern
 
     check_pattern(options.pattern)
     if "" in options.special_tokens:
@@ -344,7 +344,13 @@ def _reference_merges(documents: Iterator[str], vocab_size: int, options: TrainB
     from tokenizers import AddedToken
     from tokenizers.trainers import BpeTrainer
 
-    from tokenize_kit.tokenizers.text.formats import byte_alphabet, dump_definition, make_definition, reference_tokenizer, to_bytes
+    from tokenize_kit.tokenizers.text.formats import (
+        byte_alphabet,
+        dump_definition,
+        make_definition,
+        reference_tokenizer,
+        to_bytes,
+    )
     from trainers.bpe.merges import Merges
 
     tokenizer = reference_tokenizer(dump_definition(make_definition({}, [], options.pattern, {})))

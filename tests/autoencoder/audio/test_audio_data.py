@@ -10,10 +10,10 @@ import torch
 
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.media.audio import read_audio, to_pcm16, wav_bytes
-from tokenize_kit.sources.heldout import key_fractions
-from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
 from tokenize_kit.progress import Progress
 from tokenize_kit.shards import ShardSet
+from tokenize_kit.sources.heldout import key_fractions
+from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
 from trainers.autoencoder.audio.data import DRAWS, Cropping, SoundBatches, Sounds, prepare, to_samples
 from trainers.autoencoder.audio.options import TrainAudioOptions
 

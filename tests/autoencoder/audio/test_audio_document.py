@@ -7,8 +7,8 @@ import pytest
 import torch
 from toys.neural_codec import toy_codec
 
-from tokenize_kit.tokenizers.learned.audio.model import Codec
 from tokenize_kit.media.audio import read_audio
+from tokenize_kit.tokenizers.learned.audio.model import Codec
 from trainers.autoencoder.audio.config import PRESETS, SIZES, audio_recipe
 
 ROOT = Path(__file__).parents[3]

@@ -14,8 +14,8 @@ import torch
 from tokenize_kit.cli.main import main
 from tokenize_kit.files import sha256_of_file
 from tokenize_kit.media.audio import read_audio, wav_bytes
-from tokenize_kit.shards import ShardSet
 from tokenize_kit.protocol import load_tokenizer
+from tokenize_kit.shards import ShardSet
 from trainers.autoencoder.audio.config import PRESETS, audio_recipe
 from trainers.autoencoder.audio.options import AudioLossOverrides, CodecNetworkOverrides, TrainAudioOptions
 from trainers.autoencoder.audio.train import _task, train_audio

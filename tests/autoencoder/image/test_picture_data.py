@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.sources.heldout import key_fractions
 from tokenize_kit.shards import ShardSet
+from tokenize_kit.sources.heldout import key_fractions
 from trainers.autoencoder.image.data import Cutting, PictureBatches, Pictures, grid_of, prepare
 from trainers.autoencoder.image.options import TrainImageOptions
 from trainers.autoencoder.image.train import _split, _spread

@@ -17,8 +17,8 @@ from PIL import Image
 from tokenize_kit.cli.main import main
 from tokenize_kit.files import sha256_of_file
 from tokenize_kit.media.image import read_image
-from tokenize_kit.shards import ShardSet
 from tokenize_kit.protocol import load_tokenizer
+from tokenize_kit.shards import ShardSet
 from trainers.autoencoder.image.config import PRESETS
 from trainers.autoencoder.image.options import (
     LossOverrides,

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from toys.neural_codec import FSQ, NETWORKS, RVQ, toy_codec, toy_config
 
+from tokenize_kit.protocol import decode_like
 from tokenize_kit.tokenizers.learned.audio.model import Codec
 from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
-from tokenize_kit.protocol import decode_like
 
 KINDS = [
     pytest.param({"network": network, "causal": causal, "channels": channels, "quantizer": quantizer}, id=name)

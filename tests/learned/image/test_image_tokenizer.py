@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys.autoencoder import FSQ, RVQ, VQ, awakened, toy_autoencoder
 
-from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
-from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
-from tokenize_kit.tokenizers.learned.tiles import spans
 from tokenize_kit.protocol import CONFIG_FILE, decode_like, fingerprint_of, load_tokenizer
+from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
+from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
+from tokenize_kit.tokenizers.learned.tiles import spans
 from trainers.autoencoder.image.config import recipe
 
 

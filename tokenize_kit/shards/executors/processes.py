@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tokenize_kit import errors
+from tokenize_kit.protocol import Tokenizer, load_tokenizer
+from tokenize_kit.shards.unit import FailureLimitError, Recipe, Report, UnitResult, encode_unit
 from tokenize_kit.sources.blocks import Failure
 from tokenize_kit.sources.planning import Unit
-from tokenize_kit.shards.unit import FailureLimitError, Recipe, Report, UnitResult, encode_unit
-from tokenize_kit.protocol import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

@@ -19,7 +19,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tokenize_kit.tokenizers.image.colors import COLOR_SPACES, NearestColor
 from tokenize_kit.files import atomic_write
 from tokenize_kit.media.image import check_image
 from tokenize_kit.protocol import (
@@ -31,6 +30,7 @@ from tokenize_kit.protocol import (
     read_config,
     write_config,
 )
+from tokenize_kit.tokenizers.image.colors import COLOR_SPACES, NearestColor
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tokenize_kit.files import atomic_write
-from tokenize_kit.tokenizers.text import formats
-from tokenize_kit.tokenizers.text.engines import Engine, Texts, best_engine, utf8
-from tokenize_kit.tokenizers.text.formats import Definition
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
@@ -26,6 +23,9 @@ from tokenize_kit.protocol import (
     read_config,
     write_config,
 )
+from tokenize_kit.tokenizers.text import formats
+from tokenize_kit.tokenizers.text.engines import Engine, Texts, best_engine, utf8
+from tokenize_kit.tokenizers.text.formats import Definition
 
 if TYPE_CHECKING:
     import numpy as np

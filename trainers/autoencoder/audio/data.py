@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenize_kit.sources.heldout import key_fractions
-from tokenize_kit.tokenizers.audio.pcm import SILENCE, PCMTokenizer
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
+from tokenize_kit.sources.heldout import key_fractions
+from tokenize_kit.tokenizers.audio.pcm import SILENCE, PCMTokenizer
 from trainers.autoencoder.reading import NumberedBatches
 
 if TYPE_CHECKING:

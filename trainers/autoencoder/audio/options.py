@@ -12,7 +12,7 @@ from trainers.config import LoopConfig
 
 @dataclass(frozen=True)
 class CodecNetworkOverrides(Overrides):
-    """Parts of the network; see `tokenize_kit.tokenizers.learned.audio.config.CodecNetworkConfig`. None keeps the preset's value, or
+    """Parts of the network; see `CodecNetworkConfig`. None keeps the preset's value, or
     with another body than the preset's the default of that body.
     """
 

@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenize_kit.tokenizers.learned.audio.model import AudioReconstruction, Codec
 from tokenize_kit.metrics.audio import si_sdr
 from tokenize_kit.report.spectrogram import spectrogram
-from trainers.autoencoder.image import losses as distances
+from tokenize_kit.tokenizers.learned.audio.model import AudioReconstruction, Codec
 from trainers.autoencoder.audio import losses
 from trainers.autoencoder.audio.balancer import Balancer
 from trainers.autoencoder.audio.config import AudioRecipe
 from trainers.autoencoder.audio.data import SoundBatch, SoundBatches, to_samples
 from trainers.autoencoder.audio.discriminator import SoundDiscriminator, SoundVerdict, sound_discriminator_config
 from trainers.autoencoder.base import Plan, QuantizedTask
+from trainers.autoencoder.image import losses as distances
 from trainers.autoencoder.image.data import grid_of
 from trainers.optim import build_optimizers
 from trainers.runtime import Runtime

@@ -13,9 +13,9 @@ from trainers.autoencoder.audio.options import TrainAudioOptions
 from trainers.autoencoder.runs import DATA, HELD_OUT, claimed, identity_of, split, spread, trained
 
 if TYPE_CHECKING:
+    from tokenize_kit.progress import Progress
     from tokenize_kit.tokenizers.learned.audio.config import CodecNetworkConfig
     from tokenize_kit.tokenizers.learned.audio.model import Codec
-    from tokenize_kit.progress import Progress
     from trainers.autoencoder.audio.config import AudioRecipe
     from trainers.autoencoder.audio.data import Sounds
     from trainers.autoencoder.audio.task import CodecTask
@@ -163,8 +163,8 @@ def _sounds(
     runtime: Runtime,
     progress: Progress | None,
 ) -> Sounds:
-    from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
     from tokenize_kit.shards import ShardSet
+    from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
     from trainers.autoencoder.audio.data import Sounds, prepare
 
     folder = Path(options.sounds or options.out) / name

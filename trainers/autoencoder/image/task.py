@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tokenize_kit.tokenizers.learned.image.model import Autoencoder, Reconstruction, from_pixels, to_pixels
 from tokenize_kit.metrics.image import psnr_of
-from trainers.autoencoder.image import losses
+from tokenize_kit.tokenizers.learned.image.model import Autoencoder, Reconstruction, from_pixels, to_pixels
 from trainers.autoencoder.base import Plan, QuantizedTask
+from trainers.autoencoder.image import losses
 from trainers.autoencoder.image.config import Recipe
 from trainers.autoencoder.image.data import PictureBatch, PictureBatches, grid_of
 from trainers.autoencoder.image.discriminator import PatchDiscriminator, Verdict, discriminator_config

@@ -14,8 +14,8 @@ from trainers.autoencoder.runs import DATA, HELD_OUT, claimed, identity_of, spli
 from trainers.autoencoder.runs import spread as _spread
 
 if TYPE_CHECKING:
-    from tokenize_kit.tokenizers.learned.image.model import Autoencoder
     from tokenize_kit.progress import Progress
+    from tokenize_kit.tokenizers.learned.image.model import Autoencoder
     from trainers.autoencoder.image.config import Recipe
     from trainers.autoencoder.image.data import Pictures
     from trainers.autoencoder.image.task import AutoencoderTask

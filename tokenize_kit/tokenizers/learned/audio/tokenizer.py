@@ -12,11 +12,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
-from tokenize_kit.tokenizers.learned.audio.layers import State
-from tokenize_kit.tokenizers.learned.audio.model import Codec, fold_weight_norm
-from tokenize_kit.tokenizers.learned.audio.stream import CodecStream, Decoding, Encoding
-from tokenize_kit.tokenizers.learned.folder import load_network, save_network
 from tokenize_kit.media.audio import check_audio
 from tokenize_kit.protocol import (
     Tokenizer,
@@ -24,6 +19,11 @@ from tokenize_kit.protocol import (
     check_ids,
     fingerprint_of,
 )
+from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
+from tokenize_kit.tokenizers.learned.audio.layers import State
+from tokenize_kit.tokenizers.learned.audio.model import Codec, fold_weight_norm
+from tokenize_kit.tokenizers.learned.audio.stream import CodecStream, Decoding, Encoding
+from tokenize_kit.tokenizers.learned.folder import load_network, save_network
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample

@@ -13,11 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 import torch
 from torch import Tensor
 
-from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig
-from tokenize_kit.tokenizers.learned.folder import load_network, save_network
-from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
-from tokenize_kit.tokenizers.learned.image.network import receptive_radius
-from tokenize_kit.tokenizers.learned.tiles import spans
 from tokenize_kit.media.image import check_image
 from tokenize_kit.protocol import (
     Tokenizer,
@@ -26,6 +21,11 @@ from tokenize_kit.protocol import (
     fingerprint_of,
     size_of,
 )
+from tokenize_kit.tokenizers.learned.folder import load_network, save_network
+from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig
+from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
+from tokenize_kit.tokenizers.learned.image.network import receptive_radius
+from tokenize_kit.tokenizers.learned.tiles import spans
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample

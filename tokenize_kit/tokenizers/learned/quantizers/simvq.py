@@ -2,7 +2,7 @@
 
 Zhu et al. 2024, arXiv:2411.02038: the codes are ``W c_k + b`` with c_k drawn once from N(0, 1 / d). An update of W turns and
 stretches the whole codebook, so no code is left behind and large codebooks stay in use, without averages, k-means or
-replacement. Losses as in `tokenize_kit.tokenizers.learned.quantizers.vq` with ``codebook`` reaching W and b. The bias is that of the
+replacement. Losses as in `quantizers.vq` with ``codebook`` reaching W and b. The bias is that of the
 authors' code; without it this equals vector-quantize-pytorch's ``SimVQ``.
 """
 

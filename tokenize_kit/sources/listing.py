@@ -1,4 +1,4 @@
-"""Where input files are: local paths, folders, globs and fsspec URLs, listed in one fixed order and opened for reading.
+"""Which input files there are: local paths, folders, globs and fsspec URLs, listed in one fixed order.
 
 What is in the files is not looked at here; only their names say what kind they are.
 """
@@ -6,22 +6,18 @@ What is in the files is not looked at here; only their names say what kind they 
 from __future__ import annotations
 
 import glob
-import gzip
-import io
 import os
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import Any
 
-from tokenize_kit.errors import MissingPackageError
+from tokenize_kit.opening import COMPRESSIONS, filesystem_of
 
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
-COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
 _IDX_PICTURES = re.compile(r"[-.]idx[34]-ubyte$")
 
 
@@ -97,67 +93,6 @@ def kind_of(name: str, kinds: Collection[str] = ()) -> tuple[str | None, str]:
         if found:
             return next((modality for modality in found if modality in kinds), found[0]), ""
     return None, compression
-
-
-@contextmanager
-def open_source(url: str, compression: str = "") -> Iterator[IO[bytes]]:
-    """Open a local file or fsspec URL for reading bytes, through gzip or zstandard if ``compression`` says so.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-        MissingPackageError: the URL's protocol needs a package that is not installed.
-    """
-    with _open_raw(url) as raw:
-        if compression == "gz":
-            with gzip.open(raw, "rb") as file:
-                yield cast("IO[bytes]", file)
-        elif compression == "zst":
-            import zstandard
-
-            # Parallel compressors simply join frames, so read across all of them.
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            with io.BufferedReader(reader, buffer_size=1 << 20) as file:
-                yield cast("IO[bytes]", file)
-        else:
-            yield raw
-
-
-def read_exactly(file: IO[bytes], size: int) -> bytes:
-    """Read ``size`` bytes, fewer only at the end: decompressors and remote files may return less at a time."""
-    parts: list[bytes] = []
-    while size > 0 and (part := file.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-@contextmanager
-def _open_raw(url: str) -> Iterator[IO[bytes]]:
-    if "://" not in url:
-        with Path(url).open("rb") as file:
-            yield file
-        return
-    filesystem, path = filesystem_of(url)
-    with filesystem.open(path, "rb") as file:
-        yield file
-
-
-def filesystem_of(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL and the path in it.
-
-    Raises:
-        MissingPackageError: its protocol needs a package that is not installed.
-        ValueError: there is no such protocol.
-    """
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise MissingPackageError(f"{url} needs a package that is not installed: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{url} cannot be opened: {error}") from None
-    return filesystem, str(path)
 
 
 def _expand(given: str, kinds: Collection[str]) -> list[SourceFile]:

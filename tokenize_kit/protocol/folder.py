@@ -1,0 +1,118 @@
+"""The folder of a tokenizer: its configuration file, its fingerprint, saving and loading."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenize_kit.files import canonical_json, read_json_object, write_json
+from tokenize_kit.protocol.registry import tokenizer_class, tokenizer_name
+from tokenize_kit.protocol.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "tokenizer_config.json"
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+    """Load any registered tokenizer from the folder that its ``save`` wrote, and check its fingerprint.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder holds no tokenizer, a damaged one, or one of a newer format.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no tokenizer folder at {folder}; train one with 'tokenize-kit train'")
+    config = read_config(folder)
+    tokenizer = tokenizer_class(config["tokenizer"]).load(folder)
+    if tokenizer.fingerprint != config["fingerprint"]:
+        raise ValueError(
+            f"{folder} was changed after it was saved: its files give the fingerprint {tokenizer.fingerprint[:12]}, "
+            f"{CONFIG_FILE} says {str(config['fingerprint'])[:12]}; restore the folder from a copy"
+        )
+    if tokenizer.spec.to_dict() != config["spec"]:
+        raise ValueError(
+            f"{folder} was changed after it was saved: its files give another spec than {CONFIG_FILE} says; "
+            "restore the folder from a copy"
+        )
+    return tokenizer
+
+
+def write_config(folder: str | os.PathLike[str], tokenizer: Tokenizer, options: Mapping[str, Any]) -> None:
+    """Write ``tokenizer_config.json``; a tokenizer's ``save`` calls it last, after its other files.
+
+    Args:
+        folder: where the tokenizer is saved.
+        tokenizer: the tokenizer, of a registered class.
+        options: what its ``load`` needs besides its weights, JSON-ready.
+    """
+    config = {
+        "format_version": FORMAT_VERSION,
+        "tokenizer": tokenizer_name(tokenizer),
+        "fingerprint": tokenizer.fingerprint,
+        "spec": tokenizer.spec.to_dict(),
+        "options": dict(options),
+    }
+    write_json(Path(folder) / CONFIG_FILE, config)
+
+
+def check_target(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> Path:
+    """Return ``folder`` as a path, created; a tokenizer's ``save`` calls it first.
+
+    Raises:
+        ValueError: the folder holds a tokenizer with another fingerprint, which would be lost.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder to save the tokenizer in")
+    if (folder / CONFIG_FILE).exists() and read_config(folder)["fingerprint"] != tokenizer.fingerprint:
+        raise ValueError(f"{folder} already holds another tokenizer; choose another folder or delete that one")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check ``tokenizer_config.json``: keys ``tokenizer``, ``fingerprint``, ``spec`` and ``options`` (dicts).
+
+    Raises:
+        ValueError: the folder holds no tokenizer, or the file is damaged or of a newer format version.
+    """
+    path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        hint = ""
+        if (Path(folder) / "tokenizer.json").is_file():
+            hint = f"; to use its tokenizer.json: tokenize-kit import bpe --source {folder} --out DIR"
+        raise ValueError(f"{folder} is not a tokenizer folder: it has no {CONFIG_FILE}{hint}")
+    config = read_json_object(path)
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} has format version {version!r}, this tokenize-kit reads {FORMAT_VERSION}; upgrade it")
+    for key, kind in (("tokenizer", str), ("fingerprint", str), ("spec", dict), ("options", dict)):
+        if not isinstance(config.get(key), kind):
+            raise ValueError(f"{path} is damaged: {key!r} is missing or not a {kind.__name__}")
+    return config
+
+
+def fingerprint_of(name: str, options: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> str:
+    """Return the sha256 over a tokenizer's registered name, its options and its weights (name, dtype, shape, bytes).
+
+    Args:
+        name: the registered name.
+        options: JSON-ready values that determine the ids.
+        tensors: the weights that determine the ids, on any device.
+    """
+    digest = hashlib.sha256(canonical_json({"tokenizer": name, "options": dict(options)}))
+    if tensors:
+        # Only now, so that a tokenizer without weights does not wait for it.
+        import torch
+    for key in sorted(tensors or {}):
+        value = (tensors or {})[key].detach().cpu().contiguous()
+        digest.update(canonical_json([key, str(value.dtype), list(value.shape)]))
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

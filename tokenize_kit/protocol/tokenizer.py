@@ -1,0 +1,152 @@
+"""What a tokenizer must be (`Tokenizer`), and what it may be besides: one protocol a capability."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+from tokenize_kit.protocol.spec import TokenSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from tokenize_kit.protocol.spec import Sample
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Turns samples of one modality into grids of integer ids and back.
+
+    Inherit from it to get `encode_batch` and `decode_batch` as loops; a batch gives exactly what one by one gives.
+    A tokenizer is immutable once it is built, so `spec` and `fingerprint` never change.
+    """
+
+    @property
+    def spec(self) -> TokenSpec:
+        """What this tokenizer is and expects."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 over everything that determines the ids; see `fingerprint_of`."""
+        ...
+
+    def encode(self, sample: Sample) -> Tensor:
+        """Turn one sample into its id grid, int64, on the CPU.
+
+        Raises:
+            TypeError: the sample is of another kind than ``spec.modality``.
+            ValueError: its shape, dtype or range is not what ``spec`` says.
+        """
+        ...
+
+    def decode(self, ids: Tensor) -> Sample:
+        """Turn one id grid back into a sample.
+
+        Raises:
+            ValueError: the grid has the wrong number of axes, or an id outside the vocabulary.
+        """
+        ...
+
+    def encode_batch(self, samples: Sequence[Sample]) -> list[Tensor]:
+        """Encode samples of mixed sizes; equal to encoding one by one."""
+        return [self.encode(sample) for sample in samples]
+
+    def decode_batch(self, grids: Sequence[Tensor]) -> list[Sample]:
+        """Decode grids of mixed sizes; equal to decoding one by one."""
+        return [self.decode(ids) for ids in grids]
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the tokenizer into ``folder``; ``tokenizer_config.json`` comes last and makes it one.
+
+        Raises:
+            ValueError: the folder already holds another tokenizer.
+        """
+        ...
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote; nothing is ever unpickled.
+
+        Raises:
+            FileNotFoundError: the folder or a file of it is missing.
+            ValueError: a file is damaged, or of another format version or tokenizer.
+        """
+        ...
+
+
+@runtime_checkable
+class SizedTokenizer(Protocol):
+    """A tokenizer whose grid may cover a little more than the sample, so that decoding wants the sample's true size.
+
+    Shards keep the size beside the grid. Without it `Tokenizer.decode` returns all that the grid covers.
+    """
+
+    def decode_sized(self, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
+        """Decode grids of mixed sizes, each cut to the size that `size_of` gave for its sample.
+
+        Raises:
+            ValueError: as `Tokenizer.decode`, or a size that the grid does not cover.
+        """
+        ...
+
+
+@runtime_checkable
+class BlockTokenizer(Protocol):
+    """A tokenizer of sounds that takes them in pieces, in memory that does not grow with the length.
+
+    However a sound is cut, the pieces that come out, joined, are what the whole gives.
+    """
+
+    def encode_blocks(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Encode the pieces (C, n) of one sound; yield its ids in pieces along the first axis.
+
+        Raises:
+            TypeError, ValueError: as `Tokenizer.encode`, for any piece.
+        """
+        ...
+
+    def decode_blocks(self, grids: Iterable[Tensor], length: int | None = None) -> Iterator[Tensor]:
+        """Decode the pieces of one grid; yield the samples in pieces (C, n), cut to the true ``length`` if it is given.
+
+        Raises:
+            TypeError, ValueError: as `Tokenizer.decode`, for any piece, or they do not cover ``length`` samples.
+        """
+        ...
+
+
+@runtime_checkable
+class RaggedEncoder(Protocol):
+    """A text tokenizer with a fast way: many texts in, flat ids and a length for each text out."""
+
+    def encode_ragged(self, texts: Sequence[str] | pa.Array) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Encode a list of ``str`` or an Arrow array of (large) strings; equal to `encode` one by one."""
+        ...
+
+
+@runtime_checkable
+class PipelinedEncoder(Protocol):
+    """A tokenizer that begins with a batch before the one before is done, so that none of its threads waits at its end."""
+
+    def encode_ahead(
+        self,
+    ) -> AbstractContextManager[Callable[[Sequence[Sample]], Callable[[], list[Tensor]]]]:
+        """Yield a function that begins to encode a batch and returns another one, which waits for the grids.
+
+        The grids are those of `Tokenizer.encode_batch`; either function may raise what that raises.
+        """
+        ...
+
+
+@runtime_checkable
+class ShowsTokens(Protocol):
+    """A tokenizer that can say which bytes each id stands for."""
+
+    def tokens(self, ids: Tensor) -> list[bytes]:
+        """Return the bytes of each id."""
+        ...
