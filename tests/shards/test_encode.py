@@ -331,7 +331,7 @@ def test_a_full_disk_is_said_and_nothing_finished_is_lost(corpus, monkeypatch):
 
 
 def test_ctrl_c_leaves_no_partial_file(corpus, monkeypatch):
-    from tokenize_kit.shards import pipeline
+    from tokenize_kit.shards import unit as pipeline
 
     real, calls = pipeline.Rows.add, 0
 

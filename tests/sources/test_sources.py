@@ -14,7 +14,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenize_kit.media import blocks, lines
+from tokenize_kit.sources import blocks, lines
 from tokenize_kit.sources.cutting import cut_record
 from tokenize_kit.sources.fields import resolve_columns
 from tokenize_kit.sources.listing import list_files

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from tokenize_kit.protocol import load_tokenizer
-from tokenize_kit.tokenizers.text.bpe import BPETokenizer, engines, formats
+from tokenize_kit.tokenizers.text import engines, formats
+from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 
 SPECIAL = "<|endoftext|>"
 HARD_TEXTS = [
