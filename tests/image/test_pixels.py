@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.cluster import MiniBatchKMeans
 
-from tokenize_kit import colors as colors_module
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.media.image import read_image
 from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import load_tokenizer
+from tokenize_kit.tokenizers.image import colors as colors_module
 from tokenize_kit.tokenizers.image.colors import COLOR_SPACES, OKLAB_STEPS, NearestColor, colors_at, coordinates
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
 from trainers.palette.train import TrainPaletteOptions, train_palette
