@@ -7,8 +7,9 @@ the grid and how many bits an id of each codebook takes. The ids follow in grid 
 significant first, so a file takes ids times bits and about 90 bytes. Integers are little-endian; a varint has 7 bits a byte,
 the lowest first.
 
-Sounds can come and go in pieces (`compress_blocks`, `decompress_blocks`) in memory that does not grow with the samples. Only ids
-are held whole, because the header in front of them says how many there are: 600 ids a second make 4 MB an hour.
+Samples of a kind that streams, such as sounds, can come and go in pieces (`compress_blocks`, `decompress_blocks`) in memory that
+does not grow with their length. Only ids are held whole, because the header in front of them says how many there are: 600 ids a
+second make 4 MB an hour.
 
 A file that is foreign, of a newer version, cut short, longer than it says, altered, or of another tokenizer is refused with an
 error that says which.
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import atomic_write
-from tokenize_kit.protocol import MODALITIES, BlockTokenizer, SizedTokenizer, TokenSpec, size_of
+from tokenize_kit.protocol import BlockTokenizer, TokenSpec, decode_sized, modality_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,8 @@ MAGIC = b"\x89TKC\r\n\x1a\n"
 
 VERSION = 1
 MAX_WIDTH = 32
+_NUMBERED = ("text", "image", "video", "audio")
+"""Modalities that a header names by their place here; others are spelled out."""
 _CHECKSUM_BYTES = 16
 _CHUNK_BITS = 1 << 20
 _STEPS_AT_ONCE = 1 << 10
@@ -63,7 +66,7 @@ class PackedSample:
     channels: int | None
     """Channels of a picture or sound."""
     size: tuple[int, ...]
-    """True size of the sample without its channels, see `size_of`."""
+    """True size of the sample without its channels, see `Modality.size`."""
     widths: tuple[int, ...]
     """Bits of an id of each codebook, 0 to 32; a single entry without codebooks."""
     ids: NDArray[np.integer[Any]]
@@ -142,38 +145,38 @@ def compress(tokenizer: Tokenizer, sample: Sample, path: str | os.PathLike[str],
         TypeError, ValueError: the tokenizer refuses the sample, or has no such codebooks.
     """
     ids = _kept(tokenizer.encode(sample), tokenizer.spec, codebooks).numpy()
-    return _write(tokenizer, ids, size_of(sample), path)
+    return _write(tokenizer, ids, modality_of(tokenizer.spec).size(sample), path)
 
 
 def compress_blocks(
     tokenizer: Tokenizer, blocks: Iterable[Tensor], path: str | os.PathLike[str], codebooks: int | None = None
-) -> tuple[int, int]:
-    """Do the same with a sound that comes in pieces; the file has the same bytes as that of the whole.
+) -> tuple[int, tuple[int, ...]]:
+    """Do the same with a sample that comes in pieces; the file has the same bytes as that of the whole.
 
     Args:
         tokenizer: a `BlockTokenizer`, see `takes_blocks`.
-        blocks: the pieces (C, n).
+        blocks: the pieces, such as (C, n) of a sound.
         path: the file.
         codebooks: keep only the first so many codebooks of each step, for a lower rate.
 
     Returns:
-        The bytes of the file and the samples of the sound.
+        The bytes of the file and the size of the sample.
 
     Raises:
         TypeError, ValueError: the tokenizer takes no pieces or refuses one, or has no such codebooks.
     """
-    samples = 0
+    modality, sizes = modality_of(tokenizer.spec), []
 
     def counted() -> Iterator[Tensor]:
-        nonlocal samples
         for block in blocks:
-            samples += block.shape[-1]
+            sizes.append(modality.size(block))
             yield block
 
     kind = np.min_scalar_type(tokenizer.spec.max_vocab_size - 1)
     pieces = _in_blocks(tokenizer).encode_blocks(counted())
     parts = [_kept(ids, tokenizer.spec, codebooks).numpy().astype(kind) for ids in pieces]
-    return _write(tokenizer, np.concatenate(parts), (samples,), path), samples
+    size = modality.joined_size(sizes)
+    return _write(tokenizer, np.concatenate(parts), size, path), size
 
 
 def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
@@ -187,14 +190,11 @@ def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
     import torch
 
     packed = _read(tokenizer, path)
-    grid = torch.from_numpy(packed.ids)
-    if isinstance(tokenizer, SizedTokenizer) and tokenizer.spec.size_axes:
-        return tokenizer.decode_sized([grid], [packed.size])[0]
-    return tokenizer.decode(grid)
+    return decode_sized(tokenizer, [torch.from_numpy(packed.ids)], [packed.size])[0]
 
 
 def decompress_blocks(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Iterator[Tensor]:
-    """Decode a ``.tkc`` file of a sound in pieces (C, n); joined, they are what `decompress` gives.
+    """Decode a ``.tkc`` file in pieces, such as (C, n) of a sound; joined, they are what `decompress` gives.
 
     The file is read and checked by the call itself, before the first piece is asked for.
 
@@ -215,8 +215,8 @@ def decompress_blocks(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Ite
 
 
 def takes_blocks(tokenizer: Tokenizer) -> bool:
-    """Whether sounds can be compressed and decompressed piece by piece."""
-    return tokenizer.spec.modality == "audio" and isinstance(tokenizer, BlockTokenizer)
+    """Whether samples can be compressed and decompressed piece by piece."""
+    return modality_of(tokenizer.spec).streams and isinstance(tokenizer, BlockTokenizer)
 
 
 def widths_of(spec: TokenSpec, shape: Sequence[int]) -> tuple[int, ...]:
@@ -231,7 +231,7 @@ def to_bytes(packed: PackedSample) -> bytes:
     """Return the bytes of a ``.tkc`` file."""
     widths = packed.widths
     numbers = [
-        MODALITIES.index(packed.modality),
+        *_modality_numbers(packed.modality),
         packed.sample_rate or 0,
         packed.channels or 0,
         *(len(packed.size), *packed.size),
@@ -260,14 +260,15 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
         raise ValueError(f"{name} is of version {data[len(MAGIC)]}, this tokenize-kit reads {VERSION}; upgrade it")
     reader = _Reader(data, len(MAGIC) + 1, name)
     fingerprint = reader.take(32).hex()
-    modality, sample_rate, channels = reader.number(), reader.number(), reader.number()
+    modality = _modality_name(reader)
+    sample_rate, channels = reader.number(), reader.number()
     size, shape, widths = reader.numbers(), reader.numbers(), reader.numbers()
     end = reader.place
     (crc,) = struct.unpack("<I", reader.take(4))
     rows, odd = divmod(prod(shape), len(widths)) if widths else (0, 1)
     if (
         crc != zlib.crc32(data[:end])
-        or modality >= len(MODALITIES)
+        or not modality
         or odd
         or not shape
         or max(widths) > MAX_WIDTH
@@ -283,12 +284,27 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
     if hashlib.sha256(content).digest()[:_CHECKSUM_BYTES] != checksum:
         raise VerificationError(f"{name} is damaged: its content was altered (the checksum differs)")
     ids = unpack_ids(content[reader.place :], rows, widths).reshape(shape)
-    return PackedSample(fingerprint, MODALITIES[modality], sample_rate or None, channels or None, size, widths, ids)
+    return PackedSample(fingerprint, modality, sample_rate or None, channels or None, size, widths, ids)
+
+
+def _modality_numbers(name: str) -> list[int]:
+    if name in _NUMBERED:
+        return [_NUMBERED.index(name)]
+    return [len(_NUMBERED), len(name.encode()), *name.encode()]
+
+
+def _modality_name(reader: _Reader) -> str:
+    """Return the modality that a header names; empty where it was altered."""
+    number = reader.number()
+    if number < len(_NUMBERED):
+        return _NUMBERED[number]
+    spelled = reader.numbers() if number == len(_NUMBERED) else ()
+    return bytes(min(letter, 255) for letter in spelled).decode(errors="ignore")
 
 
 def _in_blocks(tokenizer: Tokenizer) -> BlockTokenizer:
     if not takes_blocks(tokenizer):
-        raise TypeError(f"{type(tokenizer).__name__} does not take sounds in pieces; use compress and decompress")
+        raise TypeError(f"{type(tokenizer).__name__} does not take samples in pieces; use compress and decompress")
     assert isinstance(tokenizer, BlockTokenizer)
     return tokenizer
 

@@ -62,7 +62,7 @@ def test_the_registry_knows_ours_and_suggests():
 
 
 def test_names_belong_to_one_class(monkeypatch):
-    monkeypatch.setattr("tokenize_kit.protocol.registry._registered", {})
+    monkeypatch.setattr("tokenize_kit.protocol.TOKENIZERS._registered", {})
 
     class Mine(PixelTokenizer):
         pass

@@ -5,6 +5,7 @@ Only the standard library is imported before a command is run, so that ``--help`
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenize_kit.progress import Progress
-    from tokenize_kit.protocol import Tokenizer
+    from tokenize_kit.protocol import Stream, Tokenizer, TokenSpec
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
     if not options.target.lower().endswith(".tkc"):
         raise ValueError(f"{options.target} does not end in .tkc; give the .tkc file to write as the second name")
     tokenizer = load_tokenizer(options.tokenizer)
-    work = _compress_blocks if takes_blocks(tokenizer) else _compress_whole
+    work = _compress_pieces if takes_blocks(tokenizer) else _compress_whole
     written, size, conversion = work(options, tokenizer, progress)
     rate = tokenizer.spec.sample_rate
     return CompressResult(
@@ -104,10 +105,9 @@ def _compress_whole(
     options: CompressOptions, tokenizer: Tokenizer, progress: Progress
 ) -> tuple[int, tuple[int, ...], str]:
     from tokenize_kit.container import compress
-    from tokenize_kit.modalities import medium
-    from tokenize_kit.protocol import size_of
+    from tokenize_kit.protocol import modality_of
 
-    kind = medium(tokenizer.spec.modality)
+    kind = modality_of(tokenizer.spec)
     ready = kind.self_describing(options.source, Path(options.source).read_bytes())
     try:
         sample = kind.read(ready, tokenizer.spec)
@@ -115,32 +115,32 @@ def _compress_whole(
     except ValueError as error:
         raise ValueError(f"{options.source}: {error}") from None
     _note(options.source, conversion, progress)
-    return compress(tokenizer, sample, options.target, options.codebooks), size_of(sample), conversion
+    return compress(tokenizer, sample, options.target, options.codebooks), kind.size(sample), conversion
 
 
-def _compress_blocks(
+def _compress_pieces(
     options: CompressOptions, tokenizer: Tokenizer, progress: Progress
 ) -> tuple[int, tuple[int, ...], str]:
     from tokenize_kit.container import compress_blocks
-    from tokenize_kit.media.audio import AudioReader, self_describing_file
+    from tokenize_kit.protocol import modality_of
 
     spec = tokenizer.spec
-    with Path(options.source).open("rb") as file:
+
+    def pieces(stream: Stream) -> Iterator[Tensor]:
         try:
-            reader = AudioReader(self_describing_file(options.source, file), spec.sample_rate, spec.channels)
+            yield from stream.pieces()
         except ValueError as error:
             raise ValueError(f"{options.source}: {error}") from None
 
-        def blocks() -> Iterator[Tensor]:
-            try:
-                yield from reader.blocks()
-            except ValueError as error:
-                raise ValueError(f"{options.source}: {error}") from None
-
-        _note(options.source, reader.conversion, progress)
-        shown = _shown(blocks(), "compress", reader.sample_rate, progress)
-        written, samples = compress_blocks(tokenizer, shown, options.target, options.codebooks)
-    return written, (samples,), reader.conversion
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(modality_of(spec).open_stream(Path(options.source), spec))
+        except ValueError as error:
+            raise ValueError(f"{options.source}: {error}") from None
+        _note(options.source, stream.conversion, progress)
+        shown = _shown(pieces(stream), "compress", spec, progress)
+        written, size = compress_blocks(tokenizer, shown, options.target, options.codebooks)
+    return written, size, stream.conversion
 
 
 def _note(source: str, conversion: str, progress: Progress) -> None:
@@ -148,14 +148,18 @@ def _note(source: str, conversion: str, progress: Progress) -> None:
         progress.note(f"{source} is converted from {conversion}")
 
 
-def _shown(blocks: Iterable[Tensor], label: str, sample_rate: int, progress: Progress) -> Iterator[Tensor]:
-    """Pass the blocks of a sound on, and show how many seconds have gone by."""
+def _shown(pieces: Iterable[Tensor], label: str, spec: TokenSpec, progress: Progress) -> Iterator[Tensor]:
+    """Pass the pieces of a sample on, and show how much has gone by: seconds where the spec knows how many make one."""
+    from tokenize_kit.protocol import modality_of
+
     progress.task(label)
-    samples = 0
-    for block in blocks:
-        yield block
-        samples += block.shape[-1]
-        progress.update(seconds=round(samples / sample_rate, 1))
+    kind, length = modality_of(spec), 0
+    for piece in pieces:
+        yield piece
+        length += kind.size(piece)[0]
+        progress.update(
+            **({"steps": length} if spec.sample_rate is None else {"seconds": round(length / spec.sample_rate, 1)})
+        )
 
 
 def decompress_command(options: DecompressOptions, progress: Progress) -> DecompressResult:
@@ -167,27 +171,23 @@ def decompress_command(options: DecompressOptions, progress: Progress) -> Decomp
         VerificationError: it is damaged, or another tokenizer made it.
     """
     from tokenize_kit.container import decompress, decompress_blocks, takes_blocks
-    from tokenize_kit.modalities import medium
-    from tokenize_kit.protocol import load_tokenizer, size_of
+    from tokenize_kit.protocol import load_tokenizer, modality_of
 
     tokenizer = load_tokenizer(options.tokenizer)
     spec, target = tokenizer.spec, Path(options.target)
-    kind = medium(spec.modality)
+    kind = modality_of(spec)
     if target.suffix.lower() != kind.suffix:
-        raise ValueError(f"{options.target} does not end in {kind.suffix}, which is what {kind.modality} is written as")
-    if takes_blocks(tokenizer) and spec.sample_rate is not None:
-        from tokenize_kit.media.audio import write_blocks
-
-        samples = 0
+        raise ValueError(f"{options.target} does not end in {kind.suffix}, which is what {kind.name} is written as")
+    if takes_blocks(tokenizer):
+        sizes = []
 
         def counted() -> Iterator[Tensor]:
-            nonlocal samples
-            for block in decompress_blocks(tokenizer, options.source):
-                samples += block.shape[-1]
-                yield block
+            for piece in decompress_blocks(tokenizer, options.source):
+                sizes.append(kind.size(piece))
+                yield piece
 
-        write_blocks(_shown(counted(), "decompress", spec.sample_rate, progress), target, spec.sample_rate)
-        return DecompressResult(options.target, (samples,))
+        kind.write_pieces(_shown(counted(), "decompress", spec, progress), target, spec)
+        return DecompressResult(options.target, kind.joined_size(sizes))
     sample = decompress(tokenizer, options.source)
     kind.write(sample, target, spec)
-    return DecompressResult(options.target, size_of(sample))
+    return DecompressResult(options.target, kind.size(sample))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from tokenize_kit.files import read_json_object
-from tokenize_kit.protocol import CONFIG_FILE, MODALITIES, TokenSpec, load_tokenizer, read_config
+from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, load_tokenizer, read_config
 
 
 @dataclass(frozen=True)
@@ -131,25 +131,15 @@ def _model_facts(folder: Path) -> dict[str, Any]:
 
 
 def _media_facts(path: Path) -> tuple[str, dict[str, Any]]:
-    from tokenize_kit.modalities import MEDIA, medium
+    from tokenize_kit.modalities import all_modalities
 
     if path.suffix.lower() == ".tkc":
         return "compressed file", _container_facts(path)
-    if path.suffix.lower() in medium("audio").extensions:
-        return "audio file", _audio_facts(path)
-    for modality in MODALITIES:
-        if modality in MEDIA and path.suffix.lower() in medium(modality).extensions:
-            spec = TokenSpec(modality, 1, ("time",), (1,), lossless=True)
-            sample = medium(modality).read(path.read_bytes(), spec)
-            if isinstance(sample, str):
-                size = {"characters": len(sample), "bytes": path.stat().st_size, "lines": sample.count("\n")}
-                return f"{modality} file", size
-            return f"{modality} file", {
-                "shape": list(sample.shape),
-                "dtype": str(sample.dtype),
-                "bytes": path.stat().st_size,
-            }
-    known = sorted({extension for item in MEDIA.values() for extension in item.extensions})
+    kinds = all_modalities()
+    for kind in kinds:
+        if path.suffix.lower() in kind.extensions:
+            return f"{kind.name} file", kind.describe(path)
+    known = sorted({extension for kind in kinds for extension in kind.extensions})
     raise ValueError(f"{path} is of no known kind (extensions: {' '.join(known)})")
 
 
@@ -160,23 +150,6 @@ def _container_facts(path: Path) -> dict[str, Any]:
     facts = {name: value for name, value in vars(packed).items() if name != "ids" and value is not None}
     facts |= {name: list(value) for name, value in facts.items() if isinstance(value, tuple)}
     return facts | {"grid": list(packed.ids.shape), "bytes": path.stat().st_size}
-
-
-def _audio_facts(path: Path) -> dict[str, Any]:
-    from tokenize_kit.media.audio import AudioReader, self_describing_file
-
-    with path.open("rb") as file:
-        reader = AudioReader(self_describing_file(path.name, file))
-        samples = sum(block.shape[1] for block in reader.blocks())
-    return {
-        "format": reader.format,
-        "sample_rate": reader.sample_rate,
-        "channels": reader.channels,
-        "samples": samples,
-        "seconds": round(samples / reader.sample_rate, 3),
-        "values_beyond_full_scale": reader.clipped,
-        "bytes": path.stat().st_size,
-    }
 
 
 def _short(value: Any) -> Any:

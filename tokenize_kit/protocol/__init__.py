@@ -1,8 +1,9 @@
 """The one protocol: samples in, grids of integer ids out, and back.
 
-This is the ground floor. `spec` holds what a tokenizer says of itself, `tokenizer` what it must be and may be, `registry` how it
-is found, `folder` how it is saved and loaded, `grids` the helpers with which a new tokenizer keeps the promises of the
-protocol. It leaves files and media to `tokenize_kit.modalities`, and token storage to `tokenize_kit.shards`.
+This is the ground floor. `modality` declares what a kind of data is, `spec` what a tokenizer says of itself, `tokenizer` what it
+must be and may be; all else asks these declarations. `registry` is how plug-ins are found, `folder` how a tokenizer is saved and
+loaded, `grids` the helpers with which its promises are kept. The kinds of data themselves are in `tokenize_kit.modalities`,
+token storage is in `tokenize_kit.shards`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,10 @@ from tokenize_kit.protocol.folder import (
     read_config,
     write_config,
 )
-from tokenize_kit.protocol.grids import check_ids, decode_like, first_codebooks, size_of
-from tokenize_kit.protocol.registry import (
-    ENTRY_POINT_GROUP,
-    register_tokenizer,
-    registered_tokenizers,
-    tokenizer_class,
-    tokenizer_name,
-)
-from tokenize_kit.protocol.spec import MODALITIES, TokenSpec
+from tokenize_kit.protocol.grids import check_ids, decode_like, decode_sized, first_codebooks
+from tokenize_kit.protocol.modality import Modality, Stream, modality_named, modality_of, register_modality
+from tokenize_kit.protocol.registry import EXECUTORS, MODALITIES, MODELS, QUANTIZERS, TOKENIZERS, TRAINERS, Registry
+from tokenize_kit.protocol.spec import TokenSpec
 from tokenize_kit.protocol.tokenizer import (
     BlockTokenizer,
     PipelinedEncoder,
@@ -34,6 +30,10 @@ from tokenize_kit.protocol.tokenizer import (
     ShowsTokens,
     SizedTokenizer,
     Tokenizer,
+    register_tokenizer,
+    registered_tokenizers,
+    tokenizer_class,
+    tokenizer_name,
 )
 
 if TYPE_CHECKING:
@@ -41,27 +41,37 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG_FILE",
-    "ENTRY_POINT_GROUP",
+    "EXECUTORS",
     "FORMAT_VERSION",
     "MODALITIES",
+    "MODELS",
+    "QUANTIZERS",
+    "TOKENIZERS",
+    "TRAINERS",
     "BlockTokenizer",
+    "Modality",
     "PipelinedEncoder",
     "RaggedEncoder",
+    "Registry",
     "Sample",
     "ShowsTokens",
     "SizedTokenizer",
+    "Stream",
     "TokenSpec",
     "Tokenizer",
     "check_ids",
     "check_target",
     "decode_like",
+    "decode_sized",
     "fingerprint_of",
     "first_codebooks",
     "load_tokenizer",
+    "modality_named",
+    "modality_of",
     "read_config",
+    "register_modality",
     "register_tokenizer",
     "registered_tokenizers",
-    "size_of",
     "tokenizer_class",
     "tokenizer_name",
     "write_config",

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenize_kit.files import canonical_json, read_json_object, write_json
-from tokenize_kit.protocol.registry import tokenizer_class, tokenizer_name
-from tokenize_kit.protocol.tokenizer import Tokenizer
+from tokenize_kit.protocol.tokenizer import Tokenizer, tokenizer_class, tokenizer_name
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tokenize_kit.protocol.modality import modality_of
 from tokenize_kit.protocol.spec import TokenSpec
 from tokenize_kit.protocol.tokenizer import SizedTokenizer, Tokenizer
 
@@ -25,19 +26,29 @@ def first_codebooks(grid: Tensor, count: int) -> Tensor:
     return grid[..., :count]
 
 
-def size_of(sample: Sample) -> tuple[int, ...]:
-    """Return the size of a sample without its channels: (H, W), (T, H, W) or (samples,); () for a text."""
-    if isinstance(sample, str):
-        return ()
-    shape = tuple(sample.shape)
-    return {2: shape[1:], 3: shape[1:], 4: (shape[0], *shape[2:])}[sample.ndim]
+def decode_sized(tokenizer: Tokenizer, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
+    """Decode grids to samples of their true sizes, whether the tokenizer knows of sizes (`SizedTokenizer`) or not.
+
+    Args:
+        tokenizer: any; what covers more than the sample and is no `SizedTokenizer` is cut here.
+        grids: of mixed sizes.
+        sizes: as `Modality.size` gave them; not looked at where grids cover no more than the sample (`TokenSpec.size_axes` 0).
+
+    Raises:
+        ValueError: as `Tokenizer.decode`, or a size that a grid does not cover.
+    """
+    if not tokenizer.spec.size_axes:
+        return tokenizer.decode_batch(grids)
+    if isinstance(tokenizer, SizedTokenizer):
+        return tokenizer.decode_sized(grids, sizes)
+    kind = modality_of(tokenizer.spec)
+    return [kind.crop(sample, size) for sample, size in zip(tokenizer.decode_batch(grids), sizes, strict=True)]
 
 
 def decode_like(tokenizer: Tokenizer, grids: Sequence[Tensor], samples: Sequence[Sample]) -> list[Sample]:
-    """Decode the grids of ``samples`` back to samples of the same sizes."""
-    if isinstance(tokenizer, SizedTokenizer):
-        return tokenizer.decode_sized(grids, [size_of(sample) for sample in samples])
-    return tokenizer.decode_batch(grids)
+    """Decode the grids of ``samples`` back to samples of the same sizes; see `decode_sized`."""
+    kind = modality_of(tokenizer.spec)
+    return decode_sized(tokenizer, grids, [kind.size(sample) for sample in samples])
 
 
 def check_ids(ids: Tensor, spec: TokenSpec) -> Tensor:

@@ -1,73 +1,126 @@
-"""How tokenizers are found: by the name that they are registered under, in this process or as an entry point."""
+"""One registry for everything that a package of its own can bring: by name, in this process or as an entry point.
+
+An entry point is loaded when it is asked for and not before, so that looking at the names costs nothing. Nothing below imports
+what is registered; imports point down although names reach up.
+"""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from functools import cache
-from typing import TYPE_CHECKING
-
-from tokenize_kit.protocol.tokenizer import Tokenizer
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-ENTRY_POINT_GROUP = "tokenize_kit.tokenizers"
-
-_registered: dict[str, type[Tokenizer]] = {}
+T = TypeVar("T")
 
 
-def register_tokenizer(name: str, cls: type[Tokenizer]) -> None:
-    """Make ``cls`` known as ``name`` in this process; packages use the entry point group ``tokenize_kit.tokenizers``.
+class Registry(Generic[T]):
+    """Names of one kind of plug-in.
 
-    Raises:
-        ValueError: the name belongs to another tokenizer.
+    Args:
+        group: the entry point group.
+        what: what one of them is called in messages, such as ``tokenizer``.
     """
-    if _registered.get(name, cls) is not cls or name in _entry_points():
-        raise ValueError(f"a tokenizer named {name!r} is already registered; choose another name")
-    _registered[name] = cls
+
+    def __init__(self, group: str, what: str) -> None:
+        self.group = group
+        """The entry point group that packages register in."""
+        self.what = what
+        """What one of them is called."""
+        self._registered: dict[str, T] = {}
+
+    def register(self, name: str, value: T) -> None:
+        """Make ``value`` known as ``name`` in this process; packages use the entry point group.
+
+        Raises:
+            ValueError: the name belongs to something else.
+        """
+        if self._registered.get(name, value) is not value or name in self._points:
+            raise ValueError(f"a {self.what} named {name!r} is already registered; choose another name")
+        self._registered[name] = value
+
+    def names(self) -> list[str]:
+        """Return all names that can be asked for here, sorted."""
+        return sorted({*self._registered, *self._points})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._registered or name in self._points
+
+    def get(self, name: str) -> T:
+        """Return what is registered as ``name``.
+
+        Raises:
+            ValueError: nothing is registered under that name; the message suggests the closest one.
+        """
+        if name not in self._registered:
+            if name not in self._points:
+                close = get_close_matches(name, self.names(), n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"no {self.what} is named {name!r} (known: {', '.join(self.names())}){hint}")
+            return self._loaded(name)
+        return self._registered[name]
+
+    def place_of(self, name: str) -> str:
+        """Return ``module:attribute`` of what is registered as ``name``, without loading it.
+
+        Raises:
+            ValueError: as `get`.
+        """
+        if name in self._points and name not in self._registered:
+            return self._points[name].value
+        value: Any = self.get(name)
+        return f"{value.__module__}:{value.__qualname__}"
+
+    def name_of(self, value: T) -> str:
+        """Return the name that a class or function is registered under.
+
+        Raises:
+            ValueError: it is not registered.
+        """
+        for name, known in self._registered.items():
+            if known is value:
+                return name
+        thing: Any = value
+        place = f"{thing.__module__}:{thing.__qualname__}"
+        for name, point in self._points.items():
+            if point.value == place:
+                return name
+        raise ValueError(
+            f"{thing.__qualname__} is not registered; call register_{self.what} or add an entry point of {self.group}"
+        )
+
+    @cached_property
+    def _points(self) -> dict[str, EntryPoint]:
+        from importlib.metadata import entry_points
+
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    @cached_property
+    def _cache(self) -> dict[str, T]:
+        return {}
+
+    def _loaded(self, name: str) -> T:
+        if name not in self._cache:
+            self._cache[name] = self._points[name].load()
+        return self._cache[name]
 
 
-def registered_tokenizers() -> list[str]:
-    """Names of all tokenizers that can be loaded here, sorted."""
-    return sorted({*_registered, *_entry_points()})
+TOKENIZERS: Registry[Any] = Registry("tokenize_kit.tokenizers", "tokenizer")
+"""Classes of tokenizers; see `tokenize_kit.protocol.tokenizer`."""
 
+MODALITIES: Registry[Any] = Registry("tokenize_kit.modalities", "modality")
+"""Declarations of kinds of data, one object each; see `tokenize_kit.protocol.modality`."""
 
-def tokenizer_class(name: str) -> type[Tokenizer]:
-    """Return the tokenizer class that is registered as ``name``.
+TRAINERS: Registry[Any] = Registry("tokenize_kit.trainers", "trainer")
+"""Functions of one options dataclass, ``tokenize-kit train NAME``."""
 
-    Raises:
-        ValueError: nothing is registered under that name; the message suggests the closest one.
-    """
-    if name in _registered:
-        return _registered[name]
-    points = _entry_points()
-    if name not in points:
-        close = get_close_matches(name, registered_tokenizers(), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no tokenizer is named {name!r} (known: {', '.join(registered_tokenizers())}){hint}")
-    loaded = points[name].load()
-    assert isinstance(loaded, type), f"entry point {name} of {ENTRY_POINT_GROUP} is not a class"
-    return loaded
+MODELS: Registry[Any] = Registry("tokenize_kit.models", "model")
+"""Classes of sequence models, one a family."""
 
+QUANTIZERS: Registry[Any] = Registry("tokenize_kit.quantizers", "quantizer")
+"""Kinds of quantizers of learned tokenizers."""
 
-def tokenizer_name(tokenizer: Tokenizer | type[Tokenizer]) -> str:
-    """Return the name under which a tokenizer's class is registered.
-
-    Raises:
-        ValueError: its class is not registered.
-    """
-    cls = tokenizer if isinstance(tokenizer, type) else type(tokenizer)
-    for name, known in _registered.items():
-        if known is cls:
-            return name
-    for name, point in _entry_points().items():
-        if point.value == f"{cls.__module__}:{cls.__qualname__}":
-            return name
-    raise ValueError(f"{cls.__qualname__} is not registered; call register_tokenizer or add an entry point")
-
-
-@cache
-def _entry_points() -> dict[str, EntryPoint]:
-    from importlib.metadata import entry_points
-
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+EXECUTORS: Registry[Any] = Registry("tokenize_kit.executors", "executor")
+"""Where the units of a run are encoded."""

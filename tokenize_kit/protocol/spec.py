@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tokenize_kit.protocol.registry import MODALITIES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     Sample: TypeAlias = str | Tensor
-
-MODALITIES = ("text", "image", "video", "audio")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TokenSpec:
     """What a tokenizer says of itself: enough for shards, vocabularies, trainers and reports to serve it."""
 
     modality: str
-    """One of ``text``, ``image``, ``video``, ``audio``: which kind of sample goes in and comes out."""
+    """Name of a registered `Modality`, such as ``text``, ``image`` or ``audio``: which kind of sample goes in and comes out."""
     vocab_size: int | tuple[int, ...]
     """Ids run from 0 to vocab_size - 1; one size for each codebook if the last axis is ``codebook``."""
     axes: tuple[str, ...]
@@ -39,16 +39,24 @@ class TokenSpec:
     sample_rate: int | None = None
     """Samples a second that a sound must have; None where it does not apply."""
     size_multiple: int = 1
-    """Height and width (or the number of samples) must be a multiple of this."""
+    """Height and width (or the number of samples) must be a multiple of this; ``--image-size`` is checked against it."""
+    open_axes: tuple[str, ...] | None = None
+    """The axis, the first one, whose length is not known beforehand, so that a token must end it; ``()`` if the shape of a grid
+    is always known. None, as in specs that were saved before there was the field: ``time`` where nothing but codebooks follows.
+    """
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
-            raise ValueError(f"modality {self.modality!r} is not one of {', '.join(MODALITIES)}")
+            raise ValueError(f"modality {self.modality!r} is not one of {', '.join(MODALITIES.names())}")
         if len(self.axes) != len(self.step) or not self.axes:
             raise ValueError(f"axes {self.axes} and step {self.step} must have one entry for each grid axis")
         sizes = self.codebook_sizes
         if not sizes or any(size < 1 for size in sizes):
             raise ValueError(f"vocab_size {self.vocab_size} must be positive")
+        if self.open_axes not in (None, (), self.axes[:1]):
+            raise ValueError(f"open_axes {self.open_axes} must be none or the first axis, {self.axes[:1]}")
+        if self.size_multiple < 1:
+            raise ValueError(f"size_multiple {self.size_multiple} must be 1 or more")
         if isinstance(self.vocab_size, tuple) and self.axes[-1] != "codebook":
             raise ValueError(
                 f"vocab_size {self.vocab_size} has one size a codebook, so the last axis must be 'codebook'"
@@ -60,11 +68,18 @@ class TokenSpec:
         return self.vocab_size if isinstance(self.vocab_size, tuple) else (self.vocab_size,)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the length of the first axis is not known beforehand, so that a token must end a grid."""
+        if self.open_axes is None:
+            return self.axes[0] == "time" and self.axes[1:] in ((), ("codebook",))
+        return bool(self.open_axes)
+
+    @property
     def size_axes(self) -> int:
-        """Numbers in the true size of a sample (see `size_of`) where a grid may cover more than the sample; else 0."""
-        if self.modality == "text" or all(step is None or step == 1 for step in self.step):
+        """Numbers in the true size of a sample (see `Modality.size`) where a grid may cover more than the sample; else 0."""
+        if all(step is None or step == 1 for step in self.step):
             return 0
-        return {"image": 2, "video": 3, "audio": 1}[self.modality]
+        return int(MODALITIES.get(self.modality).size_axes)
 
     @property
     def max_vocab_size(self) -> int:
@@ -89,7 +104,12 @@ class TokenSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        if (
+            self.open_axes is None
+        ):  # as it was before there was the field: specs are compared and hashed as they are saved
+            del values["open_axes"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenSpec:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, cast, runtime_checkable
 
+from tokenize_kit.protocol.registry import TOKENIZERS
 from tokenize_kit.protocol.spec import TokenSpec
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class SizedTokenizer(Protocol):
     """
 
     def decode_sized(self, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
-        """Decode grids of mixed sizes, each cut to the size that `size_of` gave for its sample.
+        """Decode grids of mixed sizes, each cut to the size that `Modality.size` gave for its sample.
 
         Raises:
             ValueError: as `Tokenizer.decode`, or a size that the grid does not cover.
@@ -150,3 +151,35 @@ class ShowsTokens(Protocol):
     def tokens(self, ids: Tensor) -> list[bytes]:
         """Return the bytes of each id."""
         ...
+
+
+def register_tokenizer(name: str, cls: type[Tokenizer]) -> None:
+    """Make ``cls`` known as ``name`` in this process; packages use the entry point group ``tokenize_kit.tokenizers``.
+
+    Raises:
+        ValueError: the name belongs to another tokenizer.
+    """
+    TOKENIZERS.register(name, cls)
+
+
+def registered_tokenizers() -> list[str]:
+    """Names of all tokenizers that can be loaded here, sorted."""
+    return TOKENIZERS.names()
+
+
+def tokenizer_class(name: str) -> type[Tokenizer]:
+    """Return the tokenizer class that is registered as ``name``.
+
+    Raises:
+        ValueError: nothing is registered under that name; the message suggests the closest one.
+    """
+    return cast("type[Tokenizer]", TOKENIZERS.get(name))
+
+
+def tokenizer_name(tokenizer: Tokenizer | type[Tokenizer]) -> str:
+    """Return the name under which a tokenizer's class is registered.
+
+    Raises:
+        ValueError: its class is not registered.
+    """
+    return TOKENIZERS.name_of(tokenizer if isinstance(tokenizer, type) else type(tokenizer))

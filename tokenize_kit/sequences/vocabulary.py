@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from math import prod
 from typing import Any
 
-from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.protocol import TokenSpec, modality_of
 
 FORMAT_VERSION = 1
 MAX_SHAPES = 1024
@@ -32,8 +32,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 class StreamIds:
     """Where one stream lives in the id space.
 
-    A stream is *open* if its grid is a row of time steps (axes ``("time",)`` or ``("time", "codebook")``): its length is
-    not known beforehand and `end` closes it. Every other grid is closed by its shape alone.
+    A stream is *open* if the length of its grid is not known beforehand (`TokenSpec.is_open`): a row of steps, which `end`
+    closes. Every other grid is closed by its shape alone.
     """
 
     name: str
@@ -64,7 +64,7 @@ class StreamIds:
     @property
     def min_steps(self) -> int:
         """The least number of time steps of an open stream: a text may be empty, a sound may not."""
-        return 0 if self.spec.modality == "text" else 1
+        return 0 if modality_of(self.spec).may_be_empty else 1
 
     @property
     def has_codebooks(self) -> bool:
@@ -232,8 +232,17 @@ class Vocabulary:
 
 
 def is_open(spec: TokenSpec) -> bool:
-    """Whether a grid of ``spec`` is a row of time steps, whose length only an end token can tell."""
-    return spec.axes[0] == "time" and spec.axes[1:] in ((), ("codebook",))
+    """Whether a grid of ``spec`` is a row of steps, whose number only an end token can tell.
+
+    Raises:
+        ValueError: its length is open and a step has several places, which no sequence holds yet.
+    """
+    if spec.is_open and spec.axes[1:] not in ((), ("codebook",)):
+        raise ValueError(
+            f"grids of the axes {', '.join(spec.axes)} whose {spec.axes[0]} is open cannot be put into a sequence; "
+            "only a row of steps, each of one place, can"
+        )
+    return spec.is_open
 
 
 def distinct_shapes(name: str, spec: TokenSpec, shapes: Iterable[Sequence[int]]) -> tuple[Shape, ...]:

@@ -52,7 +52,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
         ValueError: the folder for the files is not empty, the shards are damaged, or do not have so many codebooks.
         VerificationError: the tokenizer is not the one that made the shards.
     """
-    from tokenize_kit.modalities import medium
+    from tokenize_kit.modalities import modality_named
     from tokenize_kit.shards.reader import ShardSet
 
     if options.limit is not None and options.limit < 1:
@@ -62,7 +62,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     stream, tokenizer = _tokenizer_of(options, shards)
     if options.codebooks is not None:
         stream.spec.first_codebooks(options.codebooks)
-    kind = medium(stream.spec.modality)
+    kind = modality_named(stream.spec.modality)
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         # It may hold the very pictures that were encoded, and a decoded one may be worse.
@@ -147,11 +147,10 @@ def _grids(stream: StreamInfo, records: list[Record], codebooks: int | None) -> 
 
 
 def _decode_batch(tokenizer: Tokenizer, stream: StreamInfo, records: list[Record], grids: list[Tensor]) -> list[Any]:
-    from tokenize_kit.protocol import SizedTokenizer
+    from tokenize_kit.protocol import decode_sized
 
+    sizes = [record.sizes[stream.name] for record in records] if stream.spec.size_axes else [()] * len(records)
     try:
-        if isinstance(tokenizer, SizedTokenizer) and stream.spec.size_axes:
-            return tokenizer.decode_sized(grids, [record.sizes[stream.name] for record in records])
-        return tokenizer.decode_batch(grids)
+        return decode_sized(tokenizer, grids, sizes)
     except ValueError as error:
         raise ValueError(f"samples {records[0].key} to {records[-1].key} cannot be decoded: {error}") from None

@@ -378,7 +378,6 @@ def _check(options: EncodeOptions) -> tuple[int, int]:
 
 def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> tuple[dict[str, str], dict[str, Tokenizer]]:
     """Return folder and tokenizer of each stream."""
-    from tokenize_kit.modalities import medium
     from tokenize_kit.protocol import load_tokenizer
 
     if not given:
@@ -390,7 +389,6 @@ def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> tuple[dict[s
         if not equals or "/" in name:
             name, folder = "", text
         tokenizer = loaded[folder] if folder in loaded else load_tokenizer(folder)
-        medium(tokenizer.spec.modality)
         name = name or tokenizer.spec.modality
         if name in tokenizers:
             raise ValueError(f"two streams would be named {name!r}; name them, as in --tokenizer NAME={folder}")

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import canonical_json, read_json_object, write_json
-from tokenize_kit.modalities import medium
-from tokenize_kit.protocol import PipelinedEncoder, RaggedEncoder, Tokenizer, size_of
+from tokenize_kit.protocol import PipelinedEncoder, RaggedEncoder, Tokenizer, modality_named
 from tokenize_kit.shards.format import COLUMN_TYPES, FileEntry, StreamInfo
 from tokenize_kit.shards.prefetch import read_ahead
 from tokenize_kit.shards.writer import Ids, ShardWriter, open_shard
@@ -87,7 +86,7 @@ class UnitResult:
     file: FileEntry
     failures: tuple[Failure, ...]
     conversions: dict[str, int] = field(default_factory=dict)
-    """How many files were not of the sample rate or channels that were wanted, by what was done; see `Medium.conversion`."""
+    """How many files were not of the sample rate or channels that were wanted, by what was done; see `Modality.conversion`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``NNNNN.json``."""
@@ -230,7 +229,8 @@ def _flat(tokenizer: Tokenizer, samples: Sequence[Sample], grids: Sequence[Tenso
     flat = [grid.detach().cpu().numpy().reshape(-1) for grid in grids]
     rows = [tuple(grid.shape) for grid in grids]
     if size_axes := spec.size_axes:
-        rows = [(*row, *size_of(sample)) for row, sample in zip(rows, samples, strict=True)]
+        kind = modality_named(spec.modality)
+        rows = [(*row, *kind.size(sample)) for row, sample in zip(rows, samples, strict=True)]
     shapes = np.array(rows, np.int64).reshape(len(grids), axes + size_axes)
     return np.concatenate(flat) if flat else np.zeros(0, np.int64), shapes
 
@@ -326,7 +326,8 @@ def _all_chunks(blocks: Iterable[SampleBlock], recipe: Recipe, limit: int | None
 
 def _chunks(block: SampleBlock, recipe: Recipe) -> Iterator[_Chunk]:
     """Decode a block chunk by chunk; samples that are not what their tokenizer wants become failures."""
-    if recipe.read.text_only and isinstance(block.contents["text"], pa.Array):
+    textual = recipe.read.textual
+    if recipe.read.text_only and textual and isinstance(block.contents[textual], pa.Array):
         failures = list(block.failures)
         yield _Chunk(block.keys, {**block.contents}, block.columns, len(block), failures, Counter(), block.size)
         return
@@ -359,7 +360,7 @@ def _chunks(block: SampleBlock, recipe: Recipe) -> Iterator[_Chunk]:
             continue
         decoded.append(samples)
         kept.append(row)
-        size += sum(len(sample) if isinstance(sample, str) else sample.numel() for sample in samples.values())
+        size += sum(modality_named(name).values(sample) for name, sample in samples.items())
     last = chunk(len(keys))
     last.size = block.size
     yield last
@@ -397,18 +398,16 @@ def _finish(
 
 
 def _decode(content: Content, modality: str, recipe: Recipe, conversions: Counter[str]) -> Sample:
-    if isinstance(content, str):
-        return content
+    kind = modality_named(modality)
+    if kind.textual:
+        return cast("str", content)
     # Streams of one modality share the sample, so their specs agree in what it must look like; the run checked that.
     spec = next(stream.spec for stream in recipe.streams if stream.spec.modality == modality)
-    kind = medium(modality)
-    sample = kind.read(content, spec)
+    sample = kind.read(cast("bytes | NDArray[np.uint8]", content), spec)
     if isinstance(content, bytes) and (conversion := kind.conversion(content, spec)):
         conversions[conversion] += 1
-    if recipe.image_size is not None and not isinstance(sample, str) and modality == "image":
-        from tokenize_kit.media.image import resize_image
-
-        sample = resize_image(sample, recipe.image_size, crop=recipe.crop)
+    if recipe.image_size is not None and kind.resizable:
+        sample = kind.resize(sample, recipe.image_size, crop=recipe.crop)
     return sample
 
 

@@ -166,14 +166,20 @@ def text_of(value: Mapping[str, Any], name: str) -> str:
     return text
 
 
+def text_name(options: ReadOptions) -> str:
+    """Return the modality that texts are samples of."""
+    assert options.textual is not None, "texts are only read where they are wanted"
+    return options.textual
+
+
 def add_long_text(out: Collector, key: str, text: str, columns: Mapping[str, Any], options: ReadOptions) -> None:
     """Add a text, in parts if it is longer than the limit."""
-    limit = options.max_document_bytes
+    limit, name = options.max_document_bytes, text_name(options)
     if len(text) * 4 <= limit or len(data := text.encode()) <= limit:
-        out.add(key, {"text": text}, columns)
+        out.add(key, {name: text}, columns)
         return
     for number, part in enumerate(cut_record(data, limit)):
-        out.add(f"{key}#{number:05}", {"text": part.decode()}, columns)
+        out.add(f"{key}#{number:05}", {name: part.decode()}, columns)
 
 
 def as_column(name: str, value: Any, kind: str) -> Any:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tokenize_kit.media.text import read_text
-from tokenize_kit.modalities import medium
+from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.blocks import (
     COLUMN_TYPES,
@@ -26,6 +26,7 @@ from tokenize_kit.sources.blocks import (
     one_line,
     parse_json_object,
     read_sized,
+    text_name,
     text_of,
 )
 from tokenize_kit.sources.idx import labels_url, read_header, read_labels, read_pictures
@@ -127,23 +128,24 @@ def add_fields(out: Collector, key: str, fields: Fields, options: ReadOptions) -
         contents: dict[str, Content] = {}
         columns: dict[str, Any] = {}
         record: dict[str, Any] = {}
-        if ".json" in fields and (options.columns or "text" in options.modalities):
+        if ".json" in fields and (options.columns or options.textual):
             record = parse_json_object(fields[".json"]())
         for modality in options.modalities:
-            extensions = [name for name in fields if "." + name.rpartition(".")[2] in medium(modality).extensions]
+            kind = modality_named(modality)
+            extensions = [name for name in fields if "." + name.rpartition(".")[2] in kind.extensions]
             if len(extensions) > 1:
                 raise ValueError(f"it has more than one {modality}: {', '.join(sorted(extensions))}")
             if extensions:
-                data = medium(modality).self_describing(extensions[0], fields[extensions[0]]())
-                contents[modality] = read_text(data) if modality == "text" else data
-            elif modality == "text" and options.text_field in record:
+                data = kind.self_describing(extensions[0], fields[extensions[0]]())
+                contents[modality] = read_text(data) if kind.textual else data
+            elif kind.textual and options.text_field in record:
                 contents[modality] = text_of(record, options.text_field)
             else:
                 raise ValueError(f"it has no {modality}; its files are {', '.join(sorted(fields)) or 'none'}")
         for name in options.columns:
             columns[name] = column_of(name, fields, record)
         if options.text_only:
-            add_long_text(out, key, str(contents["text"]), columns, options)
+            add_long_text(out, key, str(contents[text_name(options)]), columns, options)
         else:
             out.add(key, contents, columns)
     except ValueError as error:
@@ -205,7 +207,7 @@ def _parquet_fast(key: str, row: int, batch: pa.RecordBatch, size: int, options:
     if not fits(texts, options.max_document_bytes):
         return None
     keys = [f"{key}@{row + number}" for number in range(batch.num_rows)]
-    return SampleBlock(keys, {"text": texts}, columns, size)
+    return SampleBlock(keys, {text_name(options): texts}, columns, size)
 
 
 def _add_row(out: Collector, key: str, batch: pa.RecordBatch, number: int, options: ReadOptions) -> None:
@@ -214,10 +216,11 @@ def _add_row(out: Collector, key: str, batch: pa.RecordBatch, number: int, optio
         contents: dict[str, Content] = {}
         for modality in options.modalities:
             name = options.field_of(modality)
-            contents[modality] = text_of(row, name) if modality == "text" else _bytes_of(row[name], name, modality)
+            textual = modality == options.textual
+            contents[modality] = text_of(row, name) if textual else _bytes_of(row[name], name, modality)
         columns = {name: row[name] for name in options.columns}
         if options.text_only:
-            add_long_text(out, key, str(contents["text"]), columns, options)
+            add_long_text(out, key, str(contents[text_name(options)]), columns, options)
         else:
             out.add(key, contents, columns)
     except ValueError as error:  # UnicodeDecodeError is one
@@ -229,7 +232,7 @@ def _bytes_of(value: Any, name: str, modality: str) -> bytes:
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if not isinstance(data, bytes):
         raise ValueError(f"column {name!r} holds no bytes (only null, a path or another type)")
-    return medium(modality).self_describing(str(path or ""), data)
+    return modality_named(modality).self_describing(str(path or ""), data)
 
 
 def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
@@ -237,7 +240,8 @@ def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sam
 
     The labels are read if a column or the text is to be ``label``.
     """
-    names = [*options.columns, *([options.text_field] if "text" in options.modalities else [])]
+    names = [*options.columns, *([options.text_field] if options.textual else [])]
+    pictures = [name for name in options.modalities if modality_named(name).takes_pixels]
     try:
         with open_source(piece.url, piece.compression) as file:
             header = read_header(file)
@@ -248,10 +252,11 @@ def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sam
             read = 0.0
             for row, pixels in enumerate(read_pictures(file, header, piece.start, piece.stop), piece.start):
                 columns: dict[str, Any] = {}
-                contents: dict[str, Content] = {"image": pixels}
+                contents: dict[str, Content] = dict.fromkeys(pictures, pixels)
                 if labels is not None:
                     columns = {"label": int(labels[row])}
-                    contents["text"] = str(labels[row])
+                    if options.textual:
+                        contents[options.textual] = str(labels[row])
                 out.add(f"{piece.key}@{row}", contents, columns)
                 read += progress
                 if out.full:

@@ -40,6 +40,7 @@ def iter_text_blocks(
     paths: Sequence[str | os.PathLike[str]], field: str = "text", max_document_bytes: int = 16 << 20
 ) -> Iterator[Any]:
     """Yield the documents of `iter_documents` some hundreds at a time: lists of str, or Arrow arrays of large strings."""
+    from tokenize_kit.sources.blocks import text_name
     from tokenize_kit.sources.reading import read_unit
 
     options = ReadOptions(text_field=field, max_document_bytes=max_document_bytes)
@@ -49,7 +50,7 @@ def iter_text_blocks(
             if block.failures:
                 failure = block.failures[0]
                 raise ValueError(f"{_place(failure.key, files)}: {failure.reason}")
-            yield block.contents["text"]
+            yield block.contents[text_name(options)]
 
 
 def _place(key: str, files: Sequence[SourceFile]) -> str:

@@ -92,9 +92,9 @@ def _look_parquet(file: SourceFile, options: ReadOptions, names: Sequence[str]) 
             )
     for name, modality in wanted.items():
         kind = _value_type(schema.field(name).type)
-        if modality == "text" and _kind(kind) != "string":
+        if modality == options.textual and _kind(kind) != "string":
             raise ValueError(f"column {name!r} of {file.url} is {kind}, expected strings; choose another with --field")
-        if modality != "text" and not (pa.types.is_struct(kind) or _is_binary(kind)):
+        if modality != options.textual and not (pa.types.is_struct(kind) or _is_binary(kind)):
             raise ValueError(
                 f"column {name!r} of {file.url} is {kind}, expected the bytes of {modality} files; "
                 "choose another with --media-field"
@@ -134,7 +134,7 @@ def _look_tar(file: SourceFile, names: Sequence[str]) -> dict[str, set[str]]:
 
 
 def _look_idx(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
-    wanted = [*names, *([options.text_field] if "text" in options.modalities else [])]
+    wanted = [*names, *([options.text_field] if options.textual else [])]
     for name in wanted:
         if name != "label":
             raise ValueError(f"{file.url} has no column {name!r}; it has label{_hint(name, options)}")

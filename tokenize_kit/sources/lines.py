@@ -24,6 +24,7 @@ from tokenize_kit.sources.blocks import (
     fits,
     one_line,
     parse_json_object,
+    text_name,
     text_of,
 )
 from tokenize_kit.sources.cutting import (
@@ -49,16 +50,16 @@ def read_documents(piece: Piece, options: ReadOptions, out: Collector) -> Iterat
     with open_source(piece.url, piece.compression) as file:
         for document in whole_documents(file, options.max_document_bytes, piece.start, piece.stop):
             key = piece.key if document.part is None else f"{piece.key}#{document.part:05}"
-            _add_text(out, key, document.data)
+            _add_text(out, key, document.data, text_name(options))
             out.size += 0 if piece.compression else len(document.data)
             if out.full:
                 yield out.take()
     out.size += piece.size if piece.compression else 0
 
 
-def _add_text(out: Collector, key: str, data: bytes) -> None:
+def _add_text(out: Collector, key: str, data: bytes, name: str) -> None:
     try:
-        out.add(key, {"text": read_text(data)}, {})
+        out.add(key, {name: read_text(data)}, {})
     except ValueError as error:
         out.fail(key, one_line(error))
 
@@ -66,18 +67,18 @@ def _add_text(out: Collector, key: str, data: bytes) -> None:
 def read_split(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
     """Read the lines or paragraphs of a txt file."""
     splitter: Splitter = LineSplitter() if options.split == "lines" else ParagraphSplitter()
-    limit = options.max_document_bytes
+    limit, name = options.max_document_bytes, text_name(options)
     for offset, data, _, size in _blocks(piece, splitter, limit):
         starts = np.concatenate([[0], splitter.starts(data)]).astype(np.int64)
         texts = _large_strings(data, np.append(starts, len(data)))
         if fits(texts, limit):
-            yield SampleBlock(_offset_keys(piece.key, starts + offset), {"text": texts}, {}, size)
+            yield SampleBlock(_offset_keys(piece.key, starts + offset), {name: texts}, {}, size)
             continue
         out.size += size
         for begin, end in zip(starts, [*starts[1:], len(data)], strict=True):
             place = offset + int(begin)
             for part in cut_record(data[begin:end], limit):
-                _add_text(out, f"{piece.key}@{place}", part)
+                _add_text(out, f"{piece.key}@{place}", part, name)
                 place += len(part)
         yield out.take()
 
@@ -166,7 +167,7 @@ def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOpti
     columns: dict[str, Sequence[Any] | pa.Array] = {
         name: _one_chunk(table.column(name)).cast(kind) for name, kind in kinds.items()
     }
-    return SampleBlock(_offset_keys(key, starts + offset), {"text": texts}, columns, size)
+    return SampleBlock(_offset_keys(key, starts + offset), {text_name(options): texts}, columns, size)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -16,6 +16,9 @@ from typing import Any
 
 from tokenize_kit.opening import COMPRESSIONS, filesystem_of
 
+PLAIN = "text"
+"""The kind of files that are nothing but text, to be divided into samples."""
+
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 _IDX_PICTURES = re.compile(r"[-.]idx[34]-ubyte$")
@@ -68,7 +71,7 @@ def kind_of(name: str, kinds: Collection[str] = ()) -> tuple[str | None, str]:
 
     A name that fits several media, such as a video with its sound track, is of the one among ``kinds``.
     """
-    from tokenize_kit.modalities import MEDIA
+    from tokenize_kit.modalities import all_modalities
 
     name = name.lower()
     if name.endswith((".tgz", ".tar.gz")):
@@ -79,7 +82,7 @@ def kind_of(name: str, kinds: Collection[str] = ()) -> tuple[str | None, str]:
             name, compression = name.removesuffix(suffix), kind
     suffix = posixpath.splitext(name)[1]
     if suffix in TEXT_SUFFIXES:
-        return "text", compression
+        return PLAIN, compression
     if suffix in JSON_SUFFIXES:
         return "jsonl", compression
     if suffix == ".tar":
@@ -89,9 +92,9 @@ def kind_of(name: str, kinds: Collection[str] = ()) -> tuple[str | None, str]:
     if not compression:
         if suffix == ".parquet":
             return "parquet", ""
-        found = [modality for modality, medium in MEDIA.items() if suffix in medium.extensions]
+        found = [PLAIN if kind.textual else kind.name for kind in all_modalities() if suffix in kind.extensions]
         if found:
-            return next((modality for modality in found if modality in kinds), found[0]), ""
+            return next((kind for kind in found if kind in kinds), found[0]), ""
     return None, compression
 
 
@@ -149,7 +152,7 @@ def _named(file: SourceFile, kinds: Collection[str]) -> SourceFile:
 
 
 def _as_text(file: SourceFile, kinds: Collection[str]) -> SourceFile:
-    return replace(file, kind="text") if file.kind == "" and "text" in kinds else file
+    return replace(file, kind=PLAIN) if file.kind == "" and PLAIN in kinds else file
 
 
 def _inside(folder: str, kinds: Collection[str]) -> Iterator[SourceFile]:

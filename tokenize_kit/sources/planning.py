@@ -11,13 +11,15 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
 from tokenize_kit.files import canonical_json
+from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.idx import read_header
-from tokenize_kit.sources.listing import SourceFile, list_files
+from tokenize_kit.sources.listing import PLAIN, SourceFile, list_files
 from tokenize_kit.sources.tar import stem_of, tar_index
 
 MAX_FILES_PER_UNIT = 10_000
@@ -111,21 +113,28 @@ class ReadOptions:
         if self.max_document_bytes < 8:
             raise ValueError(f"max_document_bytes {self.max_document_bytes} is below 8")
 
+    @cached_property
+    def textual(self) -> str | None:
+        """The modality among them whose samples are texts, which lines, JSON and tables hold as they are; None without one."""
+        return next((name for name in self.modalities if modality_named(name).textual), None)
+
     @property
     def text_only(self) -> bool:
         """Whether samples are nothing but text."""
-        return self.modalities == ("text",)
+        return self.modalities == (self.textual,)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of files that can hold such samples."""
         if self.text_only:
-            return ("text", "jsonl", "parquet", "tar")
-        return (*self.modalities, "parquet", "tar", *(["idx"] if "image" in self.modalities else []))
+            return (PLAIN, "jsonl", "parquet", "tar")
+        files = (PLAIN if name == self.textual else name for name in self.modalities)
+        pixels = any(modality_named(name).takes_pixels for name in self.modalities)
+        return (*files, "parquet", "tar", *(["idx"] if pixels else []))
 
     def field_of(self, modality: str) -> str:
         """The jsonl field or parquet column of a modality."""
-        return self.text_field if modality == "text" else self.media_field or modality
+        return self.text_field if modality == self.textual else self.media_field or modality
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
@@ -182,7 +191,7 @@ def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) 
     for file in files:
         if file.kind in ("jsonl", "parquet", "tar", "idx") or options.text_only:
             pieces += _divide(file, options, unit_bytes)
-        elif file.kind != "text" or PurePosixPath(file.key).suffix.lower() == ".txt":
+        elif file.kind != PLAIN or PurePosixPath(file.key).suffix.lower() in _endings(options):
             # Files of one stem are one sample, but only where a sample has several of them.
             key = file.key if len(options.modalities) == 1 else stem_of(file.key)[0]
             samples.setdefault(key, []).append(file)
@@ -190,6 +199,11 @@ def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) 
         members = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in group)
         pieces.append(Piece("files", key, sum(file.size for file in group), members=members))
     return pieces
+
+
+def _endings(options: ReadOptions) -> tuple[str, ...]:
+    """Return the endings of files that hold the text of one sample."""
+    return () if options.textual is None else modality_named(options.textual).extensions
 
 
 def _divide(file: SourceFile, options: ReadOptions, unit_bytes: int) -> list[Piece]:
@@ -203,7 +217,7 @@ def _divide(file: SourceFile, options: ReadOptions, unit_bytes: int) -> list[Pie
     if file.kind == "idx":
         return _divide_idx(whole, unit_bytes)
     step = unit_bytes
-    if file.kind == "text" and options.split == "none":
+    if file.kind == PLAIN and options.split == "none":
         # Documents begin near multiples of their maximal size, so units must too.
         step = max(1, unit_bytes // options.max_document_bytes) * options.max_document_bytes
     starts = range(0, file.size, step)

@@ -13,6 +13,7 @@ import zstandard
 from tokenize_kit.sources.blocks import Collector, Failure, Reader, SampleBlock, one_line
 from tokenize_kit.sources.containers import read_files, read_idx, read_parquet, read_tar
 from tokenize_kit.sources.lines import read_documents, read_jsonl, read_split
+from tokenize_kit.sources.listing import PLAIN
 from tokenize_kit.sources.planning import Piece, ReadOptions, Unit
 
 __all__ = ["Failure", "SampleBlock", "read_unit"]
@@ -37,7 +38,7 @@ def read_unit(unit: Unit, options: ReadOptions) -> Iterator[SampleBlock]:
     shared = Collector(options)
     for piece in unit.pieces:
         # Small files share blocks; everything else comes in blocks of its own.
-        small = piece.kind == "files" or (piece.kind == "text" and options.split == "none")
+        small = piece.kind == "files" or (piece.kind == PLAIN and options.split == "none")
         if not small and shared.pending:
             yield shared.take()
         yield from _read_piece(piece, options, shared)

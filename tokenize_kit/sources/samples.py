@@ -6,11 +6,11 @@ The encode pipeline does not come through here; it reads units in many processes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tokenize_kit.protocol.modality import modality_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from tokenize_kit.protocol import Sample, TokenSpec
 
 # How much input is planned at once: it bounds nothing but the size of the plan.
@@ -55,14 +55,13 @@ def iter_samples(
         FileNotFoundError: nothing is there, or nothing of this modality.
         ValueError: an option does not suit the modality.
     """
-    from tokenize_kit.modalities import medium
     from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
     from tokenize_kit.sources.reading import read_unit
 
-    if image_size is not None and spec.modality != "image":
+    kind = modality_of(spec)
+    if image_size is not None and not kind.resizable:
         raise ValueError(f"image size {image_size} is given, but the tokenizer reads {spec.modality}; leave it out")
     options = ReadOptions(modalities=(spec.modality,), split=split, text_field=field, media_field=media_field)
-    kind = medium(spec.modality)
     for unit in plan_units(find_sources(data, options), options, _UNIT_BYTES):
         for block in read_unit(unit, options):
             for failure in block.failures:
@@ -73,16 +72,14 @@ def iter_samples(
                     continue
                 value = _plain(content)
                 try:
-                    sample = value if isinstance(value, str) else kind.read(value, spec)
+                    sample = value if kind.textual else kind.read(value, spec)
                     if on_conversion and isinstance(value, bytes) and (conversion := kind.conversion(value, spec)):
                         on_conversion(conversion)
                 except ValueError as error:
                     on_failure(name, str(error))
                     continue
                 if image_size is not None:
-                    from tokenize_kit.media.image import resize_image
-
-                    sample = resize_image(cast("Tensor", sample), image_size)
+                    sample = kind.resize(sample, image_size)
                 yield KeyedSample(name, sample)
 
 

@@ -144,7 +144,7 @@ class Documents:
     @property
     def is_stream(self) -> bool:
         """Whether documents may be cut: the template is one open stream."""
-        return len(self.streams) == 1 and self.streams[0].ids.is_open and self.streams[0].ids.spec.axes == ("time",)
+        return len(self.streams) == 1 and self.streams[0].ids.is_open and len(self.streams[0].ids.spec.axes) == 1
 
     @property
     def has_pieces(self) -> bool:

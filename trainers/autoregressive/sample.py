@@ -67,7 +67,7 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
     import torch
 
     from tokenize_kit.files import write_text
-    from tokenize_kit.modalities import medium
+    from tokenize_kit.protocol import modality_of
     from trainers.autoregressive.model_folder import load_model
     from trainers.runtime import resolve_device
 
@@ -90,14 +90,14 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
         written = {}
         for stream, sample in sequence.samples.items():
             spec = loaded.tokenizers[stream].spec
-            kind = medium(spec.modality)
+            kind = modality_of(spec)
             tail = "" if len(sequence.samples) == 1 else f".{stream}"
             path = out / f"sample_{index:05}{tail}{kind.suffix}"
             kind.write(sample, path, spec)
             written[stream] = path.name
             files.append(str(path))
-            if isinstance(sample, str):
-                texts.append(sample)
+            if kind.textual:
+                texts.append(cast("str", sample))
         line = {"index": index, "seed": options.seed, "prompt": options.prompt, "files": written, "ids": sequence.ids}
         lines.append(json.dumps(line, ensure_ascii=False))
         tokens += len(sequence.ids) - prompt_length
@@ -173,12 +173,12 @@ def prompt_grids(
         FileNotFoundError: a file is missing.
         ValueError: the first stream is no text, there are more files than streams, or a condition is missing.
     """
-    from tokenize_kit.modalities import medium
+    from tokenize_kit.protocol import modality_of
 
     template = loaded.template
     if prompt is not None:
         first = loaded.tokenizers[template.streams[0]]
-        if first.spec.modality != "text":
+        if not modality_of(first.spec).textual:
             raise ValueError(
                 f"--prompt is text, but the first stream of the template {str(template)!r} is of modality "
                 f"{first.spec.modality!r}; use --prompt-file"
@@ -190,11 +190,11 @@ def prompt_grids(
         grids = {}
         for stream, file in zip(template.streams, files, strict=False):
             tokenizer = loaded.tokenizers[stream]
-            kind = medium(tokenizer.spec.modality)
+            kind = modality_of(tokenizer.spec)
             sample = kind.read(kind.self_describing(file, Path(file).read_bytes()), tokenizer.spec)
             grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
     if missing := [name for name in template.condition if name not in grids]:
-        fix = "--prompt TEXT" if loaded.tokenizers[missing[0]].spec.modality == "text" else "--prompt-file FILE"
+        fix = "--prompt TEXT" if modality_of(loaded.tokenizers[missing[0]].spec).textual else "--prompt-file FILE"
         raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
     if set(grids) >= set(template.streams) and not _continues(loaded, grids):
         raise ValueError(

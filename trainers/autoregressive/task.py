@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from tokenize_kit.protocol import Tokenizer
+from tokenize_kit.protocol import Tokenizer, modality_of
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.data import Batch, PackedDataset, TokenData, every_row_once
 from trainers.autoregressive.likelihood import bits_per
@@ -208,7 +208,7 @@ def _count_units(documents: Documents, chosen: Ints, name: str, tokenizer: Token
     spec = tokenizer.spec
     suffix = "" if spec.lossless else "_quantised"
     number = 0
+    kind = modality_of(spec)
     for document in chosen.tolist():
-        sample: Any = tokenizer.decode(torch.from_numpy(documents.grids(document)[name].astype("int64")))
-        number += len(sample.encode("utf-8", "surrogatepass")) if isinstance(sample, str) else sample.numel()
-    return f"bits_per_{'byte' if spec.modality == 'text' else 'dimension'}{suffix}", number
+        number += kind.dimensions(tokenizer.decode(torch.from_numpy(documents.grids(document)[name].astype("int64"))))
+    return f"bits_per_{kind.dimension}{suffix}", number

@@ -19,7 +19,6 @@ from tokenize_kit.protocol import (
     TokenSpec,
     check_ids,
     fingerprint_of,
-    size_of,
 )
 from tokenize_kit.tokenizers.learned.folder import load_network, save_network
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig
@@ -180,7 +179,7 @@ class AutoencoderTokenizer(Tokenizer):
         pictures = self.decode_batch(grids)
         for place, (picture, (height, width)) in enumerate(zip(pictures, sizes, strict=True)):
             assert isinstance(picture, Tensor)
-            covered = size_of(picture)
+            covered = tuple(picture.shape[1:])
             factor = self.config.network.downsample_factor
             if not (0 <= covered[0] - height < factor and 0 <= covered[1] - width < factor):
                 raise ValueError(

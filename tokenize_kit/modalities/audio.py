@@ -1,0 +1,120 @@
+"""Sound: a float32 tensor ``(C, samples)`` in [-1, 1] at the sample rate of the spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tokenize_kit.protocol.modality import Modality, Stream
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from tokenize_kit.media.audio import AudioReader
+    from tokenize_kit.protocol import Sample, TokenSpec
+
+_EXCERPT_SECONDS = 6
+
+
+class AudioModality(Modality):
+    """Sounds of any number of channels; see `tokenize_kit.media.audio` for the rules of reading and conversion."""
+
+    name = "audio"
+    plural = "sounds"
+    # Of the last line the sound track is read.
+    extensions = (
+        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"),
+        *(".g722", ".m4a", ".aac", ".mka"),
+        *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"),
+    )
+    suffix = ".wav"
+    size_axes = 1
+    streams = True
+
+    def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
+        """See `tokenize_kit.media.audio.read_audio`."""
+        from tokenize_kit.media.audio import read_audio
+
+        assert isinstance(data, bytes), "only pictures come as pixels"
+        return read_audio(data, spec.sample_rate, spec.channels).samples
+
+    def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:
+        """See `tokenize_kit.media.audio.write_audio`."""
+        from tokenize_kit.media.audio import write_audio
+
+        write_audio(sample, path, _rate(spec))
+
+    def check(self, sample: object, spec: TokenSpec) -> Sample:
+        """See `tokenize_kit.media.audio.check_audio`."""
+        from tokenize_kit.media.audio import check_audio
+
+        return check_audio(sample, spec.channels)
+
+    def conversion(self, data: bytes, spec: TokenSpec) -> str:
+        """Return what is changed, such as ``48000 Hz stereo to 16000 Hz mono``; empty if nothing is."""
+        from tokenize_kit.media.audio import conversion_of
+
+        return conversion_of(data, spec.sample_rate, spec.channels)
+
+    def self_describing(self, name: str, data: bytes) -> bytes:
+        """Give raw G.722, which has no header, that of a wav."""
+        from tokenize_kit.media.audio import self_describing
+
+        return self_describing(name, data)
+
+    def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:
+        """Return the first seconds."""
+        return cast("Tensor", sample)[:, : _EXCERPT_SECONDS * _rate(spec)].clone()
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Return format, sample rate, channels and length of a file, which is decoded whole, piece by piece."""
+        from tokenize_kit.media.audio import AudioReader, self_describing_file
+
+        with path.open("rb") as file:
+            reader = AudioReader(self_describing_file(path.name, file))
+            samples = sum(block.shape[1] for block in reader.blocks())
+        return {
+            "format": reader.format,
+            "sample_rate": reader.sample_rate,
+            "channels": reader.channels,
+            "samples": samples,
+            "seconds": round(samples / reader.sample_rate, 3),
+            "values_beyond_full_scale": reader.clipped,
+            "bytes": path.stat().st_size,
+        }
+
+    @contextmanager
+    def open_stream(self, path: Path, spec: TokenSpec) -> Iterator[Stream]:
+        """See `Modality.open_stream` and `tokenize_kit.media.audio.AudioReader`."""
+        from tokenize_kit.media.audio import AudioReader, self_describing_file
+
+        with path.open("rb") as file:
+            yield _AudioStream(AudioReader(self_describing_file(path.name, file), spec.sample_rate, spec.channels))
+
+    def write_pieces(self, pieces: Iterable[Tensor], path: Path, spec: TokenSpec) -> None:
+        """Write a sound that comes in pieces (C, n), in bounded memory; see `tokenize_kit.media.audio.write_blocks`."""
+        from tokenize_kit.media.audio import write_blocks
+
+        write_blocks(pieces, path, _rate(spec))
+
+
+class _AudioStream(Stream):
+    def __init__(self, reader: AudioReader) -> None:
+        self._reader = reader
+        self.conversion = reader.conversion
+
+    def pieces(self) -> Iterator[Tensor]:
+        return self._reader.blocks()
+
+
+def _rate(spec: TokenSpec) -> int:
+    if spec.sample_rate is None:
+        raise ValueError("the spec of this sound names no sample rate, so no file can be written")
+    return spec.sample_rate
+
+
+AUDIO = AudioModality()

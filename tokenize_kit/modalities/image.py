@@ -1,0 +1,65 @@
+"""Pictures: a uint8 tensor ``(C, H, W)``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from tokenize_kit.protocol.modality import Modality
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from tokenize_kit.protocol import Sample, TokenSpec
+
+_EXCERPT_SIDE = 512
+
+
+class ImageModality(Modality):
+    """Pictures of 1, 3 or 4 channels; see `tokenize_kit.media.image` for the rules of reading."""
+
+    name = "image"
+    plural = "pictures"
+    extensions = (
+        *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif"),
+        *(".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+    )
+    suffix = ".png"
+    size_axes = 2
+    takes_pixels = True
+    resizable = True
+
+    def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
+        """See `tokenize_kit.media.image.read_image` and `image_of_pixels`."""
+        from tokenize_kit.media.image import image_of_pixels, read_image
+
+        return read_image(data, spec.channels) if isinstance(data, bytes) else image_of_pixels(data, spec.channels)
+
+    def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:  # noqa: ARG002
+        """See `tokenize_kit.media.image.write_image`."""
+        from tokenize_kit.media.image import write_image
+
+        write_image(sample, path)
+
+    def check(self, sample: object, spec: TokenSpec) -> Sample:
+        """See `tokenize_kit.media.image.check_image`."""
+        from tokenize_kit.media.image import check_image
+
+        return check_image(sample, spec.channels)
+
+    def resize(self, sample: Sample, size: int, *, crop: bool = True) -> Sample:
+        """See `tokenize_kit.media.image.resize_image`."""
+        from tokenize_kit.media.image import resize_image
+
+        return resize_image(cast("Tensor", sample), size, crop=crop)
+
+    def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:  # noqa: ARG002
+        """Return a picture whose sides are above 512 scaled down."""
+        if min(self.size(sample)) > _EXCERPT_SIDE:
+            return self.resize(sample, _EXCERPT_SIDE, crop=False)
+        return cast("Tensor", sample).clone()
+
+
+IMAGE = ImageModality()

@@ -1,0 +1,79 @@
+"""Text: a ``str``, kept as UTF-8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenize_kit.protocol.modality import Modality
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tokenize_kit.protocol import Sample, TokenSpec
+
+_EXCERPT_CHARACTERS = 1000
+
+
+class TextModality(Modality):
+    """Texts; reading is strict, so what is not UTF-8 is refused and what is read is written back byte for byte."""
+
+    name = "text"
+    plural = "texts"
+    extensions = (".txt",)
+    suffix = ".txt"
+    size_axes = 0
+    textual = True
+    dimension = "byte"
+    may_be_empty = True
+
+    def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:  # noqa: ARG002
+        """See `tokenize_kit.media.text.read_text`."""
+        from tokenize_kit.media.text import read_text
+
+        assert isinstance(data, bytes), "only pictures come as pixels"
+        return read_text(data)
+
+    def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:  # noqa: ARG002
+        """See `tokenize_kit.media.text.write_text`."""
+        from tokenize_kit.media.text import write_text
+
+        write_text(sample, path)
+
+    def check(self, sample: object, spec: TokenSpec) -> Sample:  # noqa: ARG002
+        """See `Modality.check`."""
+        return _text(sample)
+
+    def values(self, sample: Sample) -> int:
+        """Return the number of characters."""
+        return len(sample)
+
+    def dimensions(self, sample: Sample) -> int:
+        """Return the number of bytes in UTF-8."""
+        return len(_text(sample).encode("utf-8", "surrogatepass"))
+
+    def crop(self, sample: Sample, size: tuple[int, ...]) -> Sample:
+        """Return the text: its ids cover it and no more."""
+        self.check_covers(sample, size)
+        return sample
+
+    def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:  # noqa: ARG002
+        """Return the beginning of a long text."""
+        return _text(sample)[:_EXCERPT_CHARACTERS]
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Return the length of a text file in characters, bytes and lines."""
+        from tokenize_kit.media.text import read_text
+
+        text = read_text(path.read_bytes())
+        return {"characters": len(text), "bytes": path.stat().st_size, "lines": text.count("\n")}
+
+
+def _text(sample: object) -> str:
+    if not isinstance(sample, str):
+        raise TypeError(f"a text sample is a str, got {type(sample).__name__}")
+    return sample
+
+
+TEXT = TextModality()

@@ -1,0 +1,218 @@
+"""What a kind of data is: the declaration `Modality`, told once and asked by everything else.
+
+A kind of data is one file: a class that inherits from `Modality`, and one object of it, registered in the entry point group
+``tokenize_kit.modalities`` (or with `register_modality`). Those of the house are in `tokenize_kit.modalities`. What belongs to a
+higher floor, such as its measure, is named as ``module:attribute`` and resolved when it is asked for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, cast
+
+from tokenize_kit.protocol.registry import MODALITIES
+from tokenize_kit.protocol.spec import TokenSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from tokenize_kit.protocol.spec import Sample
+
+
+class Stream(ABC):
+    """A file that is read in pieces, in memory that does not grow with its length."""
+
+    conversion: str = ""
+    """What is changed so that the pieces are as the spec wants them, see `Modality.conversion`."""
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield the sample once, in pieces; joined they are what `Modality.read` gives.
+
+        Raises:
+            ValueError: the file is damaged or cut short.
+        """
+
+
+class _Whole(Stream):
+    """A stream of one piece."""
+
+    def __init__(self, sample: Tensor, conversion: str) -> None:
+        self._sample, self.conversion = sample, conversion
+
+    def pieces(self) -> Iterator[Tensor]:
+        yield self._sample
+
+
+class Modality(ABC):
+    """One kind of data: how its files become samples and back, and what is true of its samples.
+
+    A sample is a ``str`` or a tensor. The defaults are those of a tensor whose last `size_axes` axes are its size.
+    """
+
+    name: str
+    """What `TokenSpec.modality` says."""
+    plural: str = "samples"
+    """What several of its samples are called in messages and reports."""
+    extensions: tuple[str, ...] = ()
+    """File endings that can be read, in lower case with the dot."""
+    suffix: str = ""
+    """The file ending that `write` makes."""
+    size_axes: int
+    """How many numbers the size of a sample has; 0 for a text, which has none."""
+    textual: bool = False
+    """Whether samples are ``str``, which lines, tables and JSON hold as they are; all others come as the bytes of files."""
+    takes_pixels: bool = False
+    """Whether `read` also takes bare pixels, uint8 ``(C, H, W)``, as idx files hold them."""
+    dimension: str = "dimension"
+    """What a likelihood is counted a: ``bits_per_dimension``; a byte of a text, a value of everything else."""
+    may_be_empty: bool = False
+    """Whether a sample of no length is one."""
+    streams: bool = False
+    """Whether files are read and written in pieces along the first number of the size; see `open_stream`, `write_pieces`."""
+    piece_axis: int = -1
+    """The axis of a sample along which its pieces are joined."""
+    resizable: bool = False
+    """Whether `resize` brings samples to a size, so that ``--image-size`` is for them."""
+
+    @abstractmethod
+    def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
+        """Turn the bytes of one file into the sample that the spec asks for.
+
+        Raises:
+            ValueError: they are not one.
+        """
+
+    @abstractmethod
+    def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:
+        """Write one sample of that spec as a file that ends in `suffix`, whole or not at all.
+
+        Raises:
+            TypeError, ValueError: it is not a sample.
+        """
+
+    @abstractmethod
+    def check(self, sample: object, spec: TokenSpec) -> Sample:
+        """Return what a caller handed in, if it is a sample of that spec.
+
+        Raises:
+            TypeError: it is of another kind.
+            ValueError: its shape, channels or range is another.
+        """
+
+    def conversion(self, data: bytes, spec: TokenSpec) -> str:  # noqa: ARG002
+        """Say in words what `read` has to change so that a file is what the spec asks for, beyond what its kind implies.
+
+        A sound of another sample rate gives ``48000 Hz stereo to 16000 Hz mono``, one that fits gives nothing.
+        """
+        return ""
+
+    def self_describing(self, name: str, data: bytes) -> bytes:  # noqa: ARG002
+        """Given the file's name or ending and its bytes, return bytes that `read` knows without the ending."""
+        return data
+
+    def size(self, sample: Sample) -> tuple[int, ...]:
+        """Return the size of a sample without its channels, `size_axes` numbers."""
+        return tuple(cast("Tensor", sample).shape[-self.size_axes :]) if self.size_axes else ()
+
+    def values(self, sample: Sample) -> int:
+        """Return how many characters or numbers a sample holds: what it weighs in memory."""
+        return cast("Tensor", sample).numel()
+
+    def dimensions(self, sample: Sample) -> int:
+        """Return how many values bits are counted over, each a `dimension`."""
+        return self.values(sample)
+
+    def crop(self, sample: Sample, size: tuple[int, ...]) -> Sample:
+        """Return a sample cut to its true size at the end of each axis.
+
+        Raises:
+            ValueError: it is smaller than that.
+        """
+        self.check_covers(sample, size)
+        cut: Any = (..., *(slice(length) for length in size))
+        return cast("Tensor", sample)[cut]
+
+    def check_covers(self, sample: Sample, size: tuple[int, ...]) -> None:
+        """Refuse a true size that a sample does not cover.
+
+        Raises:
+            ValueError: it has another number of axes, or is larger along one.
+        """
+        there = self.size(sample)
+        if len(size) != len(there) or any(wanted > length for wanted, length in zip(size, there, strict=True)):
+            raise ValueError(
+                f"a sample of size {there} does not cover the true size {size}; the ids are not of this sample"
+            )
+
+    def resize(self, sample: Sample, size: int, *, crop: bool = True) -> Sample:  # noqa: ARG002
+        """Bring a sample to the size that ``--image-size`` asks for; only called where `resizable`."""
+        raise ValueError(f"{self.plural} have no size to be brought to; leave --image-size {size} out")
+
+    def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:  # noqa: ARG002
+        """Return what a report keeps of a sample: no more than one can look at, and no view of something larger."""
+        return cast("Tensor", sample).clone()
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Return the facts of a file, JSON-ready.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        spec = TokenSpec(self.name, 1, ("time",), (1,), lossless=True)
+        sample = cast("Tensor", self.read(self.self_describing(path.name, path.read_bytes()), spec))
+        return {"shape": list(sample.shape), "dtype": str(sample.dtype), "bytes": path.stat().st_size}
+
+    def joined_size(self, sizes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the size of a sample from the sizes of its pieces, of which there is one at least."""
+        return (sum(size[0] for size in sizes), *sizes[0][1:])
+
+    def open_stream(self, path: Path, spec: TokenSpec) -> AbstractContextManager[Stream]:
+        """Open a file to be read in pieces; by default there is a single one.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is none of this kind.
+        """
+        data = self.self_describing(path.name, path.read_bytes())
+        return nullcontext(_Whole(cast("Tensor", self.read(data, spec)), self.conversion(data, spec)))
+
+    def write_pieces(self, pieces: Iterable[Tensor], path: Path, spec: TokenSpec) -> None:
+        """Write a sample that comes in pieces, whole or not at all; by default they are joined first.
+
+        Raises:
+            TypeError, ValueError: as `write`.
+        """
+        import torch
+
+        self.write(torch.cat(list(pieces), self.piece_axis), path, spec)
+
+
+def register_modality(modality: Modality) -> None:
+    """Make a kind of data known in this process; packages use the entry point group ``tokenize_kit.modalities``.
+
+    Raises:
+        ValueError: the name belongs to another one.
+    """
+    MODALITIES.register(modality.name, modality)
+
+
+def modality_named(name: str) -> Modality:
+    """Return the declaration of a kind of data.
+
+    Raises:
+        ValueError: there is none of that name; the message suggests the closest one.
+    """
+    return cast("Modality", MODALITIES.get(name))
+
+
+def modality_of(spec: TokenSpec) -> Modality:
+    """Return the declaration of a spec's kind of data."""
+    return modality_named(spec.modality)
