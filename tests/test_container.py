@@ -251,7 +251,7 @@ def test_pieces_of_a_sound_make_the_file_of_the_whole(tmp_path, quantizer, sampl
     assert expected.shape == sound.shape
     assert torch.equal(expected, codec.decode_sized([codec.encode(sound)], [(samples,)])[0])
     for piece in (1, 7, 500, 2000):
-        assert compress_blocks(codec, sound.split(piece, 1), tmp_path / "pieces.tkc") == (size, samples)
+        assert compress_blocks(codec, sound.split(piece, 1), tmp_path / "pieces.tkc") == (size, (samples,))
         assert (tmp_path / "pieces.tkc").read_bytes() == (tmp_path / "whole.tkc").read_bytes()
     assert torch.equal(torch.cat(list(decompress_blocks(codec, tmp_path / "pieces.tkc")), 1), expected)
 
@@ -319,7 +319,7 @@ def test_a_long_sound_is_never_held_as_a_whole(tmp_path, monkeypatch):
             del block
 
     fresh = (sound_of(codec, 100 + number % 2) for number in range(200))
-    _, samples = compress_blocks(codec, counted(fresh, 0), tmp_path / "a.tkc")
+    _, (samples,) = compress_blocks(codec, counted(fresh, 0), tmp_path / "a.tkc")
     assert samples == 20_100
     heard = 0
     for piece in counted(decompress_blocks(codec, tmp_path / "a.tkc"), 1):
@@ -334,9 +334,9 @@ def test_a_long_sound_is_never_held_as_a_whole(tmp_path, monkeypatch):
 def test_what_takes_no_pieces_is_refused_and_told_apart():
     assert isinstance(toy_codec(), BlockTokenizer)
     assert not isinstance(ToyCodec(), BlockTokenizer)
-    with pytest.raises(TypeError, match="ToyCodec does not take sounds in pieces"):
+    with pytest.raises(TypeError, match="ToyCodec does not take samples in pieces"):
         compress_blocks(ToyCodec(), [], "a.tkc")
-    with pytest.raises(TypeError, match="PixelTokenizer does not take sounds in pieces"):
+    with pytest.raises(TypeError, match="PixelTokenizer does not take samples in pieces"):
         decompress_blocks(PixelTokenizer(3), "a.tkc")
 
 

@@ -13,7 +13,8 @@ from toys.simple import RaggedToyText, ToyImage
 from tokenize_kit.cli.main import main
 from tokenize_kit.files import sha256_of_file, write_json
 from tokenize_kit.media.image import read_image
-from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.modalities.image import ImageModality
+from tokenize_kit.protocol import MODALITIES, TokenSpec
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.decode import DecodeOptions, decode
 from tokenize_kit.shards.encode import EncodeOptions, encode
@@ -94,7 +95,14 @@ def test_a_changed_size_is_noticed(made):
             verify(folder)
 
 
-def test_spec_says_how_many_numbers_a_size_has():
+class Volumes(ImageModality):
+    """A kind of data whose samples have three numbers as their size."""
+
+    size_axes = 3
+
+
+def test_spec_says_how_many_numbers_a_size_has(monkeypatch):
+    monkeypatch.setitem(MODALITIES._registered, "video", Volumes())
     cases = [
         (("image", 9, ("height", "width"), (4, 4)), 2),
         (("image", 9, ("height", "width"), (1, 1)), 0),
