@@ -50,6 +50,7 @@ def generate(
     max_length: int | None = None,
     first_index: int = 0,
     on_tokens: Callable[[int], None] | None = None,
+    states: Sequence[Any] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt until the grammar is done with it.
 
@@ -62,6 +63,7 @@ def generate(
         max_length: the longest sequence, prompt included; at most and by default the model's context.
         first_index: the number of the first prompt, from which each sequence's generator follows.
         on_tokens: is told how many tokens were added, for a progress line.
+        states: the state of the grammar after each prompt where it is known already.
 
     Returns:
         For each prompt all ids, the prompt's first.
@@ -75,8 +77,10 @@ def generate(
         raise ValueError(f"max_length {limit} is beyond the model's context of {model.config.context}")
     grammars = grammar if isinstance(grammar, Sequence) else [grammar] * len(prompts)
     rows = [
-        _Row(own, prompt, index, limit, options.seed)
-        for index, (own, prompt) in enumerate(zip(grammars, prompts, strict=True), first_index)
+        _Row(own, prompt, index, limit, options.seed, state)
+        for index, (own, prompt, state) in enumerate(
+            zip(grammars, prompts, states or [None] * len(prompts), strict=True), first_index
+        )
     ]
     network = model if isinstance(model, nn.Module) else None
     was_training = network is not None and network.training
@@ -144,19 +148,23 @@ def _keep(probabilities: Tensor, kept: Tensor) -> Tensor:
 class _Row:
     """One sequence on its way: its ids, its place in the grammar and its generator."""
 
-    def __init__(self, grammar: Grammar, prompt: Sequence[int], index: int, limit: int, seed: int) -> None:
+    def __init__(
+        self, grammar: Grammar, prompt: Sequence[int], index: int, limit: int, seed: int, state: Any = None
+    ) -> None:
         self.grammar = grammar
         self.index = index
         self.limit = limit
         self.random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
         self.ids: list[int] = []
-        self.state = grammar.start()
-        self.allowed: Intervals = tuple(grammar.allowed(self.state))
         if len(prompt) > limit:
             raise ValueError(
                 f"prompt {index} has {len(prompt)} tokens, more than the {limit} that a sequence may have; shorten it"
             )
-        for token in prompt:
+        if state is not None:
+            self.ids += [int(token) for token in prompt]
+        self.state = grammar.start() if state is None else state
+        self.allowed: Intervals = () if self.done else tuple(grammar.allowed(self.state))
+        for token in prompt if state is None else ():
             self.add(int(token))
         while not self.ids and not self.done:
             if (first := self.forced()) is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tokenize_kit.progress import Progress
     from tokenize_kit.protocol import Sample
-    from tokenize_kit.sequences.template import Grammar
+    from tokenize_kit.sequences.prompt import Beginning
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.sampling_options import SamplingOptions
 
@@ -37,6 +37,8 @@ class GeneratedSample:
     """The whole sequence, prompt and special tokens included."""
     samples: dict[str, Sample]
     """The decoded sample of each predicted stream."""
+    prompt_length: int
+    """How many of the ids were given."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,6 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
         raise ValueError(f"{out} is a file; give a folder for the samples")
     out.mkdir(parents=True, exist_ok=True)
     lines, files, texts, tokens = [], [], [], 0
-    prompt_length = len(_prompt_ids(loaded, grids))
     for index, sequence in enumerate(generated):
         written = {}
         for stream, sample in sequence.samples.items():
@@ -100,7 +101,7 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
                 texts.append(cast("str", sample))
         line = {"index": index, "seed": options.seed, "prompt": options.prompt, "files": written, "ids": sequence.ids}
         lines.append(json.dumps(line, ensure_ascii=False))
-        tokens += len(sequence.ids) - prompt_length
+        tokens += len(sequence.ids) - sequence.prompt_length
     write_text(out / SAMPLES_FILE, "\n".join(lines) + "\n")
     return GenerateResult(str(out), len(generated), tuple(files), tuple(texts), tokens, tokens / max(1e-9, seconds))
 
@@ -127,16 +128,18 @@ def draw(
     """
     import torch
 
+    from tokenize_kit.sequences.prompt import begin
     from trainers.autoregressive.generation import generate
 
     context = loaded.model.config.context
     limit = context if max_length is None else max_length
     if not 1 <= limit <= context:
         raise ValueError(f"--max-length {limit} must be between 1 and the model's context of {context}")
-    starts = [_prompt_ids(loaded, grids) for grids in prompts]
-    grammars = _grammars(loaded, prompts, limit)
-    for grammar, start in zip(grammars, starts, strict=True):
-        _check_prompt(grammar, start, limit)
+    begun: dict[int, Beginning] = {}
+    for grids in prompts:
+        # Prompts that are the same object are laid out once.
+        if id(grids) not in begun:
+            begun[id(grids)] = begin(loaded.template, loaded.vocabulary, grids, limit)
     total = 0
 
     def count(tokens: int) -> None:
@@ -145,15 +148,24 @@ def draw(
         if progress is not None:
             progress.update(tokens=total)
 
-    sequences = generate(loaded.model, grammars, starts, options, max_length=limit, on_tokens=count)
+    beginnings = [begun[id(grids)] for grids in prompts]
+    sequences = generate(
+        loaded.model,
+        [beginning.grammar for beginning in beginnings],
+        [beginning.ids for beginning in beginnings],
+        options,
+        max_length=limit,
+        on_tokens=count,
+        states=[beginning.state for beginning in beginnings],
+    )
     results = []
-    for ids in sequences:
+    for ids, beginning in zip(sequences, beginnings, strict=True):
         grids = loaded.template.parse_ids(ids, loaded.vocabulary)
         samples = {
             stream: loaded.tokenizers[stream].decode(torch.from_numpy(grids[stream]))
             for stream in loaded.template.target
         }
-        results.append(GeneratedSample(ids, samples))
+        results.append(GeneratedSample(ids, samples, len(beginning.ids)))
     if progress is not None:
         progress.update(len(sequences))
     return results
@@ -174,6 +186,7 @@ def prompt_grids(
         ValueError: the first stream is no text, there are more files than streams, or a condition is missing.
     """
     from tokenize_kit.protocol import modality_of
+    from tokenize_kit.sequences.prompt import continues
 
     template = loaded.template
     if prompt is not None:
@@ -196,19 +209,11 @@ def prompt_grids(
     if missing := [name for name in template.condition if name not in grids]:
         fix = "--prompt TEXT" if modality_of(loaded.tokenizers[missing[0]].spec).textual else "--prompt-file FILE"
         raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
-    if set(grids) >= set(template.streams) and not _continues(loaded, grids):
+    if set(grids) >= set(template.streams) and not continues(template, loaded.vocabulary, grids):
         raise ValueError(
             f"the prompt gives every stream of the template {str(template)!r}; nothing is left to generate"
         )
     return grids
-
-
-def _continues(loaded: LoadedModel, grids: Mapping[str, Any]) -> bool:
-    """Whether the last stream of the prompt is predicted and open, so that generation goes on where it ends."""
-    if not grids:
-        return False
-    last = loaded.template.streams[len(grids) - 1]
-    return last in loaded.template.target and loaded.vocabulary.stream(last).is_open
 
 
 def _known_codebooks(loaded: LoadedModel, stream: str, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
@@ -217,39 +222,3 @@ def _known_codebooks(loaded: LoadedModel, stream: str, grid: NDArray[np.integer[
     if not known.has_codebooks:
         return grid
     return grid[..., : max(known.codebooks(shape) for shape in known.shapes)]
-
-
-def _grammars(
-    loaded: LoadedModel, prompts: Sequence[Mapping[str, NDArray[np.integer[Any]]]], limit: int
-) -> list[Grammar]:
-    """Return the grammar of each sequence: prompts that are the same object share one.
-
-    In a layout in which ids of a prompt come later than its end, the grammar keeps them for their places.
-    """
-    free = loaded.template.grammar(loaded.vocabulary, limit)
-    layouts = dict(loaded.template.layouts)
-    made: dict[int, Grammar] = {}
-    for grids in prompts:
-        if id(grids) in made:
-            continue
-        made[id(grids)] = free
-        if _continues(loaded, grids) and (last := loaded.template.streams[len(grids) - 1]) in layouts:
-            made[id(grids)] = loaded.template.grammar(loaded.vocabulary, limit, begun={last: grids[last]})
-    return [made[id(grids)] for grids in prompts]
-
-
-def _prompt_ids(loaded: LoadedModel, grids: Mapping[str, NDArray[np.integer[Any]]]) -> list[int]:
-    ids = loaded.template.prompt_ids(grids, loaded.vocabulary, unfinished=_continues(loaded, grids))
-    return [int(token) for token in ids]
-
-
-def _check_prompt(grammar: Any, ids: Sequence[int], limit: int) -> None:
-    state = grammar.start()
-    for token in ids:
-        try:
-            state = grammar.advance(state, token)
-        except ValueError:
-            raise ValueError(
-                f"the prompt of {len(ids)} tokens leaves no room to finish a sequence of at most {limit}; shorten it, or use a "
-                "model with a longer context"
-            ) from None

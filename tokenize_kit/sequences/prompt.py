@@ -1,0 +1,66 @@
+"""How a document begins: the prompt laid out, the grammar of what may follow, and the grammar's state after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tokenize_kit.sequences.template import Grammar, GrammarState, SequenceTemplate
+from tokenize_kit.sequences.vocabulary import Vocabulary
+
+Grids = Mapping[str, NDArray[Any]]
+"""A grid for each stream that is given."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The start of a document."""
+
+    ids: tuple[int, ...]
+    """``<bos>`` and what the prompt gives."""
+    grammar: Grammar
+    """What the document must be."""
+    state: GrammarState
+    """The grammar's state after `ids`."""
+
+
+def continues(template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids) -> bool:
+    """Whether the last stream of a prompt is predicted and open, so that generation goes on where it ends."""
+    if not grids:
+        return False
+    last = template.streams[len(grids) - 1]
+    return last in template.target and vocabulary.stream(last).is_open
+
+
+def begin(template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids, max_length: int) -> Beginning:
+    """Lay a prompt out as the beginning of a document.
+
+    In a layout in which ids of a prompt come later than its end, the grammar keeps them for their places.
+
+    Args:
+        template: what a document is.
+        vocabulary: the id space.
+        grids: grids of the template's first streams; may be empty.
+        max_length: the most tokens that the document may have.
+
+    Raises:
+        ValueError: the prompt does not fit the template or the vocabulary, or leaves no room for the rest of a document.
+    """
+    unfinished = continues(template, vocabulary, grids)
+    ids = template.prompt_ids(grids, vocabulary, unfinished=unfinished).tolist()
+    last = template.streams[len(grids) - 1] if grids else ""
+    begun = {last: grids[last]} if unfinished and last in dict(template.layouts) else None
+    grammar = template.grammar(vocabulary, max_length, begun)
+    state = grammar.start()
+    for token in ids:
+        try:
+            state = grammar.advance(state, token)
+        except ValueError:
+            raise ValueError(
+                f"the prompt of {len(ids)} tokens leaves no room to finish a sequence of at most {max_length}; shorten it, or "
+                "use a model with a longer context"
+            ) from None
+    return Beginning(tuple(ids), grammar, state)
