@@ -147,8 +147,7 @@ class Decoding:
                 f"ids of {ids.shape[1]} codebooks after ids of {self._codebooks[0]}: use one number in a stream"
             )
         self._codebooks = ids.shape[1:]
-        made = self._pieces.push(ids)
-        return torch.cat(made, 1) if made else torch.empty(self._network.channels, 0)
+        return self._joined(self._pieces.push(ids))
 
     def finish(self, length: int | None = None) -> Tensor:
         """Return the remaining samples, up to the true ``length`` of the sound if it is given.
@@ -170,7 +169,11 @@ class Decoding:
             made = pieces.advance(pieces.filled(), True, steps)
         else:
             made = pieces.advance(pieces.rest(), True)
+        made = self._joined([made])
         return made if length is None else made[:, : length - before]
+
+    def _joined(self, made: list[Tensor]) -> Tensor:
+        return torch.cat(made, 1) if made else torch.empty(self._network.channels, 0)
 
 
 class CodecStream:
