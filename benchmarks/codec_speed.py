@@ -54,7 +54,7 @@ def their_codec(ours: Any) -> Any:
     from torch.nn.utils import parametrize
     from transformers import EncodecConfig, EncodecModel
 
-    from tokenize_kit.tokenizers.learned.audio.layers import Convolution, TransposedConvolution
+    from tokenize_kit.tokenizers.learned.layers import Convolution, TransposedConvolution
 
     model = EncodecModel(EncodecConfig(use_conv_shortcut=False, pad_mode="constant")).eval()
     for module in model.modules():

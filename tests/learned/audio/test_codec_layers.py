@@ -4,18 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tokenize_kit.tokenizers.learned.audio.frames import OverlapAdd, Spectra, Waves
-from tokenize_kit.tokenizers.learned.audio.layers import (
-    Chain,
-    Convolution,
-    Elu,
-    Linear,
-    Norm,
-    Recurrent,
-    Residual,
-    Snake,
-    TransposedConvolution,
-)
+from tokenize_kit.tokenizers.learned.audio.networks.activations import Elu, Snake
+from tokenize_kit.tokenizers.learned.audio.networks.spectra import OverlapAdd, Spectra, Waves
+from tokenize_kit.tokenizers.learned.layers import Convolution, Linear, Norm, Recurrent, TransposedConvolution
+from tokenize_kit.tokenizers.learned.streaming import Chain, Residual
 
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["both", "causal"])
 

@@ -249,7 +249,7 @@ def test_memory_does_not_grow_with_the_length(kind):
         ids = stream.encode(noise(codec, 30, place))
         if len(ids):
             stream.decode(ids)
-        encoding, decoding = stream._encoding, stream._decoding
+        encoding, decoding = stream._encoding._pieces, stream._decoding._pieces
         waiting = sum(held_bytes(part) for queue in (encoding._waiting, decoding._waiting) for part in queue._parts)
         sizes.append((held_bytes(encoding._state) + held_bytes(decoding._state), waiting))
     assert max(size for size, _ in sizes[20:]) == max(size for size, _ in sizes[8:20])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tokenize_kit.tokenizers.learned.audio.layers import Elu
+from tokenize_kit.tokenizers.learned.audio.networks.activations import Elu
 
 VALUES = torch.cat([torch.logspace(-12, 4, 2001), -torch.logspace(-12, 4, 2001), torch.tensor([0.0, -0.0])])
 

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from toys.autoencoder import FSQ, RVQ, VQ, awakened, toy_autoencoder
 
 from tokenize_kit.protocol import CONFIG_FILE, decode_like, fingerprint_of, load_tokenizer
+from tokenize_kit.tokenizers.learned.image.batching import call_size
 from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
 from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
-from tokenize_kit.tokenizers.learned.tiles import spans
+from tokenize_kit.tokenizers.learned.pieces import Cut
 from trainers.autoencoder.image.config import recipe
 
 
@@ -86,7 +87,7 @@ def test_calls_have_a_number_of_pictures_that_follows_from_the_size_alone():
         grid = -(-size // 4)
         assert number == 1 or number * (4 * grid) ** 2 <= max(1 << 15, (1 << 21) // tokenizer.config.network.width)
         # The last numbers of a tensor, fewer than 32, are computed in another way; they are not those of a picture.
-        _, used = tokenizer._call(grid * grid)
+        _, used = call_size(grid * grid, tokenizer.config.network, torch.device("cpu"))
         assert number == 1 or (number - used) * grid * grid >= 32 or number * grid * grid % 32 == 0
 
 
@@ -114,8 +115,8 @@ def test_arithmetic_is_float32_inside_autocast():
 
 
 def test_tiles_cover_an_axis_once_and_read_a_margin():
-    assert [tuple(span) for span in spans(10, 4, 2)] == [(0, 4, 0, 6), (4, 8, 2, 10), (8, 10, 6, 10)]
-    assert [tuple(span) for span in spans(4, 4, 2)] == [(0, 4, 0, 4)]
+    assert [tuple(span) for span in Cut(4, 2, 2).spans(10)] == [(0, 4, 0, 6), (4, 8, 2, 10), (8, 10, 6, 10)]
+    assert [tuple(span) for span in Cut(4, 2, 2).spans(4)] == [(0, 4, 0, 4)]
 
 
 @pytest.mark.parametrize("quantizer", [FSQ, VQ, RVQ], ids=lambda options: options["kind"])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from tokenize_kit.tokenizers.learned.image.config import build_parts, parts_to_dict
+from tokenize_kit.tokenizers.learned.parts import build_parts, parts_to_dict
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 
 BODIES: dict[str, Mapping[str, Any]] = {

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
-from tokenize_kit.tokenizers.learned.audio.frames import FramesDecoder, FramesEncoder
-from tokenize_kit.tokenizers.learned.audio.strided import StridedDecoder, StridedEncoder
+from tokenize_kit.tokenizers.learned.audio.networks.frames import FramesDecoder, FramesEncoder
+from tokenize_kit.tokenizers.learned.audio.networks.strided import StridedDecoder, StridedEncoder
 from tokenize_kit.tokenizers.learned.quantizers import build_quantizer
 
 

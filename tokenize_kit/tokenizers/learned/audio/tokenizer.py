@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -20,10 +18,10 @@ from tokenize_kit.protocol import (
     fingerprint_of,
 )
 from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
-from tokenize_kit.tokenizers.learned.audio.layers import State
 from tokenize_kit.tokenizers.learned.audio.model import Codec, fold_weight_norm
-from tokenize_kit.tokenizers.learned.audio.stream import CodecStream, Decoding, Encoding
+from tokenize_kit.tokenizers.learned.audio.stream import CodecStream, Coder, Decoding, Encoding
 from tokenize_kit.tokenizers.learned.folder import load_network, save_network
+from tokenize_kit.tokenizers.learned.threads import side_by_side
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample
@@ -42,13 +40,13 @@ class CodecTokenizer(Tokenizer):
     many are used, and decode alone. A sound whose length is no multiple of the hop is continued with silence; `decode_sized` cuts
     that off again. Arithmetic is float32 whatever the model was trained in.
 
-    The ids of a sound are those of its blocks, pushed through the network one after the other (see `stream.py`). So the memory
-    does not grow with the length, and ids and samples are the same to the bit in any batch and in any pieces. For the same
-    reason one sound is computed in one thread on a CPU; several sounds run side by side.
+    The ids of a sound are those of its pieces of ``block`` steps, pushed through the network one after the other (see
+    `pieces.py`). So the memory does not grow with the length, and ids and samples are the same to the bit in any batch and in
+    any pieces. For the same reason one sound is computed in one thread on a CPU; several sounds run side by side.
 
     Args:
         model: trained; it is put into evaluation mode and its weights are no longer changed. One with weight norm is copied.
-        block: steps of the ids in a block; None: as many as cover about a second.
+        block: steps of the ids in a piece; None: as many as cover about a second.
 
     Raises:
         ValueError: the block is not positive.
@@ -61,6 +59,7 @@ class CodecTokenizer(Tokenizer):
         plain = fold_weight_norm(model) if network.weight_norm else model
         self.model = plain.float().eval().requires_grad_(False)
         self.block = block or max(1, round(BLOCK_SECONDS * network.rate))
+        self._coder = Coder(self.model, self.block)
         sizes, hop = model.quantizer.codebook_sizes, network.hop
         known: dict[str, Any] = {"lossless": False, "channels": network.channels, "sample_rate": network.sample_rate}
         if model.quantizer.codebook_axis:
@@ -86,7 +85,7 @@ class CodecTokenizer(Tokenizer):
     @cached_property
     def lookahead(self) -> int:
         """Samples after its own hop that a step of the ids looks at."""
-        return self.model.encoder.needs(1) - self.config.network.hop
+        return self._coder.lookahead
 
     @cached_property
     def delay(self) -> int:
@@ -126,7 +125,7 @@ class CodecTokenizer(Tokenizer):
         Raises:
             TypeError, ValueError: as `encode`, for any piece.
         """
-        encoding = Encoding(self)
+        encoding = Encoding(self._coder)
         for block in blocks:
             if len(ids := encoding.push(check_audio(block, self._spec.channels))):
                 yield ids
@@ -142,7 +141,7 @@ class CodecTokenizer(Tokenizer):
         Raises:
             TypeError, ValueError: as `decode`, for any piece, or they do not cover ``length`` samples.
         """
-        decoding = Decoding(self)
+        decoding = Decoding(self._coder)
         for ids in grids:
             if (samples := decoding.push(self._check(ids))).shape[1]:
                 yield samples
@@ -155,24 +154,7 @@ class CodecTokenizer(Tokenizer):
         Raises:
             ValueError: an eager stream of a network that is not causal.
         """
-        return CodecStream(self, eager)
-
-    def encode_block(self, samples: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
-        """Push one block (C, n) through the encoder; return its ids (k, ...) and the new state."""
-        with self._computing():
-            latents, state = self.model.encoder.push(samples[None].to(self._device), state, last)
-            return self.model.quantizer.encode(latents)[0].cpu(), state
-
-    def decode_block(self, ids: Tensor, state: State, last: bool, steps: int | None = None) -> tuple[Tensor, State]:
-        """Push one block of ids through the decoder, of which the first ``steps`` count; return samples (C, n) and the state."""
-        with self._computing():
-            codes = self.model.quantizer.decode(ids[None].to(self._device))
-            samples, state = self.model.decoder.push(codes, state, last, steps)
-            return samples[0].clamp(-1, 1).cpu(), state
-
-    def no_ids(self) -> Tensor:
-        """Return a grid of no steps."""
-        return torch.empty((0, *(len(self._spec.codebook_sizes),) * (len(self._spec.axes) - 1)), dtype=torch.int64)
+        return CodecStream(self._coder, self._spec, eager)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``model.safetensors`` and ``tokenizer_config.json`` into ``folder``."""
@@ -192,39 +174,16 @@ class CodecTokenizer(Tokenizer):
         return check_ids(ids, self._spec)
 
     def _encoded(self, samples: Tensor) -> Tensor:
-        encoding = Encoding(self)
+        encoding = Encoding(self._coder)
         return torch.cat([encoding.push(samples), encoding.finish()])
 
     def _decoded(self, given: tuple[Tensor, int | None]) -> Tensor:
-        decoding = Decoding(self)
+        decoding = Decoding(self._coder)
         return torch.cat([decoding.push(given[0]), decoding.finish(given[1])], 1)
 
     def _each(self, work: Callable[[_Given], Tensor], items: Sequence[_Given]) -> list[Tensor]:
         """Return what is made of each item, several side by side."""
-        threads = torch.get_num_threads()
-        if threads == 1 or len(items) < 2 or self._device.type != "cpu":
+        if len(items) < 2:
             return [work(item) for item in items]
-        try:
-            with ThreadPoolExecutor(min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return list(pool.map(work, items))
-        finally:
-            # The number of a thread is its own, but threads of later begin with the one that was set last.
-            torch.set_num_threads(threads)
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Compute without gradients, in float32, and on a CPU in one thread: sums can depend on the number of threads."""
-        threads = torch.get_num_threads()
-        alone = self._device.type == "cpu" and threads > 1
-        if alone:
-            torch.set_num_threads(1)
-        try:
-            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-                yield
-        finally:
-            if alone:
-                torch.set_num_threads(threads)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        with side_by_side(len(items), self._coder.device) as begin:
+            return [wait() for wait in [begin(work, item) for item in items]]

@@ -6,10 +6,10 @@ Only the standard library is imported, so that a command line can show every opt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tokenize_kit.tokenizers.learned.parts import build_parts, parts_to_dict
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 
 
@@ -97,42 +97,3 @@ class AutoencoderConfig:
             ValueError: a part or field is unknown (the message suggests the closest one), missing or out of range.
         """
         return cls(**build_parts("an autoencoder", {"network": NetworkConfig, "quantizer": QuantizerConfig}, values))
-
-
-def parts_to_dict(config: Any) -> dict[str, Any]:
-    """Return a dataclass whose fields are dataclasses of options as a JSON-ready dictionary of dictionaries."""
-    return {
-        part: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        for part, values in asdict(config).items()
-    }
-
-
-def build_parts(what: str, parts: Mapping[str, type[Any]], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Build each part of a configuration from the form of `parts_to_dict`.
-
-    Args:
-        what: what the configuration is of, for the error message.
-        parts: the dataclass of each part.
-        values: the options of each part.
-
-    Raises:
-        ValueError: a part is missing or unknown, or as `build_options`.
-    """
-    if set(values) != set(parts):
-        raise ValueError(f"{what}'s configuration has the parts {sorted(parts)}, got {sorted(values)}")
-    return {name: build_options(kind, values[name]) for name, kind in parts.items()}
-
-
-def build_options(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Build a dataclass of options from a dictionary, in which lists stand for tuples.
-
-    Raises:
-        ValueError: an option is unknown (the message suggests the closest one) or out of range.
-    """
-    known = [item.name for item in fields(kind)]
-    for name in values:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"unknown option {name!r} of {kind.__name__}{hint}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -15,18 +15,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from tokenize_kit.tokenizers.learned.audio.config import CodecNetworkConfig
-from tokenize_kit.tokenizers.learned.audio.layers import (
-    Chain,
-    Convolution,
-    Elu,
-    Layer,
-    Recurrent,
-    Residual,
-    Snake,
-    State,
-    Tanh,
-    TransposedConvolution,
-)
+from tokenize_kit.tokenizers.learned.audio.networks.activations import Elu, Snake
+from tokenize_kit.tokenizers.learned.layers import Convolution, Recurrent, Tanh, TransposedConvolution
+from tokenize_kit.tokenizers.learned.streaming import Chain, Layer, Residual, State
 
 
 class StridedEncoder(nn.Module):

@@ -1,0 +1,63 @@
+"""Calls of a network side by side on a CPU, each in one thread.
+
+Threads that need not wait for each other are faster than several that share the work of one call, and sums do not depend on how
+many there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+_Given = TypeVar("_Given")
+
+
+class Begin(Protocol):
+    """Begins a call; what it returns waits for the result."""
+
+    def __call__(self, work: Callable[[_Given], Tensor], given: _Given, /) -> Callable[[], Tensor]:
+        """Begin ``work(given)``."""
+        ...
+
+
+@contextmanager
+def side_by_side(most: int, device: torch.device) -> Iterator[Begin]:
+    """Yield what begins a call: side by side on a CPU with several threads, else when its result is asked for.
+
+    Args:
+        most: no more than so many calls will be running.
+        device: where they compute.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or device.type != "cpu":
+        yield partial
+        return
+    workers = max(1, min(threads, most))
+    ready = threading.Barrier(workers)
+
+    def prepare(_worker: int) -> None:
+        torch.get_num_threads()  # a thread takes over the number of the process the first time it looks
+        torch.set_num_threads(1)
+        ready.wait()
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            list(pool.map(prepare, range(workers)))
+        finally:
+            # The number of a thread is its own, but threads of later begin with the one that was set last.
+            torch.set_num_threads(threads)
+
+        def begin(work: Callable[[_Given], Tensor], given: _Given) -> Callable[[], Tensor]:
+            return pool.submit(work, given).result
+
+        try:
+            yield begin
+        finally:
+            pool.shutdown(cancel_futures=True)
