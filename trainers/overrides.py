@@ -84,7 +84,8 @@ def changed(
         kept: fields whose preset does not depend on the dial.
 
     Raises:
-        ValueError: a change is of no field (the message suggests the closest one), or a value is out of range.
+        TypeError: a change is of no field; the message suggests the closest one.
+        ValueError: a value is out of range.
     """
     wanted = dict(changes or {})
     known = [field.name for field in fields(cast("Any", kind))]
@@ -92,7 +93,7 @@ def changed(
         if name not in known:
             close = get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"unknown option {name!r} of {kind.__name__}{hint}")
+            raise TypeError(f"unknown option {name!r} of {kind.__name__}{hint}")
     if dial is not None and wanted.get(dial, preset[dial]) != preset[dial]:
         preset = {name: preset[name] for name in kept if name in preset}
     return kind(**{**preset, **wanted})

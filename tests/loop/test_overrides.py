@@ -165,5 +165,5 @@ def test_changes_are_put_upon_a_preset():
     assert changed(Derived, preset, {"kind": "b"}, dial="kind") == Derived("b", 2, None)
     assert changed(Derived, preset, {"kind": "b"}, dial="kind", kept=("rate",)) == Derived("b", 2, 1.0)
     assert changed(Derived, preset, {"kind": "a", "rate": 2.0}, dial="kind") == Derived("a", 5, 2.0)
-    with pytest.raises(ValueError, match="unknown option 'siez' of Derived; did you mean 'size'"):
+    with pytest.raises(TypeError, match="unknown option 'siez' of Derived; did you mean 'size'"):
         changed(Derived, preset, {"siez": 1})
