@@ -25,9 +25,9 @@ from tokenize_kit.media.image import write_image
 from tokenize_kit.metrics.codecs import point_of
 from tokenize_kit.metrics.sharpness import Sharpness
 from tokenize_kit.protocol import load_tokenizer
-from trainers.autoencoder.image.data import grid_of
 from trainers.autoencoder.image.options import LossOverrides, TrainImageOptions
 from trainers.autoencoder.image.train import train_image
+from trainers.exhibits import grid_of
 
 RUNS: dict[str, Any] = {
     "without": LossOverrides(discriminator="none", feature_matching_weight=0.0, lecam_weight=0.0),

@@ -28,9 +28,10 @@ from tokenize_kit.media.image import read_image, write_image
 from tokenize_kit.metrics.codecs import codec_curve, point_of
 from tokenize_kit.metrics.image import ssim
 from tokenize_kit.protocol import load_tokenizer
-from trainers.autoencoder.image.data import grid_of
-from trainers.autoencoder.image.options import NetworkOverrides, QuantizerOverrides, TrainImageOptions
+from trainers.autoencoder.image.options import NetworkOverrides, TrainImageOptions
 from trainers.autoencoder.image.train import train_image
+from trainers.autoencoder.options import QuantizerOverrides
+from trainers.exhibits import grid_of
 
 PICTURES = 300
 """Held-out pictures that are compared."""

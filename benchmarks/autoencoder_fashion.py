@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from tokenize_kit.metrics.image import psnr_of
 from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.sources.heldout import held_out
-from trainers.autoencoder.image.options import QuantizerOverrides, TrainImageOptions
+from trainers.autoencoder.image.options import TrainImageOptions
 from trainers.autoencoder.image.train import train_image
+from trainers.autoencoder.options import QuantizerOverrides
 
 FRACTION = 0.05
 OURS: dict[str, tuple[str, QuantizerOverrides]] = {

@@ -1,8 +1,8 @@
-"""What a run tells of itself: a line of JSON a log step, TensorBoard, pictures and sounds.
+"""What a run tells of itself: a line of JSON a log step, TensorBoard, and samples of any modality.
 
 OUT/train_log.jsonl                 {"step": 10, "loss": 2.31, ..., "warnings": ["..."]}
 OUT/tensorboard/                    the same numbers, pictures and sounds
-OUT/pictures/00000200-NAME.png      what the task shows after a validation
+OUT/pictures/00000200-NAME.png      what the task shows after a validation; see `trainers.exhibits`
 OUT/sounds/00000200-NAME.wav        what it lets one hear
 """
 
@@ -13,15 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from tokenize_kit.files import atomic_write
-from tokenize_kit.media.audio import write_audio
-from tokenize_kit.media.image import write_image
+from trainers.exhibits import Exhibit, hang
 
 LOG_FILE = "train_log.jsonl"
-PICTURES = "pictures"
-SOUNDS = "sounds"
 TIMING = "_per_second"
 """How the name of the one entry ends that differs between two runs of the same options."""
 
@@ -54,17 +49,10 @@ class RunLog:
         for text in warnings:
             self._board.add_text("warnings", text, step)
 
-    def pictures(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        """Write pictures, uint8 (C, H, W) with 1 or 3 channels, by name."""
-        for name, picture in pictures.items():
-            write_image(picture, self._out / PICTURES / f"{step:08}-{name}.png")
-            self._board.add_image(name, picture, step)
-
-    def sounds(self, step: int, sounds: Mapping[str, tuple[Tensor, int]]) -> None:
-        """Write sounds, float32 (C, N) in [-1, 1] and their sample rate, by name; on the board they are mono."""
-        for name, (sound, sample_rate) in sounds.items():
-            write_audio(sound, self._out / SOUNDS / f"{step:08}-{name}.wav", sample_rate)
-            self._board.add_audio(name, sound.mean(0), step, sample_rate)
+    def show(self, step: int, exhibits: Mapping[str, Exhibit]) -> None:
+        """Write samples by name, each as a file of its modality and on the board."""
+        for name, exhibit in exhibits.items():
+            hang(exhibit, name, step, self._out, self._board)
 
     def close(self) -> None:
         """Close the files."""

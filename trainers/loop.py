@@ -290,8 +290,7 @@ class _Loop:
             memory.metrics = self.task.validate(self.runtime)
             self._keep_best()
             if self.log is not None:
-                self.log.pictures(memory.step, self.task.pictures())
-                self.log.sounds(memory.step, self.task.sounds())
+                self.log.show(memory.step, self.task.exhibits())
         self.clock = (self.clock[0] + time.monotonic() - began, self.clock[1])
         return memory.metrics
 

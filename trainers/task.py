@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from trainers.exhibits import Exhibit
 from trainers.runtime import Runtime
 
 
@@ -91,10 +92,6 @@ class Task(Protocol):
         """
         return []
 
-    def pictures(self) -> dict[str, Tensor]:
-        """Return pictures to look at, uint8 (C, H, W), by name; called after a validation, on the first process only."""
-        return {}
-
-    def sounds(self) -> dict[str, tuple[Tensor, int]]:
-        """Return sounds to listen to, float32 (C, N) in [-1, 1] with their sample rate, by name; called as `pictures`."""
+    def exhibits(self) -> dict[str, Exhibit]:
+        """Return samples to look at or listen to, by name; called after a validation, on the first process only."""
         return {}

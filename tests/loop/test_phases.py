@@ -11,7 +11,7 @@ from torch import nn
 
 from tokenize_kit.media.image import read_image
 from trainers.autoencoder.image.discriminator import DiscriminatorConfig, PatchDiscriminator
-from trainers.autoencoder.image.losses import (
+from trainers.autoencoder.losses import (
     LogitAverages,
     adaptive_weight,
     feature_matching,
@@ -24,6 +24,7 @@ from trainers.autoencoder.image.losses import (
 from trainers.averages import WeightAverages
 from trainers.checkpoints import last_checkpoint, load_checkpoint
 from trainers.config import LoopConfig
+from trainers.exhibits import Exhibit
 from trainers.logs import TIMING, read_log
 from trainers.loop import run
 from trainers.runtime import start
@@ -124,10 +125,10 @@ class Repainter(Task):
     def warnings(self, line):
         return ["the discriminator rests"] * ("judged" not in line) + ["measured"] * ("validation/error" in line)
 
-    def pictures(self):
+    def exhibits(self):
         made = self.networks["maker"](self.data[:1])
         self.drawn.append(made)
-        return {"held-out": ((made[0].clamp(-1, 1) + 1) * 127.5).round().byte()}
+        return {"held-out": Exhibit("image", ((made[0].clamp(-1, 1) + 1) * 127.5).round().byte())}
 
 
 def config(**changes):

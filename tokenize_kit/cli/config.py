@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenize_kit.cli.options import CommandOptions
+from tokenize_kit.cli.tokens import given, merged, opposite
 from tokenize_kit.errors import UsageError
 
 
@@ -17,7 +19,7 @@ def read_config_tokens(path: str) -> list[str]:
     """Read a YAML mapping as command-line tokens: ``{model: {layers: 4}}`` becomes ``--model.layers 4``.
 
     Raises:
-        UsageError: the file is missing, is not YAML, or its top level is not a mapping.
+        UsageError: the file is missing, is not YAML, its top level is not a mapping, or an option is in it twice.
     """
     import yaml
 
@@ -25,46 +27,45 @@ def read_config_tokens(path: str) -> list[str]:
     if not file.is_file():
         raise UsageError(f"--config {path}: there is no such file")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        values = yaml.safe_load(text)
+        node = yaml.compose(text, yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, Mapping):
         raise UsageError(f"--config {path} must hold 'option: value' lines, got a {type(values).__name__}")
+    _refuse_repeated(node, path, "--", {})
     return list(_tokens(values, "--"))
 
 
-def merge_tokens(config: list[str], typed: list[str]) -> list[str]:
-    """Join the options of a file and of the command line; an option that was typed replaces that of the file.
+def merge_tokens(config: list[str], typed: list[str], known: CommandOptions | None = None) -> list[str]:
+    """Join the options of a file and of the command line, as `tokenize_kit.cli.tokens.merged` does.
 
-    Options given several times (``--tokenizer A --tokenizer B``) become one with all values, in order.
+    Args:
+        config: of the file; see `read_config_tokens`.
+        typed: of the command line.
+        known: the options of the command, by which both are checked; None takes all as they come.
+
+    Raises:
+        UsageError: an option is unknown, or is given twice and takes one value.
     """
-    options = _grouped(config)
-    for name, values in _grouped(typed).items():
-        options[name] = values
-        # --dry-run and --no-dry-run are one option: the typed one wins.
-        options.pop(_opposite(name), None)
-    positional = options.pop("", [])
-    return [*positional, *(token for name, values in options.items() for token in (name, *values))]
+    sources = given(config), given(typed)
+    if known is not None:
+        sources = known.checked(sources[0], "in the file of --config: "), known.checked(sources[1])
+    return [word for one in merged(*sources) for word in one.words()]
 
 
-def _opposite(name: str) -> str:
-    head, dot, last = name[2:].rpartition(".")
-    return f"--{head}{dot}{last[3:]}" if last.startswith("no-") else f"--{head}{dot}no-{last}"
-
-
-def _grouped(tokens: list[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    name = ""
-    for token in tokens:
-        if token.startswith("--") and len(token) > 2:
-            name, equals, value = token.partition("=")
-            name = "--" + name[2:].replace("_", "-")
-            groups.setdefault(name, [])
-            if equals:
-                groups[name].append(value)
-        else:
-            groups.setdefault(name, []).append(token)
-    return groups
+def _refuse_repeated(node: Any, path: str, prefix: str, lines: dict[str, int]) -> None:
+    """Refuse an option that the nodes of a YAML mapping name twice, of which the loader would take the last."""
+    for key, value in node.value:
+        name = f"{prefix}{str(key.value).replace('_', '-')}"
+        if value.id == "mapping":
+            _refuse_repeated(value, path, f"{name}.", lines)
+            continue
+        line = key.start_mark.line + 1
+        if name in lines:
+            raise UsageError(f"--config {path} gives {name} twice (lines {lines[name]} and {line})")
+        lines[name] = line
 
 
 def _tokens(values: Mapping[Any, Any], prefix: str) -> list[str]:
@@ -76,9 +77,16 @@ def _tokens(values: Mapping[Any, Any], prefix: str) -> list[str]:
         elif value is True:
             tokens.append(name)
         elif value is False:
-            tokens.append(_opposite(name))
+            tokens.append(opposite(name))
         elif isinstance(value, list):
-            tokens += [name, *map(str, value)]
+            tokens += _option(name, [str(item) for item in value])
         else:
-            tokens += [name, str(value)]
+            tokens += _option(name, [str(value)])
     return tokens
+
+
+def _option(name: str, values: list[str]) -> list[str]:
+    """Return an option with its values, which are attached to it if one of them looks like an option."""
+    return (
+        [f"{name}={value}" for value in values] if any(value.startswith("-") for value in values) else [name, *values]
+    )

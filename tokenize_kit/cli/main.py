@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from tokenize_kit.cli.commands import Command, all_commands
 from tokenize_kit.cli.config import merge_tokens, read_config_tokens
+from tokenize_kit.cli.options import CommandOptions
 from tokenize_kit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -128,8 +129,9 @@ def _parse(command: Command, options_type: type[Any], typed: list[str]) -> tuple
     )
     wants_help = "-h" in typed or "--help" in typed
     if not wants_help:
-        typed = merge_tokens(read_config_tokens(path) if (path := _config_path(typed)) else [], typed)
-        _refuse_unknown(typed, [*_flags(options_type), *_flags(CommonOptions)], command)
+        known = CommandOptions(command.words, options_type, CommonOptions)
+        path = _config_path(typed)
+        typed = merge_tokens(read_config_tokens(path) if path else [], typed, known)
     try:
         parsed: Any = tyro.cli(
             invocation,
@@ -143,30 +145,6 @@ def _parse(command: Command, options_type: type[Any], typed: list[str]) -> tuple
             print("\n".join(["", "examples:", *(f"  tokenize-kit {example}" for example in command.examples)]))
         raise
     return parsed.options, parsed.common
-
-
-def _flags(options_type: type[Any], prefix: str = "--") -> list[str]:
-    from typing import get_type_hints
-
-    flags = []
-    for name, kind in get_type_hints(options_type).items():
-        word = name.replace("_", "-")
-        if dataclasses.is_dataclass(kind):
-            flags += _flags(kind, f"{prefix}{word}.")  # type: ignore[arg-type]
-        else:
-            flags += [f"{prefix}{word}", *([f"{prefix}no-{word}"] if kind is bool else [])]
-    return flags
-
-
-def _refuse_unknown(tokens: list[str], flags: list[str], command: Command) -> None:
-    # tyro suggests too, but not when a required option is missing as well, which is what a misspelt one looks like.
-    for token in tokens:
-        if token.startswith("--") and token not in flags:
-            close = get_close_matches(token, flags, n=1) or [flag for flag in flags if flag.endswith(f".{token[2:]}")]
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(
-                f"'{command.words}' has no option {token}{hint} ('tokenize-kit {command.words} --help' lists all)"
-            )
 
 
 def _config_path(typed: list[str]) -> str | None:

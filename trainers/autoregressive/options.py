@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
+from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.config import LoopConfig, OptimizerConfig
+from trainers.overrides import Overrides
 
 # A dataclass takes the fields of its last base first: what a user must say comes before how long and on what it runs.
 
 
-@dataclass(frozen=True)
-class TransformerOverrides:
-    """Parts of the Transformer that shall differ from the preset; None keeps the preset's value.
-
-    The fields are those of `trainers.autoregressive.models.config.TransformerConfig`, where each is explained.
-    """
-
-    layers: int | None = None
-    """Number of blocks."""
-    width: int | None = None
-    """Size of the residual stream."""
-    heads: int | None = None
-    """Number of query heads."""
-    kv_heads: int | None = None
-    """Number of key and value heads that the query heads share."""
-    mlp: Literal["swiglu", "gelu", "relu2", "relu"] | None = None
-    """Kind of the feed-forward layer."""
-    mlp_width: int | None = None
-    """Hidden size of the feed-forward layer."""
-    norm: Literal["rms", "layer"] | None = None
-    """RMSNorm or LayerNorm."""
-    norm_position: Literal["pre", "post"] | None = None
-    """Where the norms are."""
-    norm_eps: float | None = None
-    """Added to the variance before the square root."""
-    positions: Literal["rotary", "learned", "sinusoidal"] | None = None
-    """How a token knows its place."""
-    rope_base: float | None = None
-    """Base of the rotary (and sinusoidal) wavelengths."""
-    qk_norm: bool | None = None
-    """Normalise queries and keys."""
-    window: int | None = None
-    """Each token sees itself and the ``window - 1`` tokens before it."""
-    tied_head: bool | None = None
-    """Use the embedding table as the head."""
-    logit_soft_cap: float | None = None
-    """Squash logits to (-cap, cap)."""
-    embedding_scale: float | None = None
-    """Factor on the token embedding."""
-    bias: bool | None = None
-    """Biases in the linear layers."""
-    dropout: float | None = None
-    """Probability of dropping an activation while training."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return only what differs from the preset."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+class TransformerOverrides(Overrides, of=TransformerConfig, without=("vocab_size", "context")):
+    """Parts of the Transformer; see `trainers.autoregressive.models.config.TransformerConfig`. None keeps the preset's value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +75,7 @@ class TrainTransformerOptions(LoopConfig, SequenceOptions):
             raise ValueError(f"--z-loss {self.z_loss} must not be negative")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
-        if self.family != "transformer" and self.model.to_dict():
+        if self.family != "transformer" and self.model.given():
             raise ValueError(
                 f"--model options are for the transformer; configure {self.family!r} with --family-config FILE"
             )

@@ -164,9 +164,8 @@ def _model_config(options: TrainTransformerOptions, vocab_size: int, context: in
         return {**values, "vocab_size": vocab_size, "context": context}
     from trainers.autoregressive.models.config import preset
 
-    return preset(
-        options.preset, options.style, vocab_size=vocab_size, context=context, **options.model.to_dict()
-    ).to_dict()
+    changes = options.model.given()
+    return preset(options.preset, options.style, vocab_size=vocab_size, context=context, **changes).to_dict()
 
 
 def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:

@@ -105,13 +105,13 @@ def test_every_source_is_brought_to_one_rate_and_channels_and_that_is_said(tmp_p
 def test_a_batch_is_a_function_of_its_number_alone(tmp_path):
     sounds = sounds_of(tmp_path, [900, 2000, 100])
     one = batches_of(sounds, 300)
-    expected = [one.batch(index).sounds for index in range(9)]
+    expected = [one.batch(index).samples for index in range(9)]
     assert expected[0].shape == (4, 1, 300)
     assert expected[0].dtype == torch.int16
     for index in (8, 0, 3, 4, 5, 2):
-        assert torch.equal(one.batch(index).sounds, expected[index])
-        assert torch.equal(batches_of(sounds, 300).batch(index).sounds, expected[index])
-    assert not torch.equal(batches_of(sounds, 300, seed=1).batch(0).sounds, expected[0])
+        assert torch.equal(one.batch(index).samples, expected[index])
+        assert torch.equal(batches_of(sounds, 300).batch(index).samples, expected[index])
+    assert not torch.equal(batches_of(sounds, 300, seed=1).batch(0).samples, expected[0])
     assert len({values.numpy().tobytes() for values in expected}) == 9
 
 
@@ -120,13 +120,13 @@ def test_two_processes_have_the_crops_of_one_with_the_joint_batch(tmp_path):
     joint = batches_of(sounds, 300, batch_size=6)
     ranks = [batches_of(sounds, 300, batch_size=3, rank=rank, world=2) for rank in range(2)]
     for index in range(5):
-        assert torch.equal(torch.cat([rank.batch(index).sounds for rank in ranks]), joint.batch(index).sounds)
+        assert torch.equal(torch.cat([rank.batch(index).samples for rank in ranks]), joint.batch(index).samples)
 
 
 def test_a_sound_is_chosen_in_proportion_to_its_duration_and_cut_anywhere(tmp_path):
     sounds = sounds_of(tmp_path, [300, 2400, 50, 900])
     batches = batches_of(sounds, 100, np.array([0, 1, 3]))
-    crops = [which(crop) for index in range(300) for crop in batches.read(index).sounds.numpy()]
+    crops = [which(crop) for index in range(300) for crop in batches.read(index).samples.numpy()]
     shares = Counter(number for number, _ in crops)
     assert set(shares) == {0, 1, 3}
     for number, length in ((0, 300), (1, 2400), (3, 900)):
@@ -142,7 +142,7 @@ def test_a_sound_is_chosen_in_proportion_to_its_duration_and_cut_anywhere(tmp_pa
 
 def test_the_samples_of_a_crop_are_those_of_the_sound(tmp_path):
     sounds = sounds_of(tmp_path, [600], channels=2)
-    for crop in batches_of(sounds, 200).read(0).sounds.numpy():
+    for crop in batches_of(sounds, 200).read(0).samples.numpy():
         number, start = which(crop)
         assert np.array_equal(crop, to_pcm16(numbered(0, 600, 2))[:, start : start + 200])
         assert number == 0
@@ -153,7 +153,7 @@ def test_a_sound_that_is_shorter_than_a_crop_lies_anywhere_in_silence(tmp_path):
     batches = batches_of(sounds, 100, np.array([1]), silence_db=-60.0)
     begins = set()
     for index in range(150):
-        for crop in batches.read(index).sounds.numpy():
+        for crop in batches.read(index).samples.numpy():
             inside = np.flatnonzero(crop[0])
             assert np.array_equal(crop[:, inside[0] : inside[0] + 40], to_pcm16(numbered(1, 40, 2)))
             assert len(inside) == 40
@@ -170,12 +170,12 @@ def test_silence_is_rare_where_there_is_sound_and_nothing_else_where_there_is_no
         loudness = {}
         for silence_db in (None, -60.0):
             batches = batches_of(sounds, 100, batch_size=8, silence_db=silence_db)
-            crops = np.concatenate([batches.read(index).sounds.numpy() for index in range(100)])
+            crops = np.concatenate([batches.read(index).samples.numpy() for index in range(100)])
             loudness[silence_db] = float((np.abs(crops).max((1, 2)) < 300).mean())
         assert loudness[None] == pytest.approx(0.5, abs=0.06)
         assert 0 < loudness[-60.0] == pytest.approx(0.5**DRAWS, abs=0.03)
     sounds = prepared(tmp_path / "none", write_sounds(tmp_path / "none" / "files", [silence]))
-    assert not batches_of(sounds, 100, silence_db=-60.0).read(0).sounds.any()
+    assert not batches_of(sounds, 100, silence_db=-60.0).read(0).samples.any()
 
 
 def test_a_set_without_one_readable_sound_is_refused(tmp_path):

@@ -16,10 +16,10 @@ from tokenize_kit.files import sha256_of_file
 from tokenize_kit.media.audio import read_audio, wav_bytes
 from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.shards import ShardSet
-from trainers.autoencoder.audio.config import PRESETS, audio_recipe
+from trainers.autoencoder.audio.config import PRESETS
 from trainers.autoencoder.audio.options import AudioLossOverrides, CodecNetworkOverrides, TrainAudioOptions
-from trainers.autoencoder.audio.train import _task, train_audio
-from trainers.autoencoder.image.options import OptimizerOverrides, QuantizerOverrides
+from trainers.autoencoder.audio.train import AudioRun, train_audio
+from trainers.autoencoder.options import OptimizerOverrides, QuantizerOverrides
 from trainers.checkpoints import last_checkpoint, load_checkpoint
 from trainers.logs import TIMING, read_log
 from trainers.runtime import start
@@ -470,10 +470,7 @@ def test_a_collapsed_codebook_ends_the_run_if_it_shall(tones, tmp_path):
 
 def test_discriminators_that_know_everything_are_reported(tones, tmp_path):
     options = options_for(tones, tmp_path, loss=AudioLossOverrides(**JUDGED))
-    chosen = audio_recipe(
-        "dac", sample_rate=RATE, network=SMALL.given(), quantizer=BOOKS.given(), loss=options.loss.given()
-    )
-    task = _task(options, chosen, start(options), None)
+    task = AudioRun(options, None).build(start(options))
     # Eight of them, whose loss is 1 if they cannot tell anything.
     assert task.warnings({"discriminator": 0.2}) == []
     assert task.warnings({"mel": 0.0}) == []

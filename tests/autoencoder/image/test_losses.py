@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.autoencoder.image.losses import (
+from trainers.autoencoder.losses import (
     LogitAverages,
     adaptive_weight,
     annealed,

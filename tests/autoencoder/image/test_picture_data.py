@@ -11,9 +11,10 @@ from PIL import Image
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.sources.heldout import key_fractions
-from trainers.autoencoder.image.data import Cutting, PictureBatches, Pictures, grid_of, prepare
+from trainers.autoencoder.data import split, spread
+from trainers.autoencoder.image.data import Cutting, PictureBatches, Pictures, prepare
 from trainers.autoencoder.image.options import TrainImageOptions
-from trainers.autoencoder.image.train import _split, _spread
+from trainers.exhibits import grid_of
 
 PLAIN = Cutting(None, "random", False, False)
 
@@ -44,7 +45,7 @@ def batches_of(pictures, chosen=None, cutting=PLAIN, batch_size=4, seed=0, rank=
 
 
 def names(batch):
-    return batch.pictures[:, 0, 0, 0].tolist()
+    return batch.samples[:, 0, 0, 0].tolist()
 
 
 def test_pictures_come_back_as_they_are_in_files(tmp_path):
@@ -65,13 +66,13 @@ def test_a_batch_is_a_function_of_its_number_alone(tmp_path):
     pictures = pictures_of(tmp_path, [(12, 16)] * 11, image_size=8, max_scale=1.5, flip=True)
     cutting = Cutting(8, "random", True, True)
     one = batches_of(pictures, cutting=cutting)
-    expected = [one.batch(index).pictures for index in range(9)]
+    expected = [one.batch(index).samples for index in range(9)]
     for index in (8, 0, 3, 4, 5, 2):
-        assert torch.equal(one.batch(index).pictures, expected[index])
+        assert torch.equal(one.batch(index).samples, expected[index])
         fresh = batches_of(pictures, cutting=cutting)
-        assert torch.equal(fresh.batch(index).pictures, expected[index])
+        assert torch.equal(fresh.batch(index).samples, expected[index])
     other = batches_of(pictures, cutting=cutting, seed=1)
-    assert not torch.equal(other.batch(0).pictures, expected[0])
+    assert not torch.equal(other.batch(0).samples, expected[0])
     # The same pictures are cut otherwise in another epoch.
     assert len({values.numpy().tobytes() for values in expected}) == 9
 
@@ -94,8 +95,8 @@ def test_two_processes_have_the_pictures_of_one_with_the_joint_batch(tmp_path):
     joint = batches_of(pictures, batch_size=6)
     ranks = [batches_of(pictures, batch_size=3, rank=rank, world=2) for rank in range(2)]
     for index in range(5):
-        parts = torch.cat([rank.batch(index).pictures for rank in ranks])
-        assert torch.equal(parts, joint.batch(index).pictures)
+        parts = torch.cat([rank.batch(index).samples for rank in ranks])
+        assert torch.equal(parts, joint.batch(index).samples)
 
 
 class Leaking(dict):
@@ -110,9 +111,9 @@ class Leaking(dict):
 
 def test_reading_ahead_in_another_thread_does_not_lose_the_order_of_an_epoch(tmp_path):
     shared = batches_of(pictures_of(tmp_path, [(2, 2)] * 8))
-    expected = shared.read(0).pictures
+    expected = shared.read(0).samples
     shared._orders = Leaking(shared._orders)
-    assert torch.equal(shared.read(0).pictures, expected)
+    assert torch.equal(shared.read(0).samples, expected)
 
 
 def test_random_crops_are_inside_and_everywhere_and_the_centre_is_the_middle(tmp_path):
@@ -158,17 +159,16 @@ def test_half_of_the_pictures_are_mirrored_and_none_without_a_draw(tmp_path):
 
 
 def test_what_is_held_out_follows_from_the_keys_whatever_the_order_and_the_rest(tmp_path):
-    options = TrainImageOptions(data=("x",), out="y", validation_fraction=0.3)
     held = []
     for name, count in (("some", 30), ("more", 50)):
         pictures = pictures_of(tmp_path / name, [(4, 4)] * count)
-        trained_on, validation = _split(options, pictures)
+        trained_on, validation = split(pictures.fractions, 0.3, False, 1024, "pictures")
         assert sorted([*trained_on, *validation]) == list(range(count))
         held.append({int(pictures[number][0, 0, 0]) for number in validation})
     assert 3 < len(held[0]) < 16
     assert held[0] == {number for number in held[1] if number < 30}
-    assert _spread(list(range(10)), 4) == [0, 2, 5, 7]
-    assert _spread([3, 5], 4) == [3, 5]
+    assert spread(list(range(10)), 4) == [0, 2, 5, 7]
+    assert spread([3, 5], 4) == [3, 5]
 
 
 def test_a_set_without_one_readable_picture_is_refused(tmp_path):

@@ -20,14 +20,9 @@ from tokenize_kit.media.image import read_image
 from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.shards import ShardSet
 from trainers.autoencoder.image.config import PRESETS
-from trainers.autoencoder.image.options import (
-    LossOverrides,
-    NetworkOverrides,
-    OptimizerOverrides,
-    QuantizerOverrides,
-    TrainImageOptions,
-)
+from trainers.autoencoder.image.options import LossOverrides, NetworkOverrides, TrainImageOptions
 from trainers.autoencoder.image.train import train_image
+from trainers.autoencoder.options import OptimizerOverrides, QuantizerOverrides
 from trainers.checkpoints import last_checkpoint, load_checkpoint
 from trainers.logs import TIMING, read_log
 
@@ -432,7 +427,7 @@ def test_a_collapsed_codebook_ends_the_run_if_it_shall(emoji, tmp_path):
 
 
 def test_a_run_that_breaks_down_says_where_and_what_may_help(emoji, tmp_path, monkeypatch):
-    from trainers.autoencoder.image import losses
+    from trainers.autoencoder import losses
 
     original, calls = losses.l2, []
 

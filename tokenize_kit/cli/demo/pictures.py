@@ -120,8 +120,9 @@ class PicturePart:
             train_palette(options, self._shop.progress)
 
     def _train_tokenizer(self) -> TrainImageResult:
-        from trainers.autoencoder.image.options import QuantizerOverrides, TrainImageOptions
+        from trainers.autoencoder.image.options import TrainImageOptions
         from trainers.autoencoder.image.train import train_image
+        from trainers.autoencoder.options import QuantizerOverrides
 
         steps = self._shop.options.tokenizer_steps
         options = TrainImageOptions(

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from trainers.autoencoder.image.losses import sum_over_processes
+from trainers.autoencoder.losses import sum_over_processes
 
 
 def balanced_scales(norms: Mapping[str, Tensor], weights: Mapping[str, float], size: float = 1.0) -> dict[str, Tensor]:

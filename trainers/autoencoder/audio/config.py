@@ -6,12 +6,14 @@ Only the standard library is imported, so that a command line can show every opt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from tokenize_kit.tokenizers.learned.audio.config import CodecConfig, CodecNetworkConfig
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
+from trainers.autoencoder.config import Recipe
 from trainers.config import OptimizerConfig
+from trainers.overrides import changed
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,8 @@ _CHOICES = {
 }
 
 
-class AudioRecipe(NamedTuple):
-    """All that a preset says."""
-
-    model: CodecConfig
-    """Network and quantizer."""
-    loss: AudioLossConfig
-    """Weights and starts of the losses."""
-    optimizer: OptimizerConfig
-    """Optimiser and its schedule."""
-
+AudioRecipe: TypeAlias = Recipe[CodecConfig, AudioLossConfig]
+"""All that a preset of sounds says."""
 
 _Parts = dict[str, dict[str, Any]]
 
@@ -276,19 +270,14 @@ def audio_recipe(
         )
     layers = (_TINY, _TINY_PRESETS[preset]) if size == "tiny" else (_BASE_PRESETS[preset],)
     parts = {part: {name: value for layer in layers for name, value in layer.get(part, {}).items()} for part in _TINY}
-    networking, quantizing = dict(network or {}), dict(quantizer or {})
-    if networking.get("body", parts["network"]["body"]) != parts["network"]["body"]:
-        parts["network"] = {name: parts["network"][name] for name in _EVERY_BODY if name in parts["network"]}
-    if quantizing.get("kind", parts["quantizer"]["kind"]) != parts["quantizer"]["kind"]:
-        parts["quantizer"] = {}
     sound = {"channels": channels, **({} if sample_rate is None else {"sample_rate": sample_rate})}
     model = CodecConfig(
-        CodecNetworkConfig(**{**parts["network"], **sound, **networking}),
-        QuantizerConfig(**{**parts["quantizer"], **quantizing}),
+        changed(CodecNetworkConfig, {**parts["network"], **sound}, network, dial="body", kept=_EVERY_BODY),
+        changed(QuantizerConfig, parts["quantizer"], quantizer, dial="kind"),
     )
-    losses = AudioLossConfig(**{**parts["loss"], **(loss or {})})
-    return AudioRecipe(model, losses, replace(OptimizerConfig(**parts["optimizer"]), **dict(optimizer or {})))
+    losses = changed(AudioLossConfig, parts["loss"], loss)
+    return Recipe(model, losses, changed(OptimizerConfig, parts["optimizer"], optimizer))
 
 
-_EVERY_BODY = ("sample_rate", "causal", "weight_norm")
+_EVERY_BODY = ("sample_rate", "channels", "causal", "weight_norm")
 """The options of a network that do not depend on its body."""

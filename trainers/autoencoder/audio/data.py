@@ -1,9 +1,4 @@
-"""Sounds to training batches: decoded once into token shards of 16-bit samples, then read by number and place.
-
-The shards come from the same pipeline as all others, with the ``pcm`` tokenizer: so they are resumable, made by any number of
-workers, mapped into memory, converted to one sample rate, and sounds that cannot be read are listed. A batch is a function of
-its number alone.
-"""
+"""Sounds to training batches, by way of token shards of 16-bit samples, made with the ``pcm`` tokenizer at one sample rate."""
 
 from __future__ import annotations
 
@@ -18,33 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.shards import ShardSet
-from tokenize_kit.shards.encode import encode
-from tokenize_kit.shards.options import EncodeOptions
-from tokenize_kit.sources.heldout import key_fractions
 from tokenize_kit.tokenizers.audio.pcm import SILENCE, PCMTokenizer
-from trainers.autoencoder.reading import NumberedBatches
+from trainers.autoencoder.data import Ints, NumberedBatches, SampleBatch, Samples, decode_once
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from trainers.autoencoder.audio.options import TrainAudioOptions
 
-Ints = NDArray[np.int64]
 DRAWS = 4
 """How often a crop is drawn until one is not silent; of a part p of silence, p to this power is left."""
-
-
-@dataclass
-class SoundBatch:
-    """Some crops of sounds, of one length."""
-
-    sounds: Tensor
-    """int16 (B, C, N)."""
-    made: Tensor | None = None
-    """What the codec made of them in this step, float (B, C, N), for the discriminator."""
-
-    def to(self, device: torch.device) -> SoundBatch:
-        """Return the batch on another device."""
-        return SoundBatch(self.sounds.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -64,7 +41,7 @@ class Cropping:
         return bool(power < 10 ** (self.silence_db / 10))
 
 
-class Sounds:
+class Sounds(Samples):
     """The sounds of a shard set, by number.
 
     Args:
@@ -72,27 +49,20 @@ class Sounds:
     """
 
     def __init__(self, shards: ShardSet) -> None:
-        self._arrays = shards.stream_arrays("audio")
-        self._starts = np.cumsum([0, *(len(array) for array in self._arrays)])
-        shapes = np.concatenate([array.shapes for array in self._arrays])
-        self.lengths: Ints = shapes[:, 0].copy()
+        super().__init__(shards, "audio")
+        self.lengths: Ints = self.shapes[:, 0].copy()
         """Samples of each."""
-        self.channels = int(shapes[0, 1]) if shapes.shape[1] == 2 else 1
-        self.fractions = key_fractions(shards.column("key").to_pylist())
-
-    def __len__(self) -> int:
-        return len(self.lengths)
+        self.channels = int(self.shapes[0, 1]) if self.shapes.shape[1] == 2 else 1
 
     def part(self, number: int, start: int, length: int) -> NDArray[np.int16]:
         """Return samples of a sound, int16 (C, n): those from ``start`` on, at most ``length``."""
-        place = int(np.searchsorted(self._starts, number, side="right")) - 1
-        grid = self._arrays[place].grid(int(number - self._starts[place]))[start : start + length]
+        grid = self.grid(number)[start : start + length]
         # The lowest id is -32768: flipping the highest bit is the subtraction.
         values = (grid ^ np.uint16(SILENCE)).view(np.int16)
         return np.ascontiguousarray(values.reshape(len(values), self.channels).T)
 
 
-class SoundBatches(NumberedBatches[SoundBatch]):
+class SoundBatches(NumberedBatches):
     """Training batches by number, for one of several processes.
 
     Every crop of every batch is drawn by its own number: a sound with a probability proportional to its duration, and a place in
@@ -111,8 +81,8 @@ class SoundBatches(NumberedBatches[SoundBatch]):
     def __init__(
         self, sounds: Sounds, chosen: Ints, cropping: Cropping, batch_size: int, seed: int, rank: int, world: int
     ) -> None:
-        super().__init__(batch_size, seed, rank, world)
-        self.sounds, self.chosen, self.cropping = sounds, chosen, cropping
+        super().__init__(chosen, batch_size, seed, rank, world)
+        self.sounds, self.cropping = sounds, cropping
         self._ends = np.cumsum(sounds.lengths[chosen])
 
     @property
@@ -124,10 +94,10 @@ class SoundBatches(NumberedBatches[SoundBatch]):
         """Return how often all of the sound was heard after so many batches of every process."""
         return batches * self.batch_size * self.world * self.cropping.length / self.samples
 
-    def read(self, index: int) -> SoundBatch:
+    def read(self, index: int) -> SampleBatch:
         """Read a batch: a function of ``index`` alone."""
         crops = [self.crop(np.random.default_rng([self.seed, place])) for place in self.places(index)]
-        return SoundBatch(torch.from_numpy(np.stack(crops)))
+        return SampleBatch(torch.from_numpy(np.stack(crops)))
 
     def crop(self, draw: np.random.Generator) -> NDArray[np.int16]:
         """Draw a crop, int16 (C, N)."""
@@ -161,18 +131,7 @@ def prepare(
         ValueError: the folder holds something else, or the sounds of other options.
         TooManyFailuresError: more than ``options.max_failures`` sounds cannot be read.
     """
-    result = encode(
-        EncodeOptions(
-            tokenizer=("audio=pcm",),
-            data=tuple(data),
-            out=str(folder),
-            workers=options.workers,
-            media_field=options.media_field,
-            max_failures=options.max_failures,
-        ),
-        progress,
-        loaded={"pcm": tokenizer},
-    )
+    result = decode_once(tokenizer, "pcm", options, data, folder, progress)
     if progress is not None:
         for what, count in result.conversions.items():
             progress.note(f"{count:,} of {result.rows:,} sounds were converted from {what}")

@@ -1,8 +1,8 @@
 """Losses of neural audio codecs and their discriminators, as pure functions on sounds (B, C, N) in [-1, 1].
 
-As with pictures (`trainers.autoencoder.image.losses`) every loss is the sum over the batch of a mean over each sound, in float32
+As all of them (`trainers.autoencoder.losses`) every loss is the sum over the batch of a mean over each sound, in float32
 whatever autocast says: it adds up over batches and processes, and divided by the number of sounds it is what the papers
-write. The waveform's losses are `trainers.autoencoder.image.losses.l1` and ``l2``, which take any shape.
+write. The waveform's losses are `trainers.autoencoder.losses.l1` and ``l2``, which take any shape.
 
 The distances of spectra are those of `tokenize_kit.metrics.audio`, with a gradient. It is written by hand and taken together
 with the value: of automatic differentiation the magnitudes of complex numbers, the products with mostly empty filter banks
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokenize_kit.metrics.audio import FLOOR, MEL_BINS, MEL_WINDOWS, STFT_WINDOWS, mel_bank
-from trainers.autoencoder.image import losses as pictures
+from trainers.autoencoder import losses as shared
 
 MEL_SCALES: tuple[tuple[int, int], ...] = tuple(zip(MEL_WINDOWS, MEL_BINS, strict=True))
 """Window in samples and number of mel bins of each scale of `mel_distance`."""
@@ -84,17 +84,17 @@ def least_squares_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) 
     """
     pairs = zip(real, fake, strict=True)
     return torch.stack(
-        [pictures.l2(one, torch.ones_like(one)) + pictures.l2(other, torch.zeros_like(other)) for one, other in pairs]
+        [shared.l2(one, torch.ones_like(one)) + shared.l2(other, torch.zeros_like(other)) for one, other in pairs]
     ).sum()
 
 
 def least_squares_generator(fake: Sequence[Tensor]) -> Tensor:
     """Return the squared errors of calling made sounds 1; ``fake`` has the logits (B, ...) of each discriminator."""
-    return torch.stack([pictures.l2(logits, torch.ones_like(logits)) for logits in fake]).sum()
+    return torch.stack([shared.l2(logits, torch.ones_like(logits)) for logits in fake]).sum()
 
 
 def hinge_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Return the hinge losses of `trainers.autoencoder.image.losses.hinge_discriminator`, summed over the discriminators.
+    """Return the hinge losses of `trainers.autoencoder.losses.hinge_discriminator`, summed over the discriminators.
 
     It has the half that EnCodec and SoundStream leave out; they divide by the number of discriminators instead. Adam does not
     see either.
@@ -104,12 +104,12 @@ def hinge_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tenso
         fake: the same on made ones.
     """
     pairs = zip(real, fake, strict=True)
-    return torch.stack([pictures.hinge_discriminator(one, other) for one, other in pairs]).sum()
+    return torch.stack([shared.hinge_discriminator(one, other) for one, other in pairs]).sum()
 
 
 def hinge_generator(fake: Sequence[Tensor]) -> Tensor:
     """Return minus the logits (B, ...) of made sounds, summed over the discriminators (audiocraft's ``hinge``)."""
-    return torch.stack([pictures.hinge_generator(logits) for logits in fake]).sum()
+    return torch.stack([shared.hinge_generator(logits) for logits in fake]).sum()
 
 
 def feature_matching(made: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -122,19 +122,19 @@ def feature_matching(made: Sequence[Sequence[Tensor]], real: Sequence[Sequence[T
         real: the same of the real sounds; they have none.
     """
     pairs = zip(_layers(made), _layers(real), strict=True)
-    return torch.stack([pictures.l1(one, other.detach()) for one, other in pairs]).sum()
+    return torch.stack([shared.l1(one, other.detach()) for one, other in pairs]).sum()
 
 
 def relative_feature_matching(made: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
     """Return the mean over all layers of the differences of features relative to their size (EnCodec).
 
-    It is `trainers.autoencoder.image.losses.feature_matching`: each sound is divided by the size of its own features.
+    It is `trainers.autoencoder.losses.feature_matching`: each sound is divided by the size of its own features.
 
     Args:
         made: for each discriminator its layers' features (B, ...) of made sounds, with a gradient.
         real: the same of the real sounds; they have none.
     """
-    return pictures.feature_matching(_layers(made), _layers(real))
+    return shared.feature_matching(_layers(made), _layers(real))
 
 
 def _layers(features: Sequence[Sequence[Tensor]]) -> list[Tensor]:

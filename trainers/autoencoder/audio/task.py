@@ -1,8 +1,4 @@
-"""A neural audio codec and its discriminators as a `trainers.task.Task`.
-
-Two phases a step: the codec against spectra, samples and the discriminators' present opinion; then, once they have set in, the
-discriminators against the sounds that the codec made in this very step.
-"""
+"""A neural audio codec and its discriminators as a task: what sounds are compared by, and what is shown and heard."""
 
 from __future__ import annotations
 
@@ -16,15 +12,15 @@ from torch import Tensor, nn
 
 from tokenize_kit.metrics.audio import si_sdr
 from tokenize_kit.report.spectrogram import spectrogram
-from tokenize_kit.tokenizers.learned.audio.model import AudioReconstruction, Codec
+from tokenize_kit.tokenizers.learned.audio.model import Codec
+from trainers.autoencoder import losses as distances
 from trainers.autoencoder.audio import losses
 from trainers.autoencoder.audio.balancer import Balancer
-from trainers.autoencoder.audio.config import AudioRecipe
-from trainers.autoencoder.audio.data import SoundBatch, SoundBatches, to_samples
+from trainers.autoencoder.audio.config import AudioLossConfig, AudioRecipe
+from trainers.autoencoder.audio.data import SoundBatches, to_samples
 from trainers.autoencoder.audio.discriminator import SoundDiscriminator, SoundVerdict, sound_discriminator_config
-from trainers.autoencoder.base import Plan, QuantizedTask
-from trainers.autoencoder.image import losses as distances
-from trainers.autoencoder.image.data import grid_of
+from trainers.autoencoder.task import Made, Plan, QuantizedTask
+from trainers.exhibits import Exhibit, grid_of
 from trainers.optim import build_optimizers
 from trainers.runtime import Runtime
 from trainers.task import PhaseLoss
@@ -45,7 +41,7 @@ _BETA1 = 0.8
 """The largest memory of the mean gradient in the discriminators' optimiser (DAC)."""
 
 
-class CodecTask(QuantizedTask):
+class CodecTask(QuantizedTask[AudioLossConfig]):
     """Trains a neural audio codec.
 
     Args:
@@ -59,20 +55,19 @@ class CodecTask(QuantizedTask):
     def __init__(
         self, model: Codec, recipe: AudioRecipe, data: SoundBatches, held_out: Sequence[Tensor], plan: Plan
     ) -> None:
-        super().__init__(model, model.quantizer, recipe.loss, recipe.optimizer, plan)
-        self.model, self.data, self.held_out = model, data, held_out
-        self.config, self.network = recipe.loss, recipe.model.network
+        super().__init__(model, model.quantizer, recipe, data, held_out, plan)
+        self.model, self.network = model, recipe.model.network
         self.optimizers["autoencoder"] = build_optimizers(model, recipe.optimizer, _tables(model))
         # The last step at the latest.
         self._quantizing = min(plan.steps - 1, round(self.config.quantizer_start * plan.steps))
         self._quantize = self._quantizing == 0
         if self.config.discriminator != "none":
-            self.add_discriminator(self._built_discriminator(), _BETA1)
+            self.add_discriminator(self._built_discriminator(data.cropping.length), _BETA1)
         if self.config.balancer:
             self.networks["balancer"] = Balancer(self._weights())
 
-    def _built_discriminator(self) -> SoundDiscriminator:
-        config, network, length = self.config, self.network, self.data.cropping.length
+    def _built_discriminator(self, length: int) -> SoundDiscriminator:
+        config, network = self.config, self.network
         judges = sound_discriminator_config(config.discriminator_network, network.channels, config.discriminator_width)
         if length < judges.smallest:
             raise ValueError(
@@ -89,18 +84,6 @@ class CodecTask(QuantizedTask):
         if config.discriminator != "none":
             weights |= {"generator": config.discriminator_weight, "feature_matching": config.feature_matching_weight}
         return {name: weight for name, weight in weights.items() if weight}
-
-    def batch(self, index: int) -> SoundBatch:
-        """Return this process's micro-batch ``index``."""
-        return self.data.batch(index)
-
-    def weight(self, batch: SoundBatch) -> int:
-        """Return the number of crops."""
-        return len(batch.sounds)
-
-    def loss(self, phase: str, batch: SoundBatch, step: int) -> PhaseLoss:
-        """Return the summed loss of a phase on a batch."""
-        return self._autoencoder(batch, step) if phase == "autoencoder" else self._discriminator(batch)
 
     def stepped(self, phase: str, step: int) -> None:  # noqa: ARG002
         """Move the balancer's averages after a step of the codec."""
@@ -119,20 +102,30 @@ class CodecTask(QuantizedTask):
         # What a logit of 0 for everything has: 1 for one side with least squares, and half of 1 for both sides with hinge.
         return line["discriminator"] < WON * self._judges
 
-    def validate(self, runtime: Runtime) -> dict[str, float]:
-        """Return the metrics on the held-out sounds: mel distance, SI-SDR (dB), codebook usage, perplexity.
+    def prepared(self, samples: Tensor) -> Tensor:
+        """Turn int16 sounds into float32 in [-1, 1)."""
+        return to_samples(samples)
 
-        The mean over sounds of the mel distance is the score; SI-SDR is a mean over the sounds for which it is defined, and
-        missing if there is none. Before the codebooks have begun there is nothing that could be compared with later on.
+    def reconstruct(self, real: Tensor) -> Made:
+        """Return what the codec makes of sounds (B, C, N); before the codebooks have begun there are no ids and losses."""
+        return Made(*self.networks["autoencoder"](real, quantize=self._quantize))
+
+    def validate(self, runtime: Runtime) -> dict[str, float]:
+        """Return the metrics on the held-out sounds; before the codebooks have begun nothing could be compared with later on.
 
         Raises:
             ValueError: a codebook has collapsed and the run shall stop then.
         """
-        if not len(self.held_out) or not self._quantize:
-            return {}
-        counts = self.empty_counts()
+        return super().validate(runtime) if self._quantize else {}
+
+    def measure(self, mine: Sequence[Tensor], counts: Sequence[Tensor], runtime: Runtime) -> dict[str, float]:
+        """Return mel distance and SI-SDR (dB).
+
+        The mean over sounds of the mel distance is the score; SI-SDR is a mean over the sounds for which it is defined, and
+        missing if there is none.
+        """
         distance, ratios = 0.0, []
-        for sound in self.held_out[runtime.rank :: runtime.world]:
+        for sound in mine:
             real = to_samples(sound.to(runtime.device))
             made, ids = self._whole(real)
             distance += float(losses.mel_distance(made[None], real[None], self.network.sample_rate))
@@ -147,28 +140,20 @@ class CodecTask(QuantizedTask):
         metrics = {"mel_distance": summed / len(self.held_out)}
         if defined:
             metrics["si_sdr"] = ratio / defined
-        return metrics | self.codebook_metrics(counts, runtime)
+        return metrics
 
-    def pictures(self) -> dict[str, Tensor]:
-        """Return spectrograms of held-out sounds above those of their reconstructions."""
-        if not len(self.held_out):
-            return {}
-        rate = self.network.sample_rate
-        pairs = [[spectrogram(sound.cpu(), rate, 320, 96) for sound in pair] for pair in self._pairs(SHOWN)]
-        width = max(picture.shape[2] for pair in pairs for picture in pair)
-        pairs = [[F.pad(picture, (0, width - picture.shape[2]), value=255) for picture in pair] for pair in pairs]
-        half = -(-len(pairs) // 2)
-        parts = [part for part in (pairs[:half], pairs[half:]) if part]
-        return {"spectrograms": grid_of([[pair[side] for pair in part] for part in parts for side in (0, 1)])}
-
-    def sounds(self) -> dict[str, tuple[Tensor, int]]:
-        """Return held-out sounds, each followed by silence and its reconstruction."""
-        rate = self.network.sample_rate
+    def shown(self) -> dict[str, Exhibit]:
+        """Return spectrograms of held-out sounds above those of their reconstructions; some sounds, each followed by silence and
+        its reconstruction.
+        """
+        rate, pairs = self.network.sample_rate, self._pairs(max(SHOWN, HEARD))
+        sheet = _sheet([[spectrogram(sound.cpu(), rate, 320, 96) for sound in pair] for pair in pairs[:SHOWN]])
         pause = torch.zeros(self.network.channels, round(PAUSE_SECONDS * rate))
-        return {
-            f"sound{number}": (torch.cat([real.cpu(), pause, made.cpu().clamp(-1, 1)], 1), rate)
-            for number, (real, made) in enumerate(self._pairs(HEARD))
+        heard = {
+            f"sound{number}": Exhibit("audio", torch.cat([real.cpu(), pause, made.cpu().clamp(-1, 1)], 1), rate)
+            for number, (real, made) in enumerate(pairs[:HEARD])
         }
+        return {"spectrograms": Exhibit("image", sheet), **heard}
 
     def _pairs(self, count: int) -> list[tuple[Tensor, Tensor]]:
         """Return the beginnings of held-out sounds and their reconstructions, float32 (C, N)."""
@@ -180,37 +165,22 @@ class CodecTask(QuantizedTask):
     def _whole(self, real: Tensor) -> tuple[Tensor, Tensor]:
         """Return the reconstruction of a sound (C, N) of any length, and its ids (1, T, ...)."""
         missing = -real.shape[1] % self.network.hop
-        made = self._reconstruct(F.pad(real, (0, missing))[None])
+        made = self.reconstruct(F.pad(real, (0, missing))[None])
         return made.samples[0, :, : real.shape[1]], made.ids
-
-    def _reconstruct(self, samples: Tensor) -> AudioReconstruction:
-        return AudioReconstruction(*self.networks["autoencoder"](samples, quantize=self._quantize))
 
     def _judge(self, samples: Tensor) -> SoundVerdict:
         return SoundVerdict(*self.networks["discriminator"](samples))
 
-    def _autoencoder(self, batch: SoundBatch, step: int) -> PhaseLoss:
-        real = to_samples(batch.sounds)
-        made = self._reconstruct(real)
-        terms = self._distances(made.samples, real)
+    def compare(self, made: Tensor, real: Tensor, step: int, logs: dict[str, Tensor]) -> Tensor:
+        """Return the weighted loss of spectra and samples, and of the discriminators' opinion, which is balanced with them."""
+        terms = self._distances(made, real)
         factors: dict[str, float] = {}
         if self.judged(step):
-            batch.made = made.samples.detach()
-            judged = self._generator(made.samples, real)
-            terms |= judged
-            factors = dict.fromkeys(judged, self.generator_ramp(step))
-        logs = dict(terms)
-        total = self._joined(terms, made.samples, factors, logs)
-        weights = self.quantizer_weights(step)
-        for name, value in made.losses.items():
-            logs[name] = value * len(real)
-            total = total + weights[name] * logs[name]
-        if self._quantize:
-            logs["batch_perplexity"] = self.batch_perplexity(made.ids) * len(real)
-        else:
-            # Several processes wait for a gradient of every parameter.
-            total = total + 0.0 * torch.stack([weight.sum() for weight in self.model.quantizer.parameters()]).sum()
-        return PhaseLoss(total, {"loss": total.detach(), **{name: value.detach() for name, value in logs.items()}})
+            opinion = self._generator(made, real)
+            terms |= opinion
+            factors = dict.fromkeys(opinion, self.generator_ramp(step))
+        logs |= terms
+        return self._joined(terms, made, factors, logs)
 
     def _joined(
         self, terms: Mapping[str, Tensor], made: Tensor, factors: Mapping[str, float], logs: dict[str, Tensor]
@@ -250,17 +220,25 @@ class CodecTask(QuantizedTask):
             terms["feature_matching"] = distance(verdict.features, goal.features)
         return terms
 
-    def _discriminator(self, batch: SoundBatch) -> PhaseLoss:
-        assert batch.made is not None, "the codec's phase comes first"
-        sounds = to_samples(batch.sounds)
-        real, fake = self._judge(torch.cat([sounds, batch.made])).split(len(sounds))
+    def discriminate(self, real: Tensor, made: Tensor) -> PhaseLoss:
+        """Return the discriminators' loss on real and made sounds."""
+        true, fake = self._judge(torch.cat([real, made])).split(len(real))
         hinge = self.config.discriminator == "hinge"
-        total = (losses.hinge_discriminator if hinge else losses.least_squares_discriminator)(real.logits, fake.logits)
+        total = (losses.hinge_discriminator if hinge else losses.least_squares_discriminator)(true.logits, fake.logits)
         means = {
-            name: torch.stack([logits.detach().float().mean() for logits in side.logits]).mean() * len(sounds)
-            for name, side in (("real_logit", real), ("fake_logit", fake))
+            name: torch.stack([logits.detach().float().mean() for logits in side.logits]).mean() * len(real)
+            for name, side in (("real_logit", true), ("fake_logit", fake))
         }
         return PhaseLoss(total, {"discriminator": total.detach(), **means})
+
+
+def _sheet(pairs: list[list[Tensor]]) -> Tensor:
+    """Return one picture of pairs of pictures, each pair one above the other; narrow ones go on in white."""
+    width = max(picture.shape[2] for pair in pairs for picture in pair)
+    pairs = [[F.pad(picture, (0, width - picture.shape[2]), value=255) for picture in pair] for pair in pairs]
+    half = -(-len(pairs) // 2)
+    parts = [part for part in (pairs[:half], pairs[half:]) if part]
+    return grid_of([[pair[side] for pair in part] for part in parts for side in (0, 1)])
 
 
 def _tables(model: Codec) -> list[nn.Parameter]:

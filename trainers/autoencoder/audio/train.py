@@ -1,31 +1,32 @@
-"""``train audio``: from sounds to a tokenizer folder. The work is that of `data`, `task` and `trainers.loop`.
+"""``train audio``: from sounds to a tokenizer folder. What is particular to sounds in `trainers.autoencoder.run`.
 
 The module loads no torch until it is called, so that a command line can show its options at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenize_kit.tokenizers.learned.audio.config import CodecConfig, CodecNetworkConfig
+from trainers.autoencoder.audio.config import AudioRecipe, audio_recipe
 from trainers.autoencoder.audio.options import TrainAudioOptions
-from trainers.autoencoder.runs import DATA, HELD_OUT, claimed, identity_of, split, spread, trained
+from trainers.autoencoder.run import TokenizerRun
 
 if TYPE_CHECKING:
-    from tokenize_kit.progress import Progress
-    from tokenize_kit.tokenizers.learned.audio.config import CodecNetworkConfig
-    from tokenize_kit.tokenizers.learned.audio.model import Codec
-    from trainers.autoencoder.audio.config import AudioRecipe
-    from trainers.autoencoder.audio.data import Sounds
-    from trainers.autoencoder.audio.task import CodecTask
-    from trainers.runtime import Runtime
+    from torch import Tensor
 
-_IDENTITY = (
-    *("data", "crop_seconds", "silence_db", "batch_size", "validation_fraction", "validation_data"),
-    *("validation_sounds", "validation_seconds", "media_field", "init_from"),
-)
-"""The options that determine the result, besides those of the loop."""
+    from tokenize_kit.progress import Progress
+    from tokenize_kit.tokenizers.learned.audio.model import Codec
+    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
+    from trainers.autoencoder.audio.data import SoundBatches, Sounds
+    from trainers.autoencoder.audio.task import CodecTask
+    from trainers.autoencoder.data import Ints
+    from trainers.autoencoder.task import Plan
+    from trainers.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -72,116 +73,148 @@ def train_audio(options: TrainAudioOptions, progress: Progress | None = None) ->
         ValueError: the options do not fit together, the sounds, or the run in ``options.out``; or training broke down.
         TooManyFailuresError: more than ``options.max_failures`` sounds cannot be read.
     """
-    import math
-
-    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
-    from trainers.autoencoder.audio.config import audio_recipe
-    from trainers.runtime import start
-
-    chosen = audio_recipe(
-        options.preset,
-        options.size,
-        sample_rate=options.sample_rate,
-        channels=options.channels,
-        network=options.network.given(),
-        quantizer=options.quantizer.given(),
-        loss=options.loss.given(),
-        optimizer=options.optimizer.given(),
-    )
-    network, out = chosen.model.network, Path(options.out)
-    runtime = start(options)
-    parts = {**chosen.model.to_dict(), "loss": asdict(chosen.loss), "optimizer": asdict(chosen.optimizer)}
-    identity = identity_of("train audio", options, _IDENTITY, parts)
-    task = claimed(out, identity, runtime, lambda: _task(options, chosen, runtime, progress))
-    model, data = task.model, task.data
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    sizes = list(model.quantizer.codebook_sizes)
-    bits, hours = network.rate * sum(map(math.log2, sizes)), data.samples / network.sample_rate / 3600
-    if progress is not None and runtime.rank == 0:
-        codes = f"{len(sizes)} x {sizes[0]:,} codes" if len(sizes) > 1 else f"{sizes[0]:,} codes"
-        progress.note(
-            f"{parameters:,} parameters, {codes} {network.rate:.4g} times a second: {bits / 1000:.2f} kbit/s; pieces of "
-            f"{data.cropping.length / network.sample_rate:.3g} s from {len(data.chosen):,} sounds ({hours:.2f} hours), "
-            f"{len(task.held_out):,} held out, {runtime.device.type} {runtime.precision}"
-        )
-    result, tokenizer = trained(task, model, options, runtime, out, lambda: CodecTokenizer(model), progress)
+    run = AudioRun(options, progress)
+    made = run.run()
     return TrainAudioResult(
-        str(out),
-        tokenizer.fingerprint,
-        parameters,
-        network.sample_rate,
-        network.hop,
-        sizes,
-        bits,
-        len(data.chosen),
-        hours,
-        len(task.held_out),
-        result.step,
-        data.epoch(result.step * options.accumulate),
-        result.resumed_from,
-        result.best_step,
-        result.best_metrics,
+        out=made.out,
+        fingerprint=made.fingerprint,
+        parameters=made.parameters,
+        sample_rate=run.network.sample_rate,
+        hop=run.network.hop,
+        vocab_size=made.vocab_size,
+        bits_per_second=run.bits_per_second(made.vocab_size),
+        sounds=made.samples,
+        hours=run.hours,
+        validation_sounds=made.held_out,
+        steps=made.loop.step,
+        epochs=made.epochs,
+        resumed_from=made.loop.resumed_from,
+        best_step=made.loop.best_step,
+        metrics=made.loop.best_metrics,
     )
 
 
-def _task(options: TrainAudioOptions, chosen: AudioRecipe, runtime: Runtime, progress: Progress | None) -> CodecTask:
-    """Decode the sounds, build the networks, and put them together."""
-    import torch
+class AudioRun(TokenizerRun[TrainAudioOptions, CodecConfig, "Sounds", "SoundBatches"]):
+    """Trains a neural audio codec on sounds."""
 
-    from tokenize_kit.tokenizers.learned.audio.model import Codec
-    from trainers.autoencoder.audio.data import Cropping, SoundBatches
-    from trainers.autoencoder.audio.task import CodecTask
-    from trainers.autoencoder.base import Plan
-
-    network = chosen.model.network
-    sounds = source = _sounds(options, network, options.data, DATA, runtime, progress)
-    elsewhere = bool(options.validation_data)
-    trained_on, validation = split(
-        sounds.fractions, options.validation_fraction, elsewhere, options.validation_sounds, "sounds"
+    command = "train audio"
+    samples = "sounds"
+    identity = (
+        *("data", "crop_seconds", "silence_db", "batch_size", "validation_fraction", "validation_data"),
+        *("validation_sounds", "validation_seconds", "media_field", "init_from"),
     )
-    if elsewhere:
-        source = _sounds(options, network, options.validation_data, HELD_OUT, runtime, progress)
-        validation = spread(range(len(source)), options.validation_sounds)
-    most = round(options.validation_seconds * network.sample_rate)
-    held_out = [torch.from_numpy(source.part(number, 0, most)) for number in validation]
-    cropping = Cropping(max(1, round(options.crop_seconds * network.rate)) * network.hop, options.silence_db)
-    data = SoundBatches(sounds, trained_on, cropping, options.batch_size, options.seed, runtime.rank, runtime.world)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(options.seed)
-        model = Codec(chosen.model)
-        if options.init_from is not None:
-            _begin_with(model, options.init_from)
-        plan = Plan(options.steps, Path(options.out), options.usage_floor, options.on_collapse == "stop")
-        return CodecTask(model, chosen, data, held_out, plan)
+    hours = 0.0
+    """How long the sounds are that are trained on; known when they are decoded."""
 
+    @property
+    def network(self) -> CodecNetworkConfig:
+        """The codec's network."""
+        return self.recipe.model.network
 
-def _sounds(
-    options: TrainAudioOptions,
-    network: CodecNetworkConfig,
-    data: tuple[str, ...],
-    name: str,
-    runtime: Runtime,
-    progress: Progress | None,
-) -> Sounds:
-    from tokenize_kit.shards import ShardSet
-    from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
-    from trainers.autoencoder.audio.data import Sounds, prepare
+    @property
+    def most(self) -> int:
+        """The most held-out sounds that a validation takes."""
+        return self.options.validation_sounds
 
-    folder = Path(options.sounds or options.out) / name
-    if runtime.rank == 0:
-        prepare(options, data, folder, PCMTokenizer(network.sample_rate, network.channels), progress)
-    runtime.fabric.barrier()
-    return Sounds(ShardSet.open(folder))
+    @property
+    def shared(self) -> str | None:
+        """Folder for the decoded sounds, if it is not that of the run."""
+        return self.options.sounds
 
+    def bits_per_second(self, sizes: Sequence[int]) -> float:
+        """Return what the ids of a second of sound need when every code is stored alike."""
+        return self.network.rate * sum(map(math.log2, sizes))
 
-def _begin_with(model: Codec, folder: str) -> None:
-    from tokenize_kit.tokenizers.learned.audio.model import load_folded
-    from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
+    def chosen(self) -> AudioRecipe:
+        """Return the preset with what the options change.
 
-    other = CodecTokenizer.load(folder)
-    try:
-        load_folded(model, other.model)
-    except ValueError:
-        raise ValueError(
-            f"--init-from {folder} has another configuration than this run; give the same options"
-        ) from None
+        Raises:
+            ValueError: the options do not fit together.
+        """
+        options = self.options
+        return audio_recipe(
+            options.preset,
+            options.size,
+            sample_rate=options.sample_rate,
+            channels=options.channels,
+            network=options.network.given(),
+            quantizer=options.quantizer.given(),
+            loss=options.loss.given(),
+            optimizer=options.optimizer.given(),
+        )
+
+    def decode(self, data: tuple[str, ...], folder: Path) -> None:
+        """Decode sounds into a shard set in ``folder``."""
+        from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
+        from trainers.autoencoder.audio.data import prepare
+
+        tokenizer = PCMTokenizer(self.network.sample_rate, self.network.channels)
+        prepare(self.options, data, folder, tokenizer, self.progress)
+
+    def opened(self, folder: Path, data: tuple[str, ...]) -> Sounds:  # noqa: ARG002
+        """Return decoded sounds; all of them fit."""
+        from tokenize_kit.shards import ShardSet
+        from trainers.autoencoder.audio.data import Sounds
+
+        return Sounds(ShardSet.open(folder))
+
+    def held_out(self, source: Sounds, numbers: Sequence[int]) -> list[Tensor]:
+        """Return the beginnings of sounds to measure on."""
+        import torch
+
+        most = round(self.options.validation_seconds * self.network.sample_rate)
+        return [torch.from_numpy(source.part(number, 0, most)) for number in numbers]
+
+    def batches(self, source: Sounds, chosen: Ints, runtime: Runtime) -> SoundBatches:
+        """Return the training batches of this process."""
+        from trainers.autoencoder.audio.data import Cropping, SoundBatches
+
+        options, network = self.options, self.network
+        cropping = Cropping(max(1, round(options.crop_seconds * network.rate)) * network.hop, options.silence_db)
+        data = SoundBatches(source, chosen, cropping, options.batch_size, options.seed, runtime.rank, runtime.world)
+        self.hours = data.samples / network.sample_rate / 3600
+        return data
+
+    def model(self) -> Codec:
+        """Return a fresh codec."""
+        from tokenize_kit.tokenizers.learned.audio.model import Codec
+
+        return Codec(self.recipe.model)
+
+    def begin_with(self, model: Codec, folder: str) -> None:
+        """Give a codec the weights of a tokenizer folder.
+
+        Raises:
+            ValueError: that tokenizer has another configuration.
+        """
+        from tokenize_kit.tokenizers.learned.audio.model import load_folded
+        from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
+
+        other = CodecTokenizer.load(folder)
+        try:
+            load_folded(model, other.model)
+        except ValueError:
+            raise ValueError(
+                f"--init-from {folder} has another configuration than this run; give the same options"
+            ) from None
+
+    def task(self, model: Codec, data: SoundBatches, held_out: Sequence[Tensor], plan: Plan) -> CodecTask:
+        """Return what the loop trains."""
+        from trainers.autoencoder.audio.task import CodecTask
+
+        return CodecTask(model, self.recipe, data, held_out, plan)
+
+    def tokenizer(self, model: Codec) -> CodecTokenizer:
+        """Return the tokenizer of a trained codec."""
+        from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
+
+        return CodecTokenizer(model)
+
+    def note(self, sizes: Sequence[int], data: SoundBatches) -> str:
+        """Return how many codes there are how often, how long the crops are, and how many sounds."""
+        network = self.network
+        codes = f"{len(sizes)} x {sizes[0]:,} codes" if len(sizes) > 1 else f"{sizes[0]:,} codes"
+        return (
+            f"{codes} {network.rate:.4g} times a second: {self.bits_per_second(sizes) / 1000:.2f} kbit/s; pieces of "
+            f"{data.cropping.length / network.sample_rate:.3g} s from {len(data.chosen):,} sounds ({self.hours:.2f} hours)"
+        )

@@ -6,12 +6,14 @@ Only the standard library is imported, so that a command line can show every opt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig, NetworkConfig
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
+from trainers.autoencoder.config import Recipe
 from trainers.config import OptimizerConfig
+from trainers.overrides import changed
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,8 @@ class LossConfig:
             )
 
 
-class Recipe(NamedTuple):
-    """All that a preset says."""
-
-    model: AutoencoderConfig
-    """Network and quantizer."""
-    loss: LossConfig
-    """Weights and starts of the losses."""
-    optimizer: OptimizerConfig
-    """Optimiser and its schedule."""
-
+ImageRecipe: TypeAlias = Recipe[AutoencoderConfig, LossConfig]
+"""All that a preset of pictures says."""
 
 NETWORKS: dict[str, dict[str, Any]] = {
     # Chosen by benchmarks/autoencoder_fashion.py: squares of 2x2 pixels as the stem, few blocks, most of them in the decoder.
@@ -157,7 +151,7 @@ def recipe(
     quantizer: Mapping[str, Any] | None = None,
     loss: Mapping[str, Any] | None = None,
     optimizer: Mapping[str, Any] | None = None,
-) -> Recipe:
+) -> ImageRecipe:
     """Return a preset with some of its values changed.
 
     Args:
@@ -178,15 +172,9 @@ def recipe(
         )
     base = _BASE[preset] if size == "base" else {}
     own = PRESETS[preset]
-    quantizing = {**own["quantizer"], **base.get("quantizer", {})}
-    wanted = dict(quantizer or {})
-    if wanted.get("kind", quantizing["kind"]) != quantizing["kind"]:
-        quantizing = {}
     model = AutoencoderConfig(
-        NetworkConfig(**{**NETWORKS[size], "channels": channels, **(network or {})}),
-        QuantizerConfig(**{**quantizing, **wanted}),
+        changed(NetworkConfig, {**NETWORKS[size], "channels": channels}, network),
+        changed(QuantizerConfig, {**own["quantizer"], **base.get("quantizer", {})}, quantizer, dial="kind"),
     )
-    losses = LossConfig(**{**own["loss"], **base.get("loss", {}), **(loss or {})})
-    return Recipe(
-        model, losses, replace(OptimizerConfig(**(_SHORT if size == "tiny" else _LONG)), **dict(optimizer or {}))
-    )
+    losses = changed(LossConfig, {**own["loss"], **base.get("loss", {})}, loss)
+    return Recipe(model, losses, changed(OptimizerConfig, _SHORT if size == "tiny" else _LONG, optimizer))

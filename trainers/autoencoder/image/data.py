@@ -1,9 +1,4 @@
-"""Pictures to training batches: decoded once into token shards of raw pixels, then read by number in any order.
-
-The shards come from the same pipeline as all others, with the lossless ``pixels`` tokenizer: so they are resumable, made by
-any number of workers, mapped into memory, and pictures that cannot be read are listed. A batch is a function of its number
-alone.
-"""
+"""Pictures to training batches, by way of token shards of raw pixels, made with the lossless ``pixels`` tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -20,31 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.shards import ShardSet
-from tokenize_kit.shards.encode import encode
-from tokenize_kit.shards.options import EncodeOptions
-from tokenize_kit.sources.heldout import key_fractions
 from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
-from trainers.autoencoder.reading import NumberedBatches
+from trainers.autoencoder.data import Ints, NumberedBatches, SampleBatch, Samples, decode_once
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from trainers.autoencoder.image.options import TrainImageOptions
-
-Ints = NDArray[np.int64]
-
-
-@dataclass
-class PictureBatch:
-    """Some pictures of one size."""
-
-    pictures: Tensor
-    """uint8 (B, C, H, W)."""
-    made: Tensor | None = None
-    """What the autoencoder made of them in this step, float (B, C, H, W), for the discriminator."""
-
-    def to(self, device: torch.device) -> PictureBatch:
-        """Return the batch on another device."""
-        return PictureBatch(self.pictures.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -61,7 +37,7 @@ class Cutting:
     """Whether half of them are mirrored."""
 
 
-class Pictures:
+class Pictures(Samples):
     """The pictures of a shard set, by number.
 
     Args:
@@ -69,18 +45,11 @@ class Pictures:
     """
 
     def __init__(self, shards: ShardSet) -> None:
-        self._arrays = shards.stream_arrays("image")
-        self._starts = np.cumsum([0, *(len(array) for array in self._arrays)])
-        self.shapes: Ints = np.concatenate([array.shapes for array in self._arrays])
-        self.fractions = key_fractions(shards.column("key").to_pylist())
-
-    def __len__(self) -> int:
-        return len(self.shapes)
+        super().__init__(shards, "image")
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
         """Return a picture (H, W, C), a view of the mapped file."""
-        place = int(np.searchsorted(self._starts, number, side="right")) - 1
-        grid = self._arrays[place].grid(int(number - self._starts[place]))
+        grid = self.grid(number)
         return grid if grid.ndim == 3 else grid[..., None]
 
     def check_sizes(self, size: int | None, factor: int, source: str) -> None:
@@ -127,7 +96,7 @@ class Pictures:
         return tensor
 
 
-class PictureBatches(NumberedBatches[PictureBatch]):
+class PictureBatches(NumberedBatches):
     """Training batches by number, for one of several processes; each epoch has an order of its own.
 
     Args:
@@ -143,19 +112,19 @@ class PictureBatches(NumberedBatches[PictureBatch]):
     def __init__(
         self, pictures: Pictures, chosen: Ints, cutting: Cutting, batch_size: int, seed: int, rank: int, world: int
     ) -> None:
-        super().__init__(batch_size, seed, rank, world)
-        self.pictures, self.chosen, self.cutting = pictures, chosen, cutting
+        super().__init__(chosen, batch_size, seed, rank, world)
+        self.pictures, self.cutting = pictures, cutting
         self._orders: dict[int, Ints] = {}
 
     def epoch(self, batches: int) -> float:
         """Return how often each picture was seen after so many batches of every process."""
         return batches * self.batch_size * self.world / len(self.chosen)
 
-    def read(self, index: int) -> PictureBatch:
+    def read(self, index: int) -> SampleBatch:
         """Read a batch: a function of ``index`` alone."""
         draw = np.random.default_rng([self.seed, 1, index, self.rank])
         numbers = [self._number(place) for place in self.places(index)]
-        return PictureBatch(torch.stack([self.pictures.cut(number, self.cutting, draw) for number in numbers]))
+        return SampleBatch(torch.stack([self.pictures.cut(number, self.cutting, draw) for number in numbers]))
 
     def _number(self, place: int) -> int:
         epoch, within = divmod(place, len(self.chosen))
@@ -189,38 +158,12 @@ def prepare(options: TrainImageOptions, data: Sequence[str], folder: Path, progr
         ValueError: the folder holds something else, or the pictures of other options.
         TooManyFailuresError: more than ``options.max_failures`` pictures cannot be read.
     """
-    tokenizer = PixelTokenizer(options.channels)
     size = None if options.image_size is None else math.ceil(options.image_size * options.max_scale)
-    encode(
-        EncodeOptions(
-            tokenizer=("image=pixels",),
-            data=tuple(data),
-            out=str(folder),
-            workers=options.workers,
-            media_field=options.media_field,
-            image_size=size,
-            crop=options.crop == "center",
-            max_failures=options.max_failures,
-        ),
-        progress,
-        loaded={"pixels": tokenizer},
-    )
+    tokenizer = PixelTokenizer(options.channels)
+    center = options.crop == "center"
+    decode_once(tokenizer, "pixels", options, data, folder, progress, image_size=size, crop=center)
 
 
 def _scaled(picture: Tensor, size: int) -> Tensor:
     scaled = F.interpolate(picture[None].float(), (size, size), mode="bicubic", antialias=True)
     return scaled[0].round_().clamp_(0, 255).to(torch.uint8)
-
-
-def grid_of(rows: Sequence[Sequence[Tensor]], gap: int = 2) -> Tensor:
-    """Return one picture (C, H, W) of rows of pictures of one size, with white gaps; small ones are enlarged."""
-    channels, height, width = rows[0][0].shape
-    scale = max(1, 64 // max(height, width))
-    step_y, step_x = height * scale + gap, width * scale + gap
-    sheet = torch.full((channels, gap + len(rows) * step_y, gap + max(map(len, rows)) * step_x), 255, dtype=torch.uint8)
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            large: Any = picture.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-            top, left = gap + y * step_y, gap + x * step_x
-            sheet[:, top : top + height * scale, left : left + width * scale] = large
-    return sheet

@@ -1,31 +1,31 @@
-"""``train image``: from pictures to a tokenizer folder. The work is that of `data`, `task` and `trainers.loop`.
+"""``train image``: from pictures to a tokenizer folder. What is particular to pictures in `trainers.autoencoder.run`.
 
 The module loads no torch until it is called, so that a command line can show its options at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig
+from trainers.autoencoder.image.config import ImageRecipe, recipe
 from trainers.autoencoder.image.options import TrainImageOptions, check_loss
-from trainers.autoencoder.runs import DATA, HELD_OUT, claimed, identity_of, split, trained
-from trainers.autoencoder.runs import spread as _spread
+from trainers.autoencoder.run import TokenizerRun
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenize_kit.progress import Progress
     from tokenize_kit.tokenizers.learned.image.model import Autoencoder
-    from trainers.autoencoder.image.config import Recipe
-    from trainers.autoencoder.image.data import Pictures
+    from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
+    from trainers.autoencoder.data import Ints
+    from trainers.autoencoder.image.data import Cutting, PictureBatches, Pictures
     from trainers.autoencoder.image.task import AutoencoderTask
+    from trainers.autoencoder.task import Plan
     from trainers.runtime import Runtime
-
-_IDENTITY = (
-    *("data", "image_size", "channels", "crop", "max_scale", "flip", "batch_size", "validation_fraction"),
-    *("validation_data", "validation_pictures", "media_field", "init_from"),
-)
-"""The options that determine the result, besides those of the loop."""
 
 
 @dataclass(frozen=True)
@@ -66,120 +66,144 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
         ValueError: the options do not fit together, the pictures, or the run in ``options.out``; or training broke down.
         TooManyFailuresError: more than ``options.max_failures`` pictures cannot be read.
     """
-    from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
-    from trainers.autoencoder.image.config import recipe
-    from trainers.autoencoder.image.data import check_image_size
-    from trainers.runtime import start
-
-    chosen = recipe(
-        options.preset,
-        options.size,
-        channels=options.channels,
-        network=options.network.given(),
-        quantizer=options.quantizer.given(),
-        loss=options.loss.given(),
-        optimizer=options.optimizer.given(),
-    )
-    check_loss(chosen.loss, options.channels)
-    out = Path(options.out)
-    factor = chosen.model.network.downsample_factor
-    if options.image_size is not None:
-        check_image_size(options.image_size, factor)
-    runtime = start(options)
-    parts = {**asdict(chosen.model), "loss": asdict(chosen.loss), "optimizer": asdict(chosen.optimizer)}
-    identity = identity_of("train image", options, _IDENTITY, parts)
-    task = claimed(out, identity, runtime, lambda: _task(options, chosen, runtime, progress))
-    model, data = task.model, task.data
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    if progress is not None and runtime.rank == 0:
-        codes = " x ".join(map(str, model.quantizer.codebook_sizes))
-        progress.note(
-            f"{parameters:,} parameters, {codes} codes for each {factor}x{factor} pixels; {len(data.chosen):,} pictures, "
-            f"{len(task.held_out):,} held out, {runtime.device.type} {runtime.precision}"
-        )
-    result, tokenizer = trained(task, model, options, runtime, out, lambda: AutoencoderTokenizer(model), progress)
+    run = ImageRun(options, progress)
+    made = run.run()
     return TrainImageResult(
-        str(out),
-        tokenizer.fingerprint,
-        parameters,
-        factor,
-        list(model.quantizer.codebook_sizes),
-        len(data.chosen),
-        len(task.held_out),
-        result.step,
-        data.epoch(result.step * options.accumulate),
-        result.resumed_from,
-        result.best_step,
-        result.best_metrics,
+        out=made.out,
+        fingerprint=made.fingerprint,
+        parameters=made.parameters,
+        downsample_factor=run.factor,
+        vocab_size=made.vocab_size,
+        pictures=made.samples,
+        validation_pictures=made.held_out,
+        steps=made.loop.step,
+        epochs=made.epochs,
+        resumed_from=made.loop.resumed_from,
+        best_step=made.loop.best_step,
+        metrics=made.loop.best_metrics,
     )
 
 
-def _task(options: TrainImageOptions, chosen: Recipe, runtime: Runtime, progress: Progress | None) -> AutoencoderTask:
-    """Decode the pictures, build the networks, and put them together."""
-    import torch
+class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "PictureBatches"]):
+    """Trains an autoencoder on pictures."""
 
-    from tokenize_kit.tokenizers.learned.image.model import Autoencoder
-    from trainers.autoencoder.base import Plan
-    from trainers.autoencoder.image.data import Cutting, PictureBatches
-    from trainers.autoencoder.image.task import AutoencoderTask
+    command = "train image"
+    samples = "pictures"
+    identity = (
+        *("data", "image_size", "channels", "crop", "max_scale", "flip", "batch_size", "validation_fraction"),
+        *("validation_data", "validation_pictures", "media_field", "init_from"),
+    )
 
-    factor = chosen.model.network.downsample_factor
-    pictures = _pictures(options, options.data, _folder(options, DATA), runtime, progress)
-    pictures.check_sizes(options.image_size, factor, ", ".join(options.data))
-    cutting = Cutting(options.image_size, options.crop, options.max_scale > 1, options.flip)
-    trained_on, validation = _split(options, pictures)
-    source = pictures
-    if options.validation_data:
-        source = _pictures(options, options.validation_data, _folder(options, HELD_OUT), runtime, progress)
-        source.check_sizes(options.image_size, factor, ", ".join(options.validation_data))
-        validation = _spread(range(len(source)), options.validation_pictures)
-    held_out = [source.cut(number, cutting, None) for number in validation]
-    data = PictureBatches(pictures, trained_on, cutting, options.batch_size, options.seed, runtime.rank, runtime.world)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(options.seed)
-        model = Autoencoder(chosen.model)
-        if options.init_from is not None:
-            _begin_with(model, options.init_from)
-        return AutoencoderTask(
-            model,
-            chosen,
-            data,
-            held_out,
-            Plan(options.steps, Path(options.out), options.usage_floor, options.on_collapse == "stop"),
+    @property
+    def factor(self) -> int:
+        """Pixels that one id covers along each side."""
+        return self.recipe.model.network.downsample_factor
+
+    @property
+    def most(self) -> int:
+        """The most held-out pictures that a validation takes."""
+        return self.options.validation_pictures
+
+    @property
+    def shared(self) -> str | None:
+        """Folder for the decoded pictures, if it is not that of the run."""
+        return self.options.pictures
+
+    def chosen(self) -> ImageRecipe:
+        """Return the preset with what the options change.
+
+        Raises:
+            ValueError: the options do not fit together.
+        """
+        options = self.options
+        found = recipe(
+            options.preset,
+            options.size,
+            channels=options.channels,
+            network=options.network.given(),
+            quantizer=options.quantizer.given(),
+            loss=options.loss.given(),
+            optimizer=options.optimizer.given(),
+        )
+        check_loss(found.loss, options.channels)
+        if options.image_size is not None:
+            from trainers.autoencoder.image.data import check_image_size
+
+            check_image_size(options.image_size, found.model.network.downsample_factor)
+        return found
+
+    def decode(self, data: tuple[str, ...], folder: Path) -> None:
+        """Decode pictures into a shard set in ``folder``."""
+        from trainers.autoencoder.image.data import prepare
+
+        prepare(self.options, data, folder, self.progress)
+
+    def opened(self, folder: Path, data: tuple[str, ...]) -> Pictures:
+        """Return decoded pictures.
+
+        Raises:
+            ValueError: they cannot be put together or do not fit the network.
+        """
+        from tokenize_kit.shards import ShardSet
+        from trainers.autoencoder.image.data import Pictures
+
+        pictures = Pictures(ShardSet.open(folder))
+        pictures.check_sizes(self.options.image_size, self.factor, ", ".join(data))
+        return pictures
+
+    def held_out(self, source: Pictures, numbers: Sequence[int]) -> list[Tensor]:
+        """Return pictures to measure on, cut out of their middles."""
+        return [source.cut(number, self._cutting, None) for number in numbers]
+
+    def batches(self, source: Pictures, chosen: Ints, runtime: Runtime) -> PictureBatches:
+        """Return the training batches of this process."""
+        from trainers.autoencoder.image.data import PictureBatches
+
+        options = self.options
+        return PictureBatches(
+            source, chosen, self._cutting, options.batch_size, options.seed, runtime.rank, runtime.world
         )
 
+    def model(self) -> Autoencoder:
+        """Return a fresh autoencoder."""
+        from tokenize_kit.tokenizers.learned.image.model import Autoencoder
 
-def _folder(options: TrainImageOptions, name: str) -> Path:
-    return Path(options.pictures or options.out) / name
+        return Autoencoder(self.recipe.model)
 
+    def begin_with(self, model: Autoencoder, folder: str) -> None:
+        """Give an autoencoder the weights of a tokenizer folder.
 
-def _pictures(
-    options: TrainImageOptions, data: tuple[str, ...], folder: Path, runtime: Runtime, progress: Progress | None
-) -> Pictures:
-    from tokenize_kit.shards import ShardSet
-    from trainers.autoencoder.image.data import Pictures, prepare
+        Raises:
+            ValueError: that tokenizer has another configuration.
+        """
+        from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
+        from tokenize_kit.weights import load_tensors
 
-    if runtime.rank == 0:
-        prepare(options, data, folder, progress)
-    runtime.fabric.barrier()
-    return Pictures(ShardSet.open(folder))
+        other = AutoencoderTokenizer.load(folder)
+        if other.config != model.config:
+            raise ValueError(f"--init-from {folder} has another configuration than this run; give the same options")
+        load_tensors(model.state_dict(), other.model.state_dict(), folder)
 
+    def task(self, model: Autoencoder, data: PictureBatches, held_out: Sequence[Tensor], plan: Plan) -> AutoencoderTask:
+        """Return what the loop trains."""
+        from trainers.autoencoder.image.task import AutoencoderTask
 
-def _split(options: TrainImageOptions, pictures: Pictures) -> tuple[Any, list[int]]:
-    """Return the numbers of the pictures that are trained on, and of those that are measured.
+        return AutoencoderTask(model, self.recipe, data, held_out, plan)
 
-    Raises:
-        ValueError: nothing is left to train on.
-    """
-    elsewhere = bool(options.validation_data)
-    return split(pictures.fractions, options.validation_fraction, elsewhere, options.validation_pictures, "pictures")
+    def tokenizer(self, model: Autoencoder) -> AutoencoderTokenizer:
+        """Return the tokenizer of a trained autoencoder."""
+        from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
 
+        return AutoencoderTokenizer(model)
 
-def _begin_with(model: Autoencoder, folder: str) -> None:
-    from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
-    from tokenize_kit.weights import load_tensors
+    def note(self, sizes: Sequence[int], data: PictureBatches) -> str:
+        """Return how many codes there are for how many pixels, and how many pictures."""
+        codes = " x ".join(map(str, sizes))
+        return f"{codes} codes for each {self.factor}x{self.factor} pixels; {len(data.chosen):,} pictures"
 
-    other = AutoencoderTokenizer.load(folder)
-    if other.config != model.config:
-        raise ValueError(f"--init-from {folder} has another configuration than this run; give the same options")
-    load_tensors(model.state_dict(), other.model.state_dict(), folder)
+    @property
+    def _cutting(self) -> Cutting:
+        from trainers.autoencoder.image.data import Cutting
+
+        options = self.options
+        return Cutting(options.image_size, options.crop, options.max_scale > 1, options.flip)

@@ -1,16 +1,18 @@
 """What all tasks have in common that train an encoder, a quantizer and a decoder, with or without a discriminator.
 
-Two phases a step: ``autoencoder``, and once it has set in ``discriminator``. Here are the schedules, the use of the codebooks,
-the warnings and the best weights; what is compared with what is the subclass's.
+Two phases a step: the autoencoder against its samples and the discriminator's present opinion; then, once it has set in, the
+discriminator against the samples that the autoencoder made in this very step. Here are the phases, the schedules, the use of
+the codebooks, the warnings and the best weights; what is compared with what is the subclass's.
 """
 
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -18,43 +20,20 @@ from torch import Tensor, nn
 
 from tokenize_kit.files import atomic_write
 from tokenize_kit.tokenizers.learned.quantizers.base import Quantizer
-from trainers.autoencoder.image import losses
+from trainers.autoencoder import losses
+from trainers.autoencoder.config import LossTerms, Recipe
+from trainers.autoencoder.data import NumberedBatches, SampleBatch
 from trainers.checkpoints import module_tensors
 from trainers.config import OptimizerConfig
+from trainers.exhibits import Exhibit
 from trainers.optim import learning_rate_factor, set_learning_rate
 from trainers.runtime import Runtime
-from trainers.task import Task
+from trainers.task import PhaseLoss, Task
 
 BEST_FILE = "best.safetensors"
 """The weights of the best validation so far, in the folder of the run."""
 
-
-class LossTerms(Protocol):
-    """What every loss configuration has; see `trainers.autoencoder.image.config.LossConfig`."""
-
-    @property
-    def commitment_weight(self) -> float:
-        """Weight of the commitment loss."""
-
-    @property
-    def codebook_weight(self) -> float:
-        """Weight of the codebook loss."""
-
-    @property
-    def entropy_weight(self) -> float:
-        """Weight of the entropy loss."""
-
-    @property
-    def discriminator_start(self) -> float:
-        """Part of the run after which the discriminator sets in."""
-
-    @property
-    def discriminator_ramp(self) -> float:
-        """Part of the run over which the weight of the generator loss rises."""
-
-    @property
-    def discriminator_learning_rate(self) -> float:
-        """Peak learning rate of the discriminator."""
+L = TypeVar("L", bound=LossTerms)
 
 
 @dataclass(frozen=True)
@@ -71,14 +50,26 @@ class Plan:
     """End the run then."""
 
 
-class QuantizedTask(Task):
+class Made(NamedTuple):
+    """What an autoencoder makes of samples."""
+
+    samples: Tensor
+    """(B, C, ...), about in [-1, 1], float32."""
+    ids: Tensor
+    """int64 (B, ...), or with a last axis of codebooks."""
+    losses: dict[str, Tensor]
+    """The quantizer's own losses: unweighted means, float32 scalars."""
+
+
+class QuantizedTask(Task, Generic[L]):
     """Base of the tasks that train a tokenizer of an encoder, a quantizer and a decoder.
 
     Args:
         model: freshly built, all three.
         quantizer: the one in it.
-        loss: weights and starts.
-        optimizer: of the autoencoder; the discriminator's schedule is the same.
+        recipe: losses and optimiser; the discriminator's schedule is that of the optimiser too.
+        held_out: samples to validate on, as they are stored.
+        data: training batches of this process.
         plan: see there.
     """
 
@@ -90,13 +81,116 @@ class QuantizedTask(Task):
     """What is said when the discriminator has won."""
 
     def __init__(
-        self, model: nn.Module, quantizer: Quantizer, loss: LossTerms, optimizer: OptimizerConfig, plan: Plan
+        self,
+        model: nn.Module,
+        quantizer: Quantizer,
+        recipe: Recipe[Any, L],
+        data: NumberedBatches,
+        held_out: Sequence[Tensor],
+        plan: Plan,
     ) -> None:
-        self.plan = plan
+        self.data, self.held_out, self.plan = data, held_out, plan
         self.networks: dict[str, nn.Module] = {"autoencoder": model}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
-        self._model, self._quantizer, self._terms, self._optimizer = model, quantizer, loss, optimizer
-        self._start = round(loss.discriminator_start * plan.steps)
+        self.config: L = recipe.loss
+        self._model, self._quantizer, self._optimizer = model, quantizer, recipe.optimizer
+        self._start = round(self.config.discriminator_start * plan.steps)
+
+    @abstractmethod
+    def prepared(self, samples: Tensor) -> Tensor:
+        """Turn samples as they are stored into what the model takes, float32 in [-1, 1]."""
+
+    @abstractmethod
+    def reconstruct(self, real: Tensor) -> Made:
+        """Return what the model makes of samples, through the network that the loop may have wrapped."""
+
+    @abstractmethod
+    def compare(self, made: Tensor, real: Tensor, step: int, logs: dict[str, Tensor]) -> Tensor:
+        """Return the weighted loss of made samples beside the real ones, summed over the batch; its terms go into ``logs``."""
+
+    def oppose(
+        self,
+        made: Tensor,  # noqa: ARG002
+        real: Tensor,  # noqa: ARG002
+        compared: Tensor,  # noqa: ARG002
+        step: int,  # noqa: ARG002
+        logs: dict[str, Tensor],  # noqa: ARG002
+    ) -> Tensor | None:
+        """Return the weighted loss against the discriminator at a step in which it takes part; its terms go into ``logs``.
+
+        ``compared`` is what `compare` returned. None where that has this loss in it already.
+        """
+        return None
+
+    @abstractmethod
+    def discriminate(self, real: Tensor, made: Tensor) -> PhaseLoss:
+        """Return the discriminator's loss on real and made samples."""
+
+    @abstractmethod
+    def measure(self, mine: Sequence[Tensor], counts: Sequence[Tensor], runtime: Runtime) -> dict[str, float]:
+        """Return the metrics over the held-out samples of all processes, the score first.
+
+        Args:
+            mine: those of this process.
+            counts: of each codebook, to which their ids are added (`count_ids`).
+            runtime: joins the processes.
+        """
+
+    @abstractmethod
+    def shown(self) -> dict[str, Exhibit]:
+        """Return held-out samples beside their reconstructions; there is at least one."""
+
+    def batch(self, index: int) -> SampleBatch:
+        """Return this process's micro-batch ``index``."""
+        return self.data.batch(index)
+
+    def weight(self, batch: SampleBatch) -> int:
+        """Return the number of samples."""
+        return len(batch.samples)
+
+    def loss(self, phase: str, batch: SampleBatch, step: int) -> PhaseLoss:
+        """Return the summed loss of a phase on a batch."""
+        if phase == "autoencoder":
+            return self._reconstruction(batch, step)
+        assert batch.made is not None, "the autoencoder's phase comes first"
+        return self.discriminate(self.prepared(batch.samples), batch.made)
+
+    def _reconstruction(self, batch: SampleBatch, step: int) -> PhaseLoss:
+        real = self.prepared(batch.samples)
+        made = self.reconstruct(real)
+        logs: dict[str, Tensor] = {}
+        compared = self.compare(made.samples, real, step, logs)
+        total = compared
+        weights = self.quantizer_weights(step)
+        for name, value in made.losses.items():
+            logs[name] = value * len(real)
+            total = total + weights[name] * logs[name]
+        if self.judged(step):
+            batch.made = made.samples.detach()
+            opposed = self.oppose(made.samples, real, compared, step, logs)
+            total = total if opposed is None else total + opposed
+        if made.ids.numel():
+            logs["batch_perplexity"] = self.batch_perplexity(made.ids) * len(real)
+        else:
+            # Several processes wait for a gradient of every parameter.
+            total = total + 0.0 * torch.stack([weight.sum() for weight in self._quantizer.parameters()]).sum()
+        return PhaseLoss(total, {"loss": total.detach(), **{name: value.detach() for name, value in logs.items()}})
+
+    def validate(self, runtime: Runtime) -> dict[str, float]:
+        """Return the metrics of the present weights on the held-out samples, with codebook usage and perplexity.
+
+        Raises:
+            ValueError: a codebook has collapsed and the run shall stop then.
+        """
+        if not len(self.held_out):
+            return {}
+        counts = self.empty_counts()
+        metrics = self.measure(self.held_out[runtime.rank :: runtime.world], counts, runtime)
+        return metrics | self.codebook_metrics(counts, runtime)
+
+    def exhibits(self) -> dict[str, Exhibit]:
+        """Return held-out samples beside their reconstructions."""
+        return self.shown() if len(self.held_out) else {}
 
     def add_discriminator(self, network: nn.Module, beta1: float = 0.5) -> None:
         """Train against a discriminator, whose optimiser has at most this ``beta1``.
@@ -107,7 +201,7 @@ class QuantizedTask(Task):
         self.advice = "a smaller --loss.discriminator-weight"
         self.networks["discriminator"] = network
         self.optimizers["discriminator"] = [
-            discriminator_optimizer(network, self._terms.discriminator_learning_rate, self._optimizer, beta1)
+            discriminator_optimizer(network, self.config.discriminator_learning_rate, self._optimizer, beta1)
         ]
 
     def judged(self, step: int) -> bool:
@@ -120,7 +214,7 @@ class QuantizedTask(Task):
 
     def generator_ramp(self, step: int) -> float:
         """Return the factor of the generator loss at a step, which rises from the discriminator's start on."""
-        return losses.ramp(step, self._start, round(self._terms.discriminator_ramp * self.plan.steps))
+        return losses.ramp(step, self._start, round(self.config.discriminator_ramp * self.plan.steps))
 
     def set_learning_rates(self, step: int) -> float:
         """Set the learning rates of step ``step`` and the quantizer's progress; return the autoencoder's rate."""
@@ -132,7 +226,7 @@ class QuantizedTask(Task):
 
     def quantizer_weights(self, step: int) -> dict[str, float]:  # noqa: ARG002
         """Return the weight of each loss that a quantizer may have, at a step."""
-        terms = self._terms
+        terms = self.config
         return {
             "commitment": terms.commitment_weight,
             "codebook": terms.codebook_weight,
