@@ -1,8 +1,9 @@
 """The one protocol: samples in, grids of integer ids out, and back.
 
 This is the ground floor. `spec` holds what a tokenizer says of itself, `tokenizer` what it must be and may be, `registry` how it
-is found, `folder` how it is saved and loaded, `grids` the helpers with which a new tokenizer keeps the promises of the
-protocol. It leaves files and media to `tokenize_kit.modalities`, and token storage to `tokenize_kit.shards`.
+is found, `folder` how it is saved and loaded, `placement` where it computes, `grids` the helpers with which a new tokenizer
+keeps the promises of the protocol. It leaves files and media to `tokenize_kit.modalities`, and token storage to
+`tokenize_kit.shards`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tokenize_kit.protocol.folder import (
     write_config,
 )
 from tokenize_kit.protocol.grids import check_ids, decode_like, first_codebooks, size_of
+from tokenize_kit.protocol.placement import Placement, placed, placement_for
 from tokenize_kit.protocol.registry import (
     ENTRY_POINT_GROUP,
     register_tokenizer,
@@ -29,6 +31,7 @@ from tokenize_kit.protocol.registry import (
 from tokenize_kit.protocol.spec import MODALITIES, TokenSpec
 from tokenize_kit.protocol.tokenizer import (
     BlockTokenizer,
+    DeviceTokenizer,
     PipelinedEncoder,
     RaggedEncoder,
     ShowsTokens,
@@ -45,7 +48,9 @@ __all__ = [
     "FORMAT_VERSION",
     "MODALITIES",
     "BlockTokenizer",
+    "DeviceTokenizer",
     "PipelinedEncoder",
+    "Placement",
     "RaggedEncoder",
     "Sample",
     "ShowsTokens",
@@ -58,6 +63,8 @@ __all__ = [
     "fingerprint_of",
     "first_codebooks",
     "load_tokenizer",
+    "placed",
+    "placement_for",
     "read_config",
     "register_tokenizer",
     "registered_tokenizers",

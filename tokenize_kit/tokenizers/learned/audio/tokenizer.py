@@ -23,7 +23,7 @@ from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
 from tokenize_kit.tokenizers.learned.audio.layers import State
 from tokenize_kit.tokenizers.learned.audio.model import Codec, fold_weight_norm
 from tokenize_kit.tokenizers.learned.audio.stream import CodecStream, Decoding, Encoding
-from tokenize_kit.tokenizers.learned.folder import load_network, save_network
+from tokenize_kit.tokenizers.learned.folder import is_mixed, load_network, save_network
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample
@@ -40,7 +40,7 @@ class CodecTokenizer(Tokenizer):
 
     The grid is ``(time, codebook)``, or ``(time,)`` if the quantizer has one codebook. The first n codebooks are the same however
     many are used, and decode alone. A sound whose length is no multiple of the hop is continued with silence; `decode_sized` cuts
-    that off again. Arithmetic is float32 whatever the model was trained in.
+    that off again. Arithmetic is float32 whatever the model was trained in, unless `to` says otherwise.
 
     The ids of a sound are those of its blocks, pushed through the network one after the other (see `stream.py`). So the memory
     does not grow with the length, and ids and samples are the same to the bit in any batch and in any pieces. For the same
@@ -61,6 +61,7 @@ class CodecTokenizer(Tokenizer):
         plain = fold_weight_norm(model) if network.weight_norm else model
         self.model = plain.float().eval().requires_grad_(False)
         self.block = block or max(1, round(BLOCK_SECONDS * network.rate))
+        self._mixed = False
         sizes, hop = model.quantizer.codebook_sizes, network.hop
         known: dict[str, Any] = {"lossless": False, "channels": network.channels, "sample_rate": network.sample_rate}
         if model.quantizer.codebook_axis:
@@ -94,8 +95,9 @@ class CodecTokenizer(Tokenizer):
         encoder, decoder, hop = self.model.encoder, self.model.decoder, self.config.network.hop
         return max(encoder.needs(decoder.needs(count)) - count for count in range(1, hop + 1))
 
-    def to(self, device: torch.device | str) -> Self:
-        """Compute on another device; ids and sounds still come back on the CPU."""
+    def to(self, device: torch.device | str, precision: str = "32-true") -> Self:
+        """Compute on another device, or with bfloat16; ids and sounds still come back on the CPU."""
+        self._mixed = is_mixed(precision)
         self.model.to(device)
         return self
 
@@ -213,13 +215,13 @@ class CodecTokenizer(Tokenizer):
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Compute without gradients, in float32, and on a CPU in one thread: sums can depend on the number of threads."""
+        """Compute without gradients, as `to` says, and on a CPU in one thread: sums can depend on the number of threads."""
         threads = torch.get_num_threads()
         alone = self._device.type == "cpu" and threads > 1
         if alone:
             torch.set_num_threads(1)
         try:
-            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, self._mixed):
                 yield
         finally:
             if alone:

@@ -21,7 +21,7 @@ from tokenize_kit.protocol import (
     fingerprint_of,
     size_of,
 )
-from tokenize_kit.tokenizers.learned.folder import load_network, save_network
+from tokenize_kit.tokenizers.learned.folder import is_mixed, load_network, save_network
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig
 from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
 from tokenize_kit.tokenizers.learned.image.network import receptive_radius
@@ -68,7 +68,7 @@ class AutoencoderTokenizer(Tokenizer):
     """Turns pictures of any size into the ids of a learned discrete autoencoder; see `AutoencoderConfig`.
 
     A picture whose sides are no multiples of the downsample factor is continued with its last row and column; `decode_sized`
-    cuts that off again. Arithmetic is float32 whatever the model was trained in.
+    cuts that off again. Arithmetic is float32 whatever the model was trained in, unless `to` says otherwise.
 
     Ids and pixels do not depend on the batch, to the bit. Libraries choose the order of sums by the number of pictures, above all
     for one against many, and a last bit can turn an id; so the pictures of one size go through the network in calls whose number
@@ -89,6 +89,7 @@ class AutoencoderTokenizer(Tokenizer):
             raise ValueError(f"tile {tile} is smaller than the downsample factor {network.downsample_factor}")
         self.model = model.float().eval().requires_grad_(False)
         self.tile = tile
+        self._mixed = False
         sizes = model.quantizer.codebook_sizes
         factor = network.downsample_factor
         self._axes: tuple[str, ...] = ("height", "width")
@@ -116,8 +117,9 @@ class AutoencoderTokenizer(Tokenizer):
         """Hexadecimal sha256 over the configuration, the tile and all weights."""
         return fingerprint_of(NAME, self._options(), self.model.state_dict())
 
-    def to(self, device: torch.device | str) -> Self:
-        """Compute on another device; ids and pictures still come back on the CPU."""
+    def to(self, device: torch.device | str, precision: str = "32-true") -> Self:
+        """Compute on another device, or with bfloat16; ids and pictures still come back on the CPU."""
+        self._mixed = is_mixed(precision)
         self.model.to(device)
         return self
 
@@ -285,7 +287,7 @@ class AutoencoderTokenizer(Tokenizer):
                 cut = torch.stack(
                     [_window(picture, read_top, read_bottom, read_left, read_right, factor) for picture in pictures]
                 )
-                with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+                with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, self._mixed):
                     ids = self.model.encode(to_pixels(_filled(cut, group.size).to(self._device)))[: len(pictures)].cpu()
                 row.append(ids[:, top - read_top : bottom - read_top, left - read_left : right - read_left])
             rows.append(torch.cat(row, 2))
@@ -299,7 +301,7 @@ class AutoencoderTokenizer(Tokenizer):
         for top, bottom, read_top, read_bottom in spans(grid[0], self.tile // f, self._decoder_margin):
             for left, right, read_left, read_right in spans(grid[1], self.tile // f, self._decoder_margin):
                 cut = _filled(ids[:, read_top:read_bottom, read_left:read_right], group.size).to(self._device)
-                with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+                with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, self._mixed):
                     pixels = from_pixels(self.model.decode(cut)[: len(ids)]).cpu()
                 y, x = (top - read_top) * f, (left - read_left) * f
                 height, width = (bottom - top) * f, (right - left) * f
