@@ -1,7 +1,8 @@
 """Files that appear whole or not at all, and the few JSON and hash helpers that every room needs.
 
 A file is written beside its final place, flushed to the disk and renamed, so that a killed process leaves either the
-old file or the new one, never half of one. What a kill can leave behind is a ``*.partial-<pid>`` file, which nothing reads.
+old file or the new one, never half of one. What a kill can leave behind is a ``*.partial-HOST-PID-RANDOM`` file, which nothing
+reads; see `tokenize_kit.partial`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from tokenize_kit.partial import partial_file
 
 
 @contextmanager
@@ -29,17 +32,13 @@ def atomic_write(path: str | os.PathLike[str], *, durable_name: bool = True) -> 
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
+    with partial_file(path) as (partial, descriptor):
+        # A second descriptor, so that the file is closed before the rename and still owned until after it.
+        with os.fdopen(os.dup(descriptor), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
     if durable_name:
         sync_folder(path.parent)
 

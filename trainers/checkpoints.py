@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tokenize_kit.files import read_json_object, sha256_of_file, sync_folder, write_json
+from tokenize_kit.partial import partial_folder, partial_path, remove_abandoned
 from tokenize_kit.weights import load_tensors
 
 FORMAT_VERSION = 2
@@ -78,9 +79,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     goal = folder / f"{_PREFIX}{step:08}"
-    partial = folder / f"{goal.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir()
+    with partial_folder(goal) as partial:
         hashes = {}
         for name, content in tensors.items():
             path = partial / f"{name}.safetensors"
@@ -90,12 +89,9 @@ def save_checkpoint(
             hashes[path.name] = sha256_of_file(path)
         write_json(partial / STATE_FILE, {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes, **state})
         sync_folder(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if goal.exists():
-        _remove(goal)
-    partial.rename(goal)
+        if goal.exists():
+            _remove(goal)
+        partial.rename(goal)
     sync_folder(folder)
     for old in _checkpoints(folder):
         if old != goal:
@@ -112,8 +108,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def remove_partial(folder: Path) -> None:
     """Remove what killed processes left half-written or half-removed."""
     if folder.is_dir():
-        for path in folder.glob(f"{_PREFIX}*.partial-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_abandoned(folder.glob(f"{_PREFIX}*.partial-*"))
 
 
 def load_checkpoint(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -201,7 +196,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _remove(checkpoint: Path) -> None:
     """Remove a checkpoint so that a kill in between leaves no half of one under its name."""
-    doomed = checkpoint.with_name(f"{checkpoint.name}.partial-{os.getpid()}-old")
+    doomed = partial_path(checkpoint)
     checkpoint.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -33,6 +33,10 @@ class CompressOptions:
     """The tokenizer's folder."""
     codebooks: int | None = None
     """Keep only the first N codebooks of each step, for a lower rate; None keeps all."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where a learned tokenizer computes; auto takes a GPU if there is one."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Numbers in the matrix products of a learned tokenizer; bfloat16 is faster on a GPU, and some ids differ."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class DecompressOptions:
     """The file to write: .wav for a sound, .png for a picture, .txt for a text."""
     tokenizer: str
     """The tokenizer's folder."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where a learned tokenizer computes; auto takes a GPU if there is one."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Numbers in the matrix products of a learned tokenizer; bfloat16 is faster on a GPU, and rounds what comes out."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +91,11 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
         ValueError: the file is not what the tokenizer reads, or ``target`` does not end in ``.tkc``.
     """
     from tokenize_kit.container import takes_blocks
-    from tokenize_kit.protocol import load_tokenizer
+    from tokenize_kit.protocol import load_tokenizer, placed
 
     if not options.target.lower().endswith(".tkc"):
         raise ValueError(f"{options.target} does not end in .tkc; give the .tkc file to write as the second name")
-    tokenizer = load_tokenizer(options.tokenizer)
+    tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
     work = _compress_pieces if takes_blocks(tokenizer) else _compress_whole
     written, size, conversion = work(options, tokenizer, progress)
     rate = tokenizer.spec.sample_rate
@@ -171,9 +179,9 @@ def decompress_command(options: DecompressOptions, progress: Progress) -> Decomp
         VerificationError: it is damaged, or another tokenizer made it.
     """
     from tokenize_kit.container import decompress, decompress_blocks, takes_blocks
-    from tokenize_kit.protocol import load_tokenizer, modality_of
+    from tokenize_kit.protocol import load_tokenizer, modality_of, placed
 
-    tokenizer = load_tokenizer(options.tokenizer)
+    tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
     spec, target = tokenizer.spec, Path(options.target)
     kind = modality_of(spec)
     if target.suffix.lower() != kind.suffix:

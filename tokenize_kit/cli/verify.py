@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
+    from tokenize_kit.progress import Progress
     from tokenize_kit.shards.verify import VerifyReport
 
 
@@ -21,12 +22,12 @@ class VerifyCommandOptions:
     """Tokenizer folders that the shards must have been made with."""
 
 
-def verify_command(options: VerifyCommandOptions) -> VerifyReport:
-    """Verify one shard set.
+def verify_command(options: VerifyCommandOptions, progress: Progress) -> VerifyReport:
+    """Verify one shard set, and show how far it is.
 
     Raises:
         VerificationError: something differs; the message lists what.
     """
     from tokenize_kit.shards.verify import verify
 
-    return verify(options.shards, options.tokenizer)
+    return verify(options.shards, options.tokenizer, progress)

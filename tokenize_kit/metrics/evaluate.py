@@ -31,6 +31,7 @@ from tokenize_kit.protocol import (
     decode_like,
     first_codebooks,
     load_tokenizer,
+    placed,
     tokenizer_name,
 )
 from tokenize_kit.sources.heldout import in_part
@@ -144,7 +145,7 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
         MissingWeightsError: weights that were asked for cannot be had.
         TooManyFailuresError: more than ``options.max_failures`` samples cannot be read or encoded.
     """
-    tokenizer = load_tokenizer(options.tokenizer)
+    tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
     if options.codebooks is not None:
         tokenizer.spec.first_codebooks(options.codebooks)
     run = _Run(tokenizer, options, progress, codecs and tokenizer.spec.modality in _CODED)

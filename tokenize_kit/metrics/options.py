@@ -48,6 +48,10 @@ class EvaluateOptions:
     """With --out: compare pictures with JPEG, WebP and AVIF (and JPEG XL if its plugin is there), sounds with Opus and MP3."""
     codec_pictures: int = 64
     """How many pictures or sounds the comparison with the codecs takes, the first ones; 4 megapixels or a minute at most."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where a learned tokenizer computes; auto takes a GPU if there is one."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Numbers in the matrix products of a learned tokenizer; bfloat16 is faster on a GPU, and some ids differ."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

@@ -2,8 +2,8 @@
 
 This is the ground floor. `modality` declares what a kind of data is, `spec` what a tokenizer says of itself, `tokenizer` what it
 must be and may be; all else asks these declarations. `registry` is how plug-ins are found, `folder` how a tokenizer is saved and
-loaded, `grids` the helpers with which its promises are kept. The kinds of data themselves are in `tokenize_kit.modalities`,
-token storage is in `tokenize_kit.shards`.
+loaded, `placement` where it computes, `grids` the helpers with which its promises are kept. The kinds of data themselves are in
+`tokenize_kit.modalities`, token storage is in `tokenize_kit.shards`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from tokenize_kit.protocol.folder import (
 )
 from tokenize_kit.protocol.grids import check_ids, decode_like, decode_sized, first_codebooks
 from tokenize_kit.protocol.modality import Modality, Stream, modality_named, modality_of, register_modality
+from tokenize_kit.protocol.placement import Placement, placed, placement_for
 from tokenize_kit.protocol.registry import EXECUTORS, MODALITIES, MODELS, QUANTIZERS, TOKENIZERS, TRAINERS, Registry
 from tokenize_kit.protocol.spec import TokenSpec
 from tokenize_kit.protocol.tokenizer import (
     BlockTokenizer,
+    DeviceTokenizer,
     PipelinedEncoder,
     RaggedEncoder,
     ShowsTokens,
@@ -49,8 +51,10 @@ __all__ = [
     "TOKENIZERS",
     "TRAINERS",
     "BlockTokenizer",
+    "DeviceTokenizer",
     "Modality",
     "PipelinedEncoder",
+    "Placement",
     "RaggedEncoder",
     "Registry",
     "Sample",
@@ -68,6 +72,8 @@ __all__ = [
     "load_tokenizer",
     "modality_named",
     "modality_of",
+    "placed",
+    "placement_for",
     "read_config",
     "register_modality",
     "register_tokenizer",

@@ -13,6 +13,7 @@ from tokenize_kit.protocol.spec import TokenSpec
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -140,6 +141,27 @@ class PipelinedEncoder(Protocol):
         """Yield a function that begins to encode a batch and returns another one, which waits for the grids.
 
         The grids are those of `Tokenizer.encode_batch`; either function may raise what that raises.
+        """
+        ...
+
+
+@runtime_checkable
+class DeviceTokenizer(Protocol):
+    """A tokenizer with a network, which can compute on another device than the CPU, or with bfloat16.
+
+    What goes in and what comes out stays on the CPU, and so do `Tokenizer.spec` and `Tokenizer.fingerprint` what they are. The
+    ids may differ in a few places, because sums do in their last bits.
+    """
+
+    def to(self, device: torch.device | str, precision: str = "32-true") -> Self:
+        """Compute on ``device`` from now on, and return the tokenizer itself.
+
+        Args:
+            device: as torch names it, such as ``cpu`` or ``cuda``.
+            precision: ``32-true``, float32 everywhere, or ``bf16-mixed``, bfloat16 where `torch.autocast` takes it.
+
+        Raises:
+            ValueError: another precision.
         """
         ...
 

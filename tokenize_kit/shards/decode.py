@@ -53,6 +53,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
         VerificationError: the tokenizer is not the one that made the shards.
     """
     from tokenize_kit.modalities import modality_named
+    from tokenize_kit.protocol import placed
     from tokenize_kit.shards.reader import ShardSet
 
     if options.limit is not None and options.limit < 1:
@@ -60,6 +61,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     progress = progress or Progress(enabled=False)
     shards = ShardSet.open(options.shards)
     stream, tokenizer = _tokenizer_of(options, shards)
+    tokenizer = placed(tokenizer, options.device, options.precision)
     if options.codebooks is not None:
         stream.spec.first_codebooks(options.codebooks)
     kind = modality_named(stream.spec.modality)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import write_json, write_text
+from tokenize_kit.partial import remove_abandoned
 from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import EncodeOptions
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Tokenizer
+    from tokenize_kit.shards.executors.base import Executor
     from tokenize_kit.shards.unit import UnitResult
     from tokenize_kit.sources.planning import Unit
     from tokenize_kit.sources.reading import Failure
@@ -89,6 +91,7 @@ def encode(
         FileNotFoundError: a tokenizer or an input is not there.
         ValueError: an option is wrong, a field is missing, the input holds no samples, or the folder belongs to another run.
         TooManyFailuresError: more samples than ``max_failures``, or all of them, could not be read.
+        MissingPackageError: the executor needs a package that is not installed.
         RuntimeError: a worker died.
         OSError: the disk is full, or an input cannot be read. In all cases finished shards are kept.
     """
@@ -97,6 +100,7 @@ def encode(
 
 class _Run:
     def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
+        from tokenize_kit.protocol import placement_for
         from tokenize_kit.shards.format import shard_schema
         from tokenize_kit.shards.unit import Recipe
         from tokenize_kit.sources.fields import resolve_columns
@@ -106,7 +110,9 @@ class _Run:
         self.progress = progress
         self.began = time.monotonic()
         self.part, self.parts = _check(options)
-        self.folders, self.tokenizers = _load(options.tokenizer, loaded)
+        self.executor = _executor(options)
+        self.tokenizers = _load(options.tokenizer, loaded)
+        self.placement = placement_for(self.tokenizers.values(), options.device, options.precision)
         streams = tuple(_stream(name, tokenizer) for name, tokenizer in self.tokenizers.items())
         read = ReadOptions(
             modalities=tuple(dict.fromkeys(stream.spec.modality for stream in streams)),
@@ -115,6 +121,10 @@ class _Run:
             media_field=options.media_field,
             max_document_bytes=round(options.max_document_mb * MB),
         )
+        if options.image_size is not None and "image" not in read.modalities:
+            raise ValueError(
+                f"image size {options.image_size} is given, but the tokenizer reads {', '.join(read.modalities)}; leave it out"
+            )
         self.files = find_sources(options.data, read)
         read = resolve_columns(self.files, read, options.columns)
         shard_schema(streams, read.columns)
@@ -124,6 +134,7 @@ class _Run:
         self.out = Path(options.out)
         self.rows = self.tokens = self.bytes = self.failed = 0
         self.conversions: Counter[str] = Counter()
+        self.results: dict[int, UnitResult] = {}
 
     def run(self) -> EncodeResult:
         if self.options.dry_run:
@@ -139,19 +150,25 @@ class _Run:
         # In a thread, because a large vocabulary takes as long to write as some megabytes to encode.
         with ThreadPoolExecutor(1) as background:
             saved = background.submit(self._save_tokenizers)
-            results = self._limited() if self.options.limit is not None else self._all()
+            complete = self._encode(saved.result)
             saved.result()
-        if results is None:
-            return self._result(self._known(), complete=False)
-        self._finish(results, plan)
-        return self._result(results, complete=True)
+        results = [self.results[index] for index in sorted(self.results)]
+        if complete:
+            self._finish(results, plan)
+        return self._result(results, complete)
 
     def _save_tokenizers(self) -> None:
-        """Let the tokenizers travel with their tokens: a model that is trained on these needs nothing else to decode."""
+        """Let the tokenizers travel with their tokens: a model that is trained on these needs nothing else to decode.
+
+        Workers load them from there too, so that all have those of this run, wherever it got them from.
+        """
+        for name, tokenizer in self.tokenizers.items():
+            tokenizer.save(self._folder(name))
+
+    def _folder(self, name: str) -> Path:
         from tokenize_kit.shards.format import TOKENIZERS_FOLDER
 
-        for name, tokenizer in self.tokenizers.items():
-            tokenizer.save(self.out / TOKENIZERS_FOLDER / name)
+        return self.out / TOKENIZERS_FOLDER / name
 
     def _plan(self) -> dict[str, Any]:
         """Return what must be equal for two runs to be the same one."""
@@ -165,7 +182,7 @@ class _Run:
             "format_version": 1,
             "streams": {stream.name: stream.to_dict() for stream in self.recipe.streams},
             "columns": self.recipe.read.columns,
-            "options": {name: values[name] for name in names},
+            "options": {name: values[name] for name in names} | self.placement.to_dict(),
             "inputs": {
                 "files": len(self.files),
                 "bytes": sum(file.size for file in self.files),
@@ -175,87 +192,78 @@ class _Run:
             "shards": len(self.units),
         }
 
-    def _all(self) -> list[UnitResult] | None:
-        """Encode what is not done yet; None if other parts of the run are still to come."""
-        from tokenize_kit.shards.unit import encode_unit, finished_unit
+    def _encode(self, saved: Callable[[], None]) -> bool:
+        """Encode what is not done yet; False if other parts of the run are still to come."""
+        from tokenize_kit.shards.executors.base import Job, Setup
+        from tokenize_kit.shards.unit import FailureLimitError, finished_unit
 
-        results: dict[int, UnitResult] = {}
-        self._begin(sum(unit.size for unit in self.units))
-        pending = []
+        limited = self.options.limit is not None
+        self.progress.task("encode", None if limited else sum(unit.size for unit in self.units))
+        # With a limit the units follow one another: what is left for one depends on those before.
+        units = self._first_units() if limited else self._open_units()
+        setup = Setup(
+            self.recipe,
+            {name: str(self._folder(name)) for name in self.tokenizers},
+            tuple(dict.fromkeys(type(tokenizer).__module__ for tokenizer in self.tokenizers.values())),
+            str(self.out),
+            self.options.max_failures,
+            self.placement,
+        )
+        try:
+            if units:
+                executor = self._executor_for(units)
+                executor.run(units, Job(setup, self.tokenizers, saved, self._report, self._count, self._left))
+        except FailureLimitError as error:
+            self._stop(error.failures)
+        if limited:
+            return True
+        # Other parts may have finished since the start.
+        for unit in self.units:
+            if unit.index not in self.results and (result := finished_unit(self.out, unit, self.recipe)):
+                self.results[unit.index] = result
+        return len(self.results) == len(self.units)
+
+    def _executor_for(self, units: Iterable[Unit]) -> Executor:
+        """Return the executor that the user named, or else one that fits; a limit is kept by one process."""
+        from tokenize_kit.shards.executors.base import executor_named
+
+        if self.executor is not None and self.options.limit is None:
+            return self.executor
+        one = self.options.limit is not None or self.options.workers == 1 or len(list(units)) <= 1
+        return executor_named("serial" if one else "processes")(self.options)
+
+    def _open_units(self) -> list[Unit]:
+        """Take over what is finished, and return what is left for this part of the run."""
+        from tokenize_kit.shards.unit import finished_unit
+
+        found = []
         for unit in self.units:
             if result := finished_unit(self.out, unit, self.recipe):
-                results[unit.index] = result
                 self.bytes += unit.size
-                self._count(results, result)
+                self._count(result)
             elif unit.index % self.parts == self.part:
-                pending.append(unit)
+                found.append(unit)
+        return found
 
-        def done(result: UnitResult) -> None:
-            self._count(results, result)
+    def _first_units(self) -> Iterator[Unit]:
+        """Yield units, each when the one before is done, until they have ``limit`` samples."""
+        from tokenize_kit.shards.unit import finished_unit
 
-        if self.options.workers == 1 or len(pending) <= 1:
-            for unit in pending:
-                left = self.options.max_failures - self.failed
-                try:
-                    done(
-                        encode_unit(
-                            unit, self.tokenizers, self.recipe, self.out, max_failures=left, report=self._report
-                        )
-                    )
-                except TooManyFailuresError as error:
-                    self._stop(results, getattr(error, "failures", []))
-        elif pending:
-            self._in_processes(pending, results)
-        if len(results) < len(self.units):
-            # Other parts may have finished since the start.
-            for unit in self.units:
-                if unit.index not in results and (result := finished_unit(self.out, unit, self.recipe)):
-                    results[unit.index] = result
-        return [results[unit.index] for unit in self.units] if len(results) == len(self.units) else None
-
-    def _in_processes(self, pending: Sequence[Unit], results: dict[int, UnitResult]) -> None:
-        from tokenize_kit.shards.executors.processes import Setup, encode_in_processes
-
-        modules = tuple(dict.fromkeys(type(tokenizer).__module__ for tokenizer in self.tokenizers.values()))
-        setup = Setup(self.recipe, self.folders, modules, str(self.out), self.options.max_failures)
-        try:
-            encode_in_processes(
-                pending, setup, self.options.workers, self._report, lambda result: self._count(results, result)
-            )
-        except TooManyFailuresError as error:
-            self._stop(results, getattr(error, "failures", []))
-
-    def _limited(self) -> list[UnitResult]:
-        """Encode the first samples, in order, in this process."""
-        from tokenize_kit.shards.unit import encode_unit, finished_unit
-
-        assert self.options.limit is not None, "called only with a limit"
-        results: dict[int, UnitResult] = {}
-        left = self.options.limit
-        self._begin(None)
         for unit in self.units:
-            result = finished_unit(self.out, unit, self.recipe, left)
-            if result is None:
-                try:
-                    result = encode_unit(
-                        unit,
-                        self.tokenizers,
-                        self.recipe,
-                        self.out,
-                        limit=left,
-                        max_failures=self.options.max_failures - self.failed,
-                        report=self._report,
-                    )
-                except TooManyFailuresError as error:
-                    self._stop(results, getattr(error, "failures", []))
-            self._count(results, result)
-            left -= result.samples
-            if left <= 0:
-                break
-        return [results[index] for index in sorted(results)]
+            samples, _ = self._left()
+            if samples == 0:
+                return
+            if result := finished_unit(self.out, unit, self.recipe, samples):
+                self._count(result)
+            else:
+                yield unit
 
-    def _begin(self, total: int | None) -> None:
-        self.progress.task("encode", total)
+    def _left(self) -> tuple[int | None, int]:
+        """Return how many samples and failures the next unit may have."""
+        limit = self.options.limit
+        if limit is not None:
+            limit -= sum(result.samples for result in self.results.values())
+        return limit, self.options.max_failures - self.failed
 
     def _report(self, samples: int, tokens: int, size: int) -> None:
         self.rows += samples
@@ -267,18 +275,18 @@ class _Run:
             fields["failed"] = self.failed
         self.progress.update(self.bytes, **fields, **{"MB/s": round(self.bytes / MB / seconds, 2)})
 
-    def _count(self, results: dict[int, UnitResult], result: UnitResult) -> None:
+    def _count(self, result: UnitResult) -> None:
         """Keep a finished unit and stop the run if there are too many failures by now."""
-        results[result.unit] = result
+        self.results[result.unit] = result
         for what in result.conversions.keys() - self.conversions:
             self.progress.note(f"sounds of {what.replace(' to ', ' are converted to ', 1)}")
         self.conversions.update(result.conversions)
         self.failed += len(result.failures)
         if self.failed > self.options.max_failures:
-            self._stop(results, [])
+            self._stop([])
 
-    def _stop(self, results: dict[int, UnitResult], more: Sequence[Failure]) -> NoReturn:
-        failures = [failure for index in sorted(results) for failure in results[index].failures]
+    def _stop(self, more: Sequence[Failure]) -> NoReturn:
+        failures = [failure for index in sorted(self.results) for failure in self.results[index].failures]
         failures += more
         _write_failures(self.out, failures)
         raise TooManyFailuresError(
@@ -309,14 +317,8 @@ class _Run:
             len(failures),
         )
         write_json(self.out / "dataset.json", manifest.to_dict())
-        # Left behind by killed processes; nobody writes here any more.
-        for partial in self.out.rglob("*.partial-*"):
-            partial.unlink(missing_ok=True)
-
-    def _known(self) -> list[UnitResult]:
-        from tokenize_kit.shards.unit import finished_unit
-
-        return [result for unit in self.units if (result := finished_unit(self.out, unit, self.recipe))]
+        # Left behind by killed processes; what another run writes here at this moment is its own.
+        remove_abandoned(self.out.rglob("*.partial-*"))
 
     def _result(self, results: Sequence[UnitResult], complete: bool) -> EncodeResult:
         return EncodeResult(
@@ -335,7 +337,8 @@ class _Run:
     def _estimate(self) -> EncodeResult:
         from tokenize_kit.shards.estimate import estimate
 
-        seen = estimate(self.units, self.tokenizers, self.recipe)
+        placed = {name: self.placement.place(tokenizer) for name, tokenizer in self.tokenizers.items()}
+        seen = estimate(self.units, placed, self.recipe)
         total = sum(unit.size for unit in self.units)
         if not seen.bytes or not (seen.rows or seen.failures):
             raise ValueError(f"the input holds no samples: {', '.join(self.options.data)}")
@@ -376,13 +379,25 @@ def _check(options: EncodeOptions) -> tuple[int, int]:
     return int(number), int(parts)
 
 
-def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> tuple[dict[str, str], dict[str, Tokenizer]]:
-    """Return folder and tokenizer of each stream."""
+def _executor(options: EncodeOptions) -> Executor | None:
+    """Return the executor that the user named, if so."""
+    if options.ray_address is not None and options.executor != "ray":
+        raise ValueError(f"--ray-address {options.ray_address} needs --executor ray")
+    if options.executor is None:
+        return None
+    if options.executor == "serial" and options.workers > 1:
+        raise ValueError(f"--executor serial is one process, not --workers {options.workers}; leave one of them out")
+    from tokenize_kit.shards.executors.base import executor_named
+
+    return executor_named(options.executor)(options)
+
+
+def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
+    """Return the tokenizer of each stream."""
     from tokenize_kit.protocol import load_tokenizer
 
     if not given:
         raise ValueError("no tokenizer is given; name its folder with --tokenizer")
-    folders: dict[str, str] = {}
     tokenizers: dict[str, Tokenizer] = {}
     for text in given:
         name, equals, folder = text.partition("=")
@@ -399,8 +414,8 @@ def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> tuple[dict[s
                 raise ValueError(
                     f"{folder} wants other channels or another sample rate than the rest; encode it by itself"
                 )
-        folders[name], tokenizers[name] = folder, tokenizer
-    return folders, tokenizers
+        tokenizers[name] = tokenizer
+    return tokenizers
 
 
 def _check_codebooks(tokenizers: Mapping[str, Tokenizer], count: int | None) -> None:

@@ -44,6 +44,16 @@ class EncodeOptions:
     """K/N: encode only every N-th shard, beginning with shard K (0 to N-1), into a folder that N machines share."""
     dry_run: bool = False
     """Write nothing; say how many samples, tokens, bytes and seconds it would be, from a small part of the data."""
+    executor: str | None = None
+    """Where shards are made: serial (in this process), processes (in --workers of them) or ray (in as many Ray actors; needs
+    tokenize-kit[ray]). By default serial for one worker and processes for more. The shards are the same."""
+    ray_address: str | None = None
+    """With --executor ray: a running cluster, such as auto or HOST:PORT, which sees --out and --data under the same paths. By
+    default Ray is started on this machine, and stopped at the end."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where learned tokenizers compute; auto takes a GPU if there is one. Ids can differ between devices in a few places."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Numbers in the matrix products of learned tokenizers; bfloat16 is faster on a GPU, and some ids differ."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +70,7 @@ class DecodeOptions:
     """Decode only the first N samples."""
     codebooks: int | None = None
     """Decode from the first N codebooks of those that are stored."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where a learned tokenizer computes; auto takes a GPU if there is one."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Numbers in the matrix products of a learned tokenizer; bfloat16 is faster on a GPU, and rounds what comes out."""

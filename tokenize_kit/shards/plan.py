@@ -19,8 +19,9 @@ def check_folder(out: Path, plan: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder for the shards")
     path = out / PLAN_FILE
+    # Looked at first, so that the plan is there if anything is that another run of the same plan has just begun to write.
+    others = [item.name for item in out.iterdir() if ".partial-" not in item.name] if out.exists() else []
     if not path.exists():
-        others = [item.name for item in out.iterdir() if ".partial-" not in item.name] if out.exists() else []
         if others:
             raise ValueError(
                 f"{out} holds other files ({sorted(others)[0]}, ...); give an empty or new folder for the shards"

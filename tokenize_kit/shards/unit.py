@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import canonical_json, read_json_object, write_json
-from tokenize_kit.protocol import PipelinedEncoder, RaggedEncoder, Tokenizer, modality_named
+from tokenize_kit.protocol import PipelinedEncoder, Placement, RaggedEncoder, Tokenizer, modality_named
 from tokenize_kit.shards.format import COLUMN_TYPES, FileEntry, StreamInfo
 from tokenize_kit.shards.prefetch import read_ahead
+from tokenize_kit.shards.provenance import made_with
 from tokenize_kit.shards.writer import Ids, ShardWriter, open_shard
 from tokenize_kit.sources.blocks import Content, one_line
 from tokenize_kit.sources.planning import ReadOptions, Unit
@@ -42,6 +43,9 @@ BATCH_BYTES = 4 << 20
 
 CHUNK_BYTES = 16 << 20
 """How much is decoded and given to a tokenizer at a time, so that large pictures do not fill the memory."""
+
+USUAL = Placement()
+"""The CPU in float32."""
 
 _Ragged: TypeAlias = tuple[Ids, NDArray[np.int64]]
 _Encoded: TypeAlias = dict[str, _Ragged]
@@ -87,6 +91,8 @@ class UnitResult:
     failures: tuple[Failure, ...]
     conversions: dict[str, int] = field(default_factory=dict)
     """How many files were not of the sample rate or channels that were wanted, by what was done; see `Modality.conversion`."""
+    made: dict[str, str] = field(default_factory=dict)
+    """Versions, platform, device and precision; see `provenance`. Takes no part in the digest, and old ledgers have none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``NNNNN.json``."""
@@ -98,8 +104,10 @@ class UnitResult:
         """Read the content of ``NNNNN.json``."""
         failures = tuple(Failure(failure["key"], failure["reason"]) for failure in values["failures"])
         file = FileEntry(**values["file"])
-        conversions = dict(values.get("conversions", {}))
-        return cls(int(values["unit"]), str(values["digest"]), int(values["samples"]), file, failures, conversions)
+        conversions, made = dict(values.get("conversions", {})), dict(values.get("made", {}))
+        return cls(
+            int(values["unit"]), str(values["digest"]), int(values["samples"]), file, failures, conversions, made
+        )
 
 
 class FailureLimitError(TooManyFailuresError):
@@ -148,6 +156,7 @@ def encode_unit(
     limit: int | None = None,
     max_failures: int | None = None,
     report: Report | None = None,
+    placement: Placement = USUAL,
 ) -> UnitResult:
     """Make one shard and its ledger.
 
@@ -159,6 +168,7 @@ def encode_unit(
         limit: take only this many samples.
         max_failures: stop when more samples than this cannot be read.
         report: called after each chunk.
+        placement: where the tokenizers were placed, for the ledger.
 
     Raises:
         TooManyFailuresError: more than ``max_failures`` samples failed.
@@ -190,9 +200,8 @@ def encode_unit(
             raise OSError(error.errno, message, str(path)) from None
         raise
     digest = unit_digest(unit, recipe, limit)
-    result = UnitResult(
-        unit.index, digest, samples, writer.entry, tuple(failures), dict(sorted(rows.conversions.items()))
-    )
+    conversions, made = dict(sorted(rows.conversions.items())), made_with(placement)
+    result = UnitResult(unit.index, digest, samples, writer.entry, tuple(failures), conversions, made)
     write_json(ledger_path(out, unit.index), result.to_dict())
     return result
 

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import nn
 
 from tokenize_kit.files import atomic_write, read_json_object, sync_folder, write_json
+from tokenize_kit.partial import partial_folder, remove_abandoned
 from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
@@ -94,10 +95,10 @@ def write_model_folder(folder: Path, config: ModelConfigFile, tokenizers: Mappin
         if goal.exists():
             continue
         goal.parent.mkdir(parents=True, exist_ok=True)
-        partial = goal.with_name(f"{stream}.partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial)
-        partial.rename(goal)
+        remove_abandoned(goal.parent.glob(f"{stream}.partial-*"))
+        with partial_folder(goal) as partial:
+            shutil.copytree(source, partial, dirs_exist_ok=True)
+            partial.rename(goal)
         sync_folder(goal.parent)
     write_json(folder / CONFIG_FILE, config.to_dict())
 

@@ -1,5 +1,6 @@
 """Sounds to batches: what is cut out of which sound, and that a batch follows from its number alone."""
 
+import functools
 import io
 import tarfile
 from collections import Counter
@@ -12,8 +13,10 @@ from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.media.audio import read_audio, to_pcm16, wav_bytes
 from tokenize_kit.progress import Progress
 from tokenize_kit.shards import ShardSet
+from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import key_fractions
 from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
+from trainers.autoencoder.audio import data
 from trainers.autoencoder.audio.data import DRAWS, Cropping, SoundBatches, Sounds, prepare, to_samples
 from trainers.autoencoder.audio.options import TrainAudioOptions
 
@@ -64,6 +67,22 @@ def batches_of(sounds, length, chosen=None, batch_size=4, seed=0, rank=0, world=
 def which(crop):
     """The number of a numbered sound and the place of the first sample of a crop (C, N)."""
     return divmod(int(crop[0, 0]) - 1, 3000)
+
+
+def test_several_workers_prepare_the_shards_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "EncodeOptions", functools.partial(EncodeOptions, shard_mb=0.001))
+    for workers in (1, 2):
+        sounds_of(tmp_path / str(workers), [500, 700, 1000, 20], workers=workers)
+    first, second = (
+        {
+            path.relative_to(root): path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file() and path.name != "plan.json"
+        }
+        for root in (tmp_path / "1" / "shards", tmp_path / "2" / "shards")
+    )
+    assert len([name for name in first if name.suffix == ".arrow"]) > 1
+    assert first == second
 
 
 def test_sounds_come_back_as_the_samples_of_their_files(tmp_path):

@@ -1,5 +1,6 @@
 """Pictures to batches: which pictures a batch has, how they are cut, and that a batch follows from its number alone."""
 
+import functools
 import math
 from collections import Counter
 
@@ -10,7 +11,9 @@ from PIL import Image
 
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.shards import ShardSet
+from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import key_fractions
+from trainers.autoencoder import data
 from trainers.autoencoder.data import split, spread
 from trainers.autoencoder.image.data import Cutting, PictureBatches, Pictures, prepare
 from trainers.autoencoder.image.options import TrainImageOptions
@@ -33,8 +36,8 @@ def write_pictures(folder, sizes, channels=3):
 
 
 def pictures_of(tmp_path, sizes, channels=3, **options):
-    data = write_pictures(tmp_path / "files", sizes, channels)
-    options = TrainImageOptions(data=(str(data),), out=str(tmp_path / "out"), channels=channels, **options)
+    files = write_pictures(tmp_path / "files", sizes, channels)
+    options = TrainImageOptions(data=(str(files),), out=str(tmp_path / "out"), channels=channels, **options)
     prepare(options, options.data, tmp_path / "shards", None)
     return Pictures(ShardSet.open(tmp_path / "shards"))
 
@@ -46,6 +49,22 @@ def batches_of(pictures, chosen=None, cutting=PLAIN, batch_size=4, seed=0, rank=
 
 def names(batch):
     return batch.samples[:, 0, 0, 0].tolist()
+
+
+def test_several_workers_prepare_the_shards_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "EncodeOptions", functools.partial(EncodeOptions, shard_mb=0.0002))
+    for workers in (1, 2):
+        pictures_of(tmp_path / str(workers), [(6, 5), (7, 7), (4, 9), (8, 3)], workers=workers)
+    first, second = (
+        {
+            path.relative_to(root): path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file() and path.name != "plan.json"
+        }
+        for root in (tmp_path / "1" / "shards", tmp_path / "2" / "shards")
+    )
+    assert len([name for name in first if name.suffix == ".arrow"]) > 1
+    assert first == second
 
 
 def test_pictures_come_back_as_they_are_in_files(tmp_path):

@@ -65,3 +65,14 @@ def load_network(
         model = build(options["config"])
     load_tensors(model.state_dict(), tensors, path)
     return model, options[setting]
+
+
+def is_mixed(precision: str) -> bool:
+    """Return whether a precision of `tokenize_kit.protocol.DeviceTokenizer` computes with bfloat16.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    if precision not in ("32-true", "bf16-mixed"):
+        raise ValueError(f"precision {precision!r} must be 32-true or bf16-mixed")
+    return precision == "bf16-mixed"

@@ -21,7 +21,7 @@ from tokenize_kit.tokenizers.learned.streaming import State
 
 
 class Coder:
-    """The network of a codec as sounds go through it: a piece at a time, without gradients, in float32, on a CPU in one thread.
+    """The network of a codec as sounds go through it: a piece at a time, without gradients, on a CPU in one thread.
 
     Args:
         model: the network.
@@ -30,6 +30,8 @@ class Coder:
 
     def __init__(self, model: Codec, steps: int) -> None:
         self.model, self.network, self.steps = model, model.config.network, steps
+        self.mixed = False
+        """Whether matrix products and convolutions are computed with bfloat16; else all is float32."""
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +70,7 @@ class Coder:
         if alone:
             torch.set_num_threads(1)
         try:
-            with torch.no_grad(), torch.autocast(device, enabled=False):
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, self.mixed):
                 yield
         finally:
             if alone:

@@ -20,7 +20,7 @@ from tokenize_kit.protocol import (
 from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
 from tokenize_kit.tokenizers.learned.audio.model import Codec, fold_weight_norm
 from tokenize_kit.tokenizers.learned.audio.stream import CodecStream, Coder, Decoding, Encoding
-from tokenize_kit.tokenizers.learned.folder import load_network, save_network
+from tokenize_kit.tokenizers.learned.folder import is_mixed, load_network, save_network
 from tokenize_kit.tokenizers.learned.threads import side_by_side
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class CodecTokenizer(Tokenizer):
 
     The grid is ``(time, codebook)``, or ``(time,)`` if the quantizer has one codebook. The first n codebooks are the same however
     many are used, and decode alone. A sound whose length is no multiple of the hop is continued with silence; `decode_sized` cuts
-    that off again. Arithmetic is float32 whatever the model was trained in.
+    that off again. Arithmetic is float32 whatever the model was trained in, unless `to` says otherwise.
 
     The ids of a sound are those of its pieces of ``block`` steps, pushed through the network one after the other (see
     `pieces.py`). So the memory does not grow with the length, and ids and samples are the same to the bit in any batch and in
@@ -93,8 +93,9 @@ class CodecTokenizer(Tokenizer):
         encoder, decoder, hop = self.model.encoder, self.model.decoder, self.config.network.hop
         return max(encoder.needs(decoder.needs(count)) - count for count in range(1, hop + 1))
 
-    def to(self, device: torch.device | str) -> Self:
-        """Compute on another device; ids and sounds still come back on the CPU."""
+    def to(self, device: torch.device | str, precision: str = "32-true") -> Self:
+        """Compute on another device, or with bfloat16; ids and sounds still come back on the CPU."""
+        self._coder.mixed = is_mixed(precision)
         self.model.to(device)
         return self
 

@@ -18,7 +18,7 @@ from tokenize_kit.protocol import (
     check_ids,
     fingerprint_of,
 )
-from tokenize_kit.tokenizers.learned.folder import load_network, save_network
+from tokenize_kit.tokenizers.learned.folder import is_mixed, load_network, save_network
 from tokenize_kit.tokenizers.learned.image.batching import Group, filled, grouped
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig
 from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
@@ -40,7 +40,7 @@ class AutoencoderTokenizer(Tokenizer):
     """Turns pictures of any size into the ids of a learned discrete autoencoder; see `AutoencoderConfig`.
 
     A picture whose sides are no multiples of the downsample factor is continued with its last row and column; `decode_sized`
-    cuts that off again. Arithmetic is float32 whatever the model was trained in.
+    cuts that off again. Arithmetic is float32 whatever the model was trained in, unless `to` says otherwise.
 
     Ids and pixels do not depend on the batch, to the bit; see `batching.py`. On a CPU a call has one thread unless its picture is
     large, and several calls run side by side.
@@ -59,6 +59,7 @@ class AutoencoderTokenizer(Tokenizer):
             raise ValueError(f"tile {tile} is smaller than the downsample factor {network.downsample_factor}")
         self.model = model.float().eval().requires_grad_(False)
         self.tile = tile
+        self._mixed = False
         sizes = model.quantizer.codebook_sizes
         factor = network.downsample_factor
         self._axes: tuple[str, ...] = ("height", "width")
@@ -86,8 +87,9 @@ class AutoencoderTokenizer(Tokenizer):
         """Hexadecimal sha256 over the configuration, the tile and all weights."""
         return fingerprint_of(NAME, self._options(), self.model.state_dict())
 
-    def to(self, device: torch.device | str) -> Self:
-        """Compute on another device; ids and pictures still come back on the CPU."""
+    def to(self, device: torch.device | str, precision: str = "32-true") -> Self:
+        """Compute on another device, or with bfloat16; ids and pictures still come back on the CPU."""
+        self._mixed = is_mixed(precision)
         self.model.to(device)
         return self
 
@@ -189,7 +191,7 @@ class AutoencoderTokenizer(Tokenizer):
 
         def encoded(piece: Piece) -> Tensor:
             cut = torch.stack([_window(picture, piece, factor) for picture in pictures])
-            with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+            with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, self._mixed):
                 return self.model.encode(to_pixels(filled(cut, group.size).to(self._device)))[: len(pictures)].cpu()
 
         return computed(group.shape[:2], self._cuts(self._encoder_margin), encoded)
@@ -201,7 +203,7 @@ class AutoencoderTokenizer(Tokenizer):
         def decoded(piece: Piece) -> Tensor:
             rows, columns = (slice(span.read_start, span.read_stop) for span in piece)
             cut = filled(ids[:, rows, columns], group.size).to(self._device)
-            with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+            with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, self._mixed):
                 return from_pixels(self.model.decode(cut)[: len(ids)]).cpu()
 
         cuts = self._cuts(self._decoder_margin)
