@@ -137,6 +137,8 @@ class QuantizedTask(Task):
             "commitment": terms.commitment_weight,
             "codebook": terms.codebook_weight,
             "entropy": terms.entropy_weight,
+            # The library's loss has the weights of its own options in it.
+            "library": 1.0,
         }
 
     def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:

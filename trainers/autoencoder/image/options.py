@@ -49,7 +49,7 @@ class QuantizerOverrides(Overrides):
     """
 
     kind: QuantizerKind | None = None
-    """vq, simvq, gumbel, fsq, lfq, bsq or rvq."""
+    """vq, simvq, gumbel, fsq, lfq, bsq, rvq, or library: a class of vector-quantize-pytorch."""
     codebook_size: int | None = None
     """Number of codes (of each codebook); all but fsq."""
     codebook_dim: int | None = None
@@ -82,6 +82,10 @@ class QuantizerOverrides(Overrides):
     """Show the decoder one code instead of a mixture; gumbel."""
     quantizer_dropout: float | None = None
     """Part of the samples that use only the first codebooks; rvq."""
+    library_class: str | None = None
+    """Class of vector-quantize-pytorch, such as VectorQuantize, ResidualVQ, GroupedResidualVQ, SimVQ, ResidualFSQ; library."""
+    library_options: tuple[str, ...] | None = None
+    """Its options by their names there, such as num_quantizers=4 codebook_size=256 kmeans_init=true levels=8,5,5; library."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
     if options.image_size is not None:
         check_image_size(options.image_size, factor)
     runtime = start(options)
-    parts = {**asdict(chosen.model), "loss": asdict(chosen.loss), "optimizer": asdict(chosen.optimizer)}
+    parts = {**chosen.model.to_dict(), "loss": asdict(chosen.loss), "optimizer": asdict(chosen.optimizer)}
     identity = identity_of("train image", options, _IDENTITY, parts)
     task = claimed(out, identity, runtime, lambda: _task(options, chosen, runtime, progress))
     model, data = task.model, task.data

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
+from tokenize_kit.tokenizers.learned.quantizers.config import LEFT_OUT_UNSET, QuantizerConfig
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,16 @@ class AutoencoderConfig:
 
 def parts_to_dict(config: Any) -> dict[str, Any]:
     """Return a dataclass whose fields are dataclasses of options as a JSON-ready dictionary of dictionaries."""
+    return {part.name: _options_to_dict(getattr(config, part.name)) for part in fields(config)}
+
+
+def _options_to_dict(options: Any) -> dict[str, Any]:
+    """Return options as they are saved: lists for tuples, without those that are `LEFT_OUT_UNSET`."""
+    values = asdict(options)
     return {
-        part: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        for part, values in asdict(config).items()
+        item.name: list(value) if isinstance(value := values[item.name], tuple) else value
+        for item in fields(options)
+        if values[item.name] is not None or not item.metadata.keys() >= LEFT_OUT_UNSET.keys()
     }
 
 
