@@ -209,7 +209,8 @@ class CodecTask(QuantizedTask):
             logs["batch_perplexity"] = self.batch_perplexity(made.ids) * len(real)
         else:
             # Several processes wait for a gradient of every parameter.
-            total = total + 0.0 * torch.stack([weight.sum() for weight in self.model.quantizer.parameters()]).sum()
+            weights_of_codes = (weight.sum() for weight in self.model.quantizer.parameters())
+            total = total + 0.0 * sum(weights_of_codes, start=total.new_zeros(()))
         return PhaseLoss(total, {"loss": total.detach(), **{name: value.detach() for name, value in logs.items()}})
 
     def _joined(
