@@ -160,6 +160,11 @@ def largest_pcm_distance(a, b):
     return float((a - b).abs().max()) if a.shape == b.shape else float("inf")
 
 
+def library(name, *options):
+    """A quantizer of vector-quantize-pytorch."""
+    return {"kind": "library", "library_class": name, "library_options": options}
+
+
 CASES: dict[str, list[Case]] = {
     "mulaw": [Case(MuLawTokenizer, SOUNDS, wrong_sounds(1), largest_mulaw_distance, 1 + 1e-5)],
     "pcm": [
@@ -186,6 +191,7 @@ CASES: dict[str, list[Case]] = {
             (1, {"quantizer": VQ}),
             (3, {"quantizer": RVQ, "tile": 16}),
             (4, {"attention": True, "norm": "group", "tile": 32}),
+            (3, {"quantizer": library("ResidualFSQ", "num_quantizers=2", "levels=5,5,3"), "tile": 16}),
         )
     ],
     # The same: a sound of the same length, within [-1, 1].
@@ -197,6 +203,7 @@ CASES: dict[str, list[Case]] = {
             (1, {"network": "encodec", "causal": True}),
             (2, {"network": "encodec", "channels": 2}),
             (1, {"network": "dac", "quantizer": FSQ, "weight_norm": True}),
+            (1, {"quantizer": library("GroupedResidualVQ", "groups=2", "num_quantizers=2", "codebook_size=32")}),
         )
     ],
 }

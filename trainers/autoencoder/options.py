@@ -12,7 +12,7 @@ from trainers.overrides import Overrides
 # A dataclass takes the fields of its last base first: what a user must say comes before how long and on what it runs.
 
 
-class QuantizerOverrides(Overrides, of=QuantizerConfig):
+class QuantizerOverrides(Overrides, of=QuantizerConfig, without=("library_defaults",)):
     """The quantizer; see `tokenize_kit.tokenizers.learned.quantizers.config.QuantizerConfig`. None keeps the preset's value, or
     with another kind than the preset's the default of that kind.
     """

@@ -173,7 +173,8 @@ class QuantizedTask(Task, Generic[L]):
             logs["batch_perplexity"] = self.batch_perplexity(made.ids) * len(real)
         else:
             # Several processes wait for a gradient of every parameter.
-            total = total + 0.0 * torch.stack([weight.sum() for weight in self._quantizer.parameters()]).sum()
+            weights_of_codes = (weight.sum() for weight in self._quantizer.parameters())
+            total = total + 0.0 * sum(weights_of_codes, start=total.new_zeros(()))
         return PhaseLoss(total, {"loss": total.detach(), **{name: value.detach() for name, value in logs.items()}})
 
     def validate(self, runtime: Runtime) -> dict[str, float]:
@@ -231,6 +232,8 @@ class QuantizedTask(Task, Generic[L]):
             "commitment": terms.commitment_weight,
             "codebook": terms.codebook_weight,
             "entropy": terms.entropy_weight,
+            # The library's loss has the weights of its own options in it.
+            "library": 1.0,
         }
 
     def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:

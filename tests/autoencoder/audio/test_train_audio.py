@@ -263,6 +263,55 @@ def test_two_runs_and_killed_and_continued_ones_give_the_same_bits(tones, tmp_pa
     assert set(balancer) == {"norm_mel", "norm_waveform", "norm_generator", "norm_feature_matching"}
 
 
+LIBRARY = {
+    "VectorQuantize": ("codebook_size=16", "kmeans_init=true", "threshold_ema_dead_code=2", "decay=0.9"),
+    "ResidualVQ": ("num_quantizers=3", "codebook_size=16", "kmeans_init=true", "quantize_dropout=true"),
+    "GroupedResidualVQ": ("groups=2", "num_quantizers=2", "codebook_size=16", "threshold_ema_dead_code=2"),
+    "SimVQ": ("codebook_size=16",),
+    "ResidualSimVQ": ("num_quantizers=2", "codebook_size=16"),
+    "FSQ": ("levels=8,5,5",),
+    "ResidualFSQ": ("num_quantizers=2", "levels=5,5,3"),
+    "LFQ": ("codebook_size=16", "commitment_loss_weight=0.25"),
+    "ResidualLFQ": ("num_quantizers=2", "codebook_size=16"),
+}
+"""Classes of vector-quantize-pytorch with options in which everything takes part that draws or remembers."""
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_the_librarys_quantizers_train_and_continue_to_the_same_bits(name, tones, tmp_path, monkeypatch):
+    from trainers.autoencoder.audio.task import CodecTask
+
+    quantizer = QuantizerOverrides(kind="library", library_class=name, library_options=LIBRARY[name])
+    changes = {"quantizer": quantizer, "steps": 8, "validate_every": 4, "checkpoint_every": 3, "ema": 0.9}
+    changes["loss"] = AudioLossOverrides(quantizer_start=0.25)
+    options = options_for(tones, tmp_path / "whole", **changes)
+    result = train_audio(options)
+    original = CodecTask.loss
+
+    def loss(self, phase, batch, step):
+        if step == 5:
+            raise Killed
+        return original(self, phase, batch, step)
+
+    again = dataclasses.replace(options, out=str(tmp_path / "stopped"))
+    with monkeypatch.context() as patch:
+        patch.setattr(CodecTask, "loss", loss)
+        with pytest.raises(Killed):
+            train_audio(again)
+    assert train_audio(again).resumed_from == 3
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    tokenizer = load_tokenizer(tmp_path / "whole")
+    assert (tokenizer.config.quantizer.library_class, tokenizer.fingerprint) == (name, result.fingerprint)
+    sound = read_audio((tones / "00.wav").read_bytes()).samples
+    ids = tokenizer.encode(sound)
+    assert ids.shape[1:] == ((len(result.vocab_size),) if len(result.vocab_size) > 1 else ())
+    assert tokenizer.decode(ids).shape[1] >= sound.shape[1]
+    if len(result.vocab_size) > 1:
+        fewer, other = tokenizer.decode(ids[:, :1]), tokenizer.decode(ids)
+        assert fewer.shape == other.shape
+        assert not torch.equal(fewer, other)
+
+
 def script_of(tmp_path, out, changes):
     """A process that trains with the options of a name of this module."""
     script = tmp_path / f"{Path(out).name}.py"

@@ -246,6 +246,84 @@ def test_killed_and_continued_runs_give_the_bits_of_an_unbroken_one(emoji, tmp_p
     assert float(averages["real"]) != 0
 
 
+LIBRARY = {
+    "VectorQuantize": ("codebook_size=16", "kmeans_init=true", "threshold_ema_dead_code=2", "decay=0.9"),
+    "ResidualVQ": ("num_quantizers=3", "codebook_size=16", "kmeans_init=true", "quantize_dropout=true"),
+    "GroupedResidualVQ": ("groups=2", "num_quantizers=2", "codebook_size=16", "threshold_ema_dead_code=2"),
+    "SimVQ": ("codebook_size=16",),
+    "ResidualSimVQ": ("num_quantizers=2", "codebook_size=16"),
+    "FSQ": ("levels=8,5,5",),
+    "ResidualFSQ": ("num_quantizers=2", "levels=5,5,3"),
+    "LFQ": ("codebook_size=16", "commitment_loss_weight=0.25"),
+    "ResidualLFQ": ("num_quantizers=2", "codebook_size=16"),
+}
+"""Classes of vector-quantize-pytorch with options in which everything takes part that draws or remembers."""
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_the_librarys_quantizers_train_and_continue_to_the_same_bits(name, emoji, tmp_path, monkeypatch):
+    from trainers.autoencoder.image.task import AutoencoderTask
+
+    quantizer = QuantizerOverrides(kind="library", library_class=name, library_options=LIBRARY[name])
+    changes = {"quantizer": quantizer, "steps": 8, "validate_every": 2, "checkpoint_every": 3, "ema": 0.9}
+    options = options_for(emoji, tmp_path / "whole", preset="vqvae", **changes)
+    result = train_image(options)
+    original = AutoencoderTask.loss
+
+    def loss(self, phase, batch, step):
+        if step == 5:
+            raise Killed
+        return original(self, phase, batch, step)
+
+    again = dataclasses.replace(options, out=str(tmp_path / "stopped"))
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoencoderTask, "loss", loss)
+        with pytest.raises(Killed):
+            train_image(again)
+    assert train_image(again).resumed_from == 3
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    tokenizer = load_tokenizer(tmp_path / "whole")
+    assert (tokenizer.config.quantizer.library_class, tokenizer.fingerprint) == (name, result.fingerprint)
+    assert set(LIBRARY[name]) <= set(tokenizer.config.quantizer.library_options)
+    picture = read_image(next(iter(sorted(emoji.iterdir()))).read_bytes(), 3)
+    ids = tokenizer.encode(picture)
+    axis = (len(result.vocab_size),) if len(result.vocab_size) > 1 else ()
+    assert ids.shape == (12, 12, *axis)
+    assert all(int(column.max()) < size for column, size in zip(ids.reshape(144, -1).T, result.vocab_size, strict=True))
+    assert torch.equal(tokenizer.decode(ids), load_tokenizer(tmp_path / "stopped").decode(ids))
+    assert tokenizer.decode(ids).shape == (3, 48, 48)
+    losses = [line["library"] for line in log(tmp_path / "whole") if "library" in line]
+    assert len(losses) == (0 if "FSQ" in name else 4)
+
+
+def test_the_librarys_options_come_from_the_command_line_and_from_yaml(emoji, tmp_path, capsys):
+    words = ["num_quantizers=2", "codebook_size=16", "kmeans_init=true"]
+    common = ["train", "image", "--data", str(emoji), "--image-size", "16", "--steps", "2", *TYPED]
+    chosen = ["--quantizer.kind", "library", "--quantizer.library-class", "ResidualVQ"]
+    typed = [*common, *chosen, "--out", str(tmp_path / "typed")]
+    assert main([*typed, "--quantizer.library-options", *words]) == 0
+    (tmp_path / "run.yaml").write_text(
+        "quantizer:\n  kind: library\n  library-class: ResidualVQ\n"
+        "  library-options: [num_quantizers=2, codebook_size=16, kmeans_init=true]\n"
+    )
+    assert main([*common, "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "yaml")]) == 0
+    one, other = (load_tokenizer(tmp_path / part) for part in ("typed", "yaml"))
+    assert one.fingerprint == other.fingerprint
+    assert one.config.quantizer.library_options == tuple(sorted(words))
+    assert main([*typed, "--quantizer.library-options", "num_quantisers=2"]) == 1
+    assert "did you mean 'num_quantizers'" in capsys.readouterr().err
+    assert main([*typed, "--quantizer.library-options", *words[:1], "codebook_size=32"]) == 1
+    assert "library_options was ['codebook_size=16'" in capsys.readouterr().err
+
+
+def test_a_run_of_before_the_library_kind_is_the_same_run(emoji, tmp_path):
+    train_image(options_for(emoji, tmp_path, steps=2))
+    saved = json.loads((tmp_path / "run.json").read_text())["quantizer"]
+    assert "library_class" not in saved
+    assert saved["levels"] == [8, 5, 5, 5]
+    assert "library_class" not in (tmp_path / "tokenizer_config.json").read_text()
+
+
 def test_a_real_sigkill_continues_to_the_same_bits(emoji, tmp_path):
     changes = {**EVERYTHING, "steps": 60, "accumulate": 1}
     script = tmp_path / "train.py"
@@ -267,6 +345,36 @@ def test_a_real_sigkill_continues_to_the_same_bits(emoji, tmp_path):
     train_image(options_for(emoji, tmp_path / "whole", **changes))
     assert 24 <= train_image(options_for(emoji, killed, **changes)).resumed_from < 60
     assert_same_run(tmp_path / "whole", killed)
+
+
+LIBRARY_JOINT = {
+    "steps": 5,
+    "preset": "vqvae",
+    "quantizer": QuantizerOverrides(
+        kind="library",
+        library_class="ResidualVQ",
+        library_options=("num_quantizers=2", "codebook_size=16", "rotation_trick=false"),
+    ),
+}
+
+
+def test_two_processes_with_the_library_equal_one_with_the_joint_batch(emoji, tmp_path):
+    train_image(options_for(emoji, tmp_path / "one", batch_size=8, **LIBRARY_JOINT))
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "import test_train_image as t, torch\ntorch.set_num_threads(1)\n"
+        f"changes = dict(batch_size=4, devices=2, **t.LIBRARY_JOINT)\n"
+        f"t.train_image(t.options_for({str(emoji)!r}, {str(tmp_path / 'two')!r}, **changes))\n"
+    )
+    subprocess.run([sys.executable, str(script)], check=True, timeout=300)
+    one, two = (
+        load_checkpoint(last_checkpoint(tmp_path / part / "checkpoints"))[0]["autoencoder"] for part in ("one", "two")
+    )
+    assert set(one) == set(two)
+    assert "quantizer.library.layers.1._codebook.cluster_size" in one
+    for key, value in one.items():
+        assert torch.allclose(value.float(), two[key].float(), atol=2e-4), key
 
 
 JOINT = {"steps": 5, "accumulate": 2, "preset": "vqvae", "quantizer": QuantizerOverrides(codebook_size=16)}

@@ -36,6 +36,34 @@ CONFIGS = {
         codebook_update="gradient",
         quantizer_dropout=0.5,
     ),
+    **{
+        f"library {options}": QuantizerConfig(
+            "library", library_class=options.split()[0], library_options=tuple(options.split()[1:])
+        )
+        for options in (
+            "VectorQuantize codebook_size=32 kmeans_init=true threshold_ema_dead_code=2 decay=0.9",
+            "VectorQuantize codebook_size=32 codebook_dim=3 use_cosine_sim=true orthogonal_reg_weight=1 ema_update=false",
+            "VectorQuantize codebook_size=32 learnable_codebook=true ema_update=false stochastic_sample_codes=true",
+            "VectorQuantize codebook_size=32 directional_reparam=true threshold_ema_dead_code=1",
+            "ResidualVQ num_quantizers=3 codebook_size=16 kmeans_init=true quantize_dropout=true threshold_ema_dead_code=1",
+            "ResidualVQ num_quantizers=3 codebook_size=16 shared_codebook=true kmeans_init=true",
+            "ResidualVQ num_quantizers=3 codebook_size=16 codebook_dim=4",
+            "ResidualVQ num_quantizers=3 codebook_size=16 implicit_neural_codebook=true",
+            "ResidualVQ num_quantizers=3 codebook_size=16 beam_size=3 eval_beam_size=2",
+            "GroupedResidualVQ groups=2 num_quantizers=3 codebook_size=16 kmeans_init=true quantize_dropout=true",
+            "SimVQ codebook_size=20",
+            "SimVQ codebook_size=32 frozen_codebook_dim=3 rotation_trick=false",
+            "ResidualSimVQ num_quantizers=3 codebook_size=16 quantize_dropout=true",
+            "FSQ levels=8,5,3",
+            "FSQ levels=4,3,2,2,2,2 preserve_symmetry=true orthogonal_rotation=true",
+            "ResidualFSQ num_quantizers=3 levels=5,5,3 quantize_dropout=true",
+            "GroupedResidualFSQ groups=2 num_quantizers=2 levels=5,5,3",
+            "LFQ codebook_size=64",
+            "LFQ codebook_size=32 spherical=true commitment_loss_weight=0.25 frac_per_sample_entropy=0.5",
+            "ResidualLFQ num_quantizers=3 codebook_size=16 quantize_dropout=true",
+            "GroupedResidualLFQ groups=3 num_quantizers=2 codebook_size=16",
+        )
+    },
 }
 
 
@@ -110,7 +138,7 @@ def test_shapes_and_types(config, training):
     assert ids.shape == (2, 4, 3, *axis)
     assert ids.dtype == torch.int64
     assert all(loss.shape == () and loss.isfinite() for loss in losses.values())
-    assert set(losses) <= {"commitment", "codebook", "entropy", "kl"}
+    assert set(losses) <= {"commitment", "codebook", "entropy", "kl", "library"}
 
 
 def test_any_number_of_axes(config):

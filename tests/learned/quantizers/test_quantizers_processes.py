@@ -14,7 +14,29 @@ CONFIGS = {
     "vq gradient": QuantizerConfig("vq", codebook_size=12, codebook_update="gradient"),
     "rvq": QuantizerConfig("rvq", codebook_size=6, codebooks=2),
     "lfq": QuantizerConfig("lfq", codebook_size=16, entropy_temperature=0.5),
+    **{
+        f"library {options}": QuantizerConfig(
+            "library", library_class=options.split()[0], library_options=tuple(options.split()[1:])
+        )
+        for options in (
+            "VectorQuantize codebook_size=12",
+            "VectorQuantize codebook_size=12 use_cosine_sim=true rotation_trick=false",
+            "ResidualVQ num_quantizers=2 codebook_size=6",
+            "GroupedResidualVQ groups=2 num_quantizers=2 codebook_size=6",
+        )
+    },
 }
+DRAWN = {
+    f"library {options}": QuantizerConfig(
+        "library", library_class=options.split()[0], library_options=tuple(options.split()[1:])
+    )
+    for options in (
+        "VectorQuantize codebook_size=12 kmeans_init=true threshold_ema_dead_code=2",
+        "ResidualVQ num_quantizers=3 codebook_size=6 kmeans_init=true threshold_ema_dead_code=2 quantize_dropout=true",
+        "GroupedResidualVQ groups=2 num_quantizers=2 codebook_size=6 kmeans_init=true threshold_ema_dead_code=2",
+    )
+}
+"""Where the library draws otherwise from two processes than from one: the two must agree all the same."""
 STEPS = 4
 
 
@@ -36,7 +58,8 @@ def run(config, part, rank=0):
         torch.manual_seed(step + 100 * rank)
         z = batch(step)[part].requires_grad_()
         losses = quantizer(z).losses
-        gradients.append(torch.autograd.grad(losses.get("entropy", losses["commitment"]), z)[0])
+        loss = next(losses[kind] for kind in ("entropy", "commitment", "library") if kind in losses)
+        gradients.append(torch.autograd.grad(loss, z)[0])
     return dict(quantizer.state_dict()), gradients
 
 
@@ -46,7 +69,7 @@ def work(rank, port, folder):
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     # Parts of unequal size.
     part = slice(0, 7) if rank == 0 else slice(7, 10)
-    torch.save({name: run(config, part, rank) for name, config in CONFIGS.items()}, f"{folder}/{rank}.pt")
+    torch.save({name: run(config, part, rank) for name, config in {**CONFIGS, **DRAWN}.items()}, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -78,3 +101,13 @@ def test_the_gradient_of_the_batch_entropy_is_that_of_the_joint_batch(two_proces
         # Gradients are averaged over processes by their size: 7 and 3 of 10.
         joint = torch.cat([two_processes[0]["lfq"][1][step] * 0.7, two_processes[1]["lfq"][1][step] * 0.3])
         assert torch.allclose(joint, whole[step], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_two_processes_agree_on_what_the_library_draws(two_processes, name):
+    first, second = (results[name][0] for results in two_processes)
+    for key, tensor in first.items():
+        assert torch.equal(tensor, second[key]), key
+    started = [tensor for key, tensor in first.items() if key.endswith("initted")]
+    assert started
+    assert all(started)

@@ -11,11 +11,22 @@ from difflib import get_close_matches
 from typing import Any
 
 
+LEFT_OUT_UNSET = {"left out unset": True}
+"""Metadata of a field that came later: while it is None a saved configuration does not have it, and stays the same bytes."""
+
+
 def parts_to_dict(config: Any) -> dict[str, Any]:
     """Return a dataclass whose fields are dataclasses of options as a JSON-ready dictionary of dictionaries."""
+    return {part.name: _options_to_dict(getattr(config, part.name)) for part in fields(config)}
+
+
+def _options_to_dict(options: Any) -> dict[str, Any]:
+    """Return options as they are saved: lists for tuples, without those that are `LEFT_OUT_UNSET`."""
+    values = asdict(options)
     return {
-        part: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        for part, values in asdict(config).items()
+        item.name: list(value) if isinstance(value := values[item.name], tuple) else value
+        for item in fields(options)
+        if values[item.name] is not None or not item.metadata.keys() >= LEFT_OUT_UNSET.keys()
     }
 
 

@@ -24,7 +24,8 @@ class Quantized(NamedTuple):
     ids: Tensor
     """int64 ``(B, *S)``, or ``(B, *S, Q)`` if the quantizer has several codebooks."""
     losses: dict[str, Tensor]
-    """Scalar means without weights, to be added to the loss: some of ``commitment``, ``codebook``, ``entropy``, ``kl``."""
+    """Scalar means without weights, to be added to the loss: some of ``commitment``, ``codebook``, ``entropy``, ``kl``;
+    or ``library``, which has the weights of the options of vector-quantize-pytorch in it."""
 
 
 class Rows(NamedTuple):
@@ -130,10 +131,13 @@ class Quantizer(nn.Module, ABC):
                     f"ids of shape {tuple(ids.shape)}: the last axis must be 1 to {len(self.codebook_sizes)} codebooks"
                 )
         if ids.numel():
-            low, high = int(ids.min()), int(ids.max())
-            if low < 0 or high >= self.codebook_sizes[0]:
-                wrong = low if low < 0 else high
-                raise ValueError(f"id {wrong} is not in 0..{self.codebook_sizes[0] - 1}, the ids of this quantizer")
+            alike = len(set(self.codebook_sizes)) == 1
+            columns = [ids] if alike else ids.unbind(-1)
+            for size, some in zip(self.codebook_sizes, columns, strict=False):
+                low, high = int(some.min()), int(some.max())
+                if low < 0 or high >= size:
+                    wrong = low if low < 0 else high
+                    raise ValueError(f"id {wrong} is not in 0..{size - 1}, the ids of this quantizer")
 
 
 def _padded(rows: Tensor) -> Tensor:

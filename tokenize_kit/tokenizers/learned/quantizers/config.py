@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-QuantizerKind: TypeAlias = Literal["vq", "simvq", "gumbel", "fsq", "lfq", "bsq", "rvq"]
+from tokenize_kit.tokenizers.learned.parts import LEFT_OUT_UNSET
+
+QuantizerKind: TypeAlias = Literal["vq", "simvq", "gumbel", "fsq", "lfq", "bsq", "rvq", "library"]
 
 
 class Kind(NamedTuple):
@@ -56,6 +58,10 @@ KINDS: dict[str, Kind] = {
         {"codebook_size": 1024, "entropy_temperature": 0.01, "entropy_group_bits": 12},
     ),
     "rvq": Kind(f"{_PACKAGE}.rvq:ResidualVectorQuantizer", {"codebooks": 8, **_LEARNED, "quantizer_dropout": 0.0}),
+    "library": Kind(
+        f"{_PACKAGE}.library:LibraryQuantizer",
+        {"library_class": "VectorQuantize", "library_options": (), "library_defaults": ()},
+    ),
 }
 
 
@@ -69,7 +75,8 @@ class QuantizerConfig:
 
     kind: QuantizerKind = "vq"
     """vq: learned codebook; simvq: fixed codebook behind a learned linear layer; gumbel: categorical, as in DALL-E;
-    fsq: rounding of a few channels; lfq, bsq: the signs of a few channels (bsq: on a sphere); rvq: several vq in turn."""
+    fsq: rounding of a few channels; lfq, bsq: the signs of a few channels (bsq: on a sphere); rvq: several vq in turn;
+    library: a class of vector-quantize-pytorch with its own options."""
     codebook_size: int | None = None
     """How many codes: vq, simvq, gumbel, rvq (each codebook), lfq, bsq (a power of two); 1024. fsq has ``levels`` instead."""
     codebook_dim: int | None = None
@@ -107,15 +114,23 @@ class QuantizerConfig:
     quantizer_dropout: float | None = None
     """rvq: the part of the training samples that use a random number of the first codebooks only, in [0, 1]; it makes every
     prefix decode well (DAC: 0.5); 0."""
+    library_class: str | None = field(default=None, metadata=LEFT_OUT_UNSET)
+    """library: which class of vector-quantize-pytorch; VectorQuantize. The others that fit: ResidualVQ, GroupedResidualVQ, SimVQ,
+    ResidualSimVQ, FSQ, ResidualFSQ, GroupedResidualFSQ, LFQ, ResidualLFQ, GroupedResidualLFQ."""
+    library_options: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT_UNSET)
+    """library: options of the class as words, such as ``num_quantizers=4 codebook_size=256 kmeans_init=true levels=8,5,5``. Not
+    given, codebook_size is 1024, num_quantizers 8 and levels 8,5,5,5; the others have the library's defaults."""
+    library_defaults: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT_UNSET)
+    """library: filled in: the defaults that the library had for all other options when the configuration was made."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"quantizer kind {self.kind!r} is not one of {', '.join(KINDS)}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name != "kind" and value is not None:
-                self._check_applies(field.name, value)
-                _check_value(field.name, value)
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name != "kind" and value is not None:
+                self._check_applies(item.name, value)
+                _check_value(item.name, value)
         if self.kind in ("lfq", "bsq"):
             size = self.options()["codebook_size"]
             if size & (size - 1):
@@ -128,9 +143,24 @@ class QuantizerConfig:
             )
         if self.ema_decay is not None and self.codebook_update == "gradient":
             raise ValueError(f"ema_decay {self.ema_decay} is for codebook_update 'ema'; it is 'gradient' here")
+        if self.kind == "library":
+            self._complete_library()
+
+    def _complete_library(self) -> None:
+        from tokenize_kit.tokenizers.learned.quantizers.library_options import completed
+
+        name = self.options()["library_class"]
+        options, defaults = completed(name, self.library_options or (), self.library_defaults)
+        for field_name, value in (("class", name), ("options", options), ("defaults", defaults)):
+            object.__setattr__(self, f"library_{field_name}", value)
 
     def _check_applies(self, name: str, value: object) -> None:
         if name not in KINDS[self.kind].options:
+            if self.kind == "library":
+                raise ValueError(
+                    f"{name} {value} is not an option of the quantizer library; give the options of its class as words: "
+                    "--quantizer.library-options NAME=VALUE"
+                )
             kinds = ", ".join(kind for kind, entry in KINDS.items() if name in entry.options)
             raise ValueError(f"{name} {value} is not an option of the quantizer {self.kind}; it is for {kinds}")
 
