@@ -22,7 +22,7 @@ from emoji_pictures import build
 from torch import Tensor
 
 from tokenize_kit.media.image import write_image
-from tokenize_kit.metrics.codecs import point_of
+from tokenize_kit.metrics.image_codecs import point_of
 from tokenize_kit.metrics.sharpness import Sharpness
 from tokenize_kit.protocol import load_tokenizer
 from trainers.autoencoder.image.options import LossOverrides, TrainImageOptions

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from tokenize_kit.files import read_json_object, write_json
 from tokenize_kit.media.image import read_image, write_image
-from tokenize_kit.metrics.codecs import codec_curve, point_of
 from tokenize_kit.metrics.image import ssim
+from tokenize_kit.metrics.image_codecs import codec_curve, point_of
 from tokenize_kit.protocol import load_tokenizer
 from trainers.autoencoder.image.options import NetworkOverrides, TrainImageOptions
 from trainers.autoencoder.image.train import train_image

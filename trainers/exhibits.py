@@ -1,19 +1,16 @@
-"""Samples that a run shows of its work: what they are, and where the log puts those of each modality.
-
-The file of a sample is written as its modality declares (`tokenize_kit.modalities`).
-"""
+"""Samples that a run shows of its work, of any kind of data: written, and shown on TensorBoard, as their modality declares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from tokenize_kit.modalities import medium
+from tokenize_kit.modalities import modality_named
 from tokenize_kit.protocol import TokenSpec
 
 if TYPE_CHECKING:
@@ -32,40 +29,17 @@ class Exhibit:
     """Samples a second of a sound."""
 
 
-class _Wall(NamedTuple):
-    """Where exhibits of a modality hang."""
-
-    folder: str
-    """Of their files, in the folder of the run."""
-    board: Callable[[Any, str, Any, int], None]
-    """Puts one on a TensorBoard: the writer, its name, itself, the step."""
-
-
-_WALLS = {
-    "text": _Wall("texts", lambda board, name, shown, step: board.add_text(name, shown.sample, step)),
-    "image": _Wall("pictures", lambda board, name, shown, step: board.add_image(name, shown.sample, step)),
-    # On the board sounds are mono.
-    "audio": _Wall(
-        "sounds", lambda board, name, shown, step: board.add_audio(name, shown.sample.mean(0), step, shown.sample_rate)
-    ),
-}
-
-
 def hang(exhibit: Exhibit, name: str, step: int, out: Path, board: Any) -> None:
     """Write an exhibit of step ``step`` into the folder of a run, as ``FOLDER/00000200-NAME.SUFFIX``, and on its TensorBoard.
 
     Raises:
-        ValueError: samples of this modality cannot be written or shown.
+        ValueError: samples of this modality cannot be written.
     """
-    kind = medium(exhibit.modality)
-    if exhibit.modality not in _WALLS:
-        raise ValueError(f"a run cannot show samples of modality {exhibit.modality!r} (known: {', '.join(_WALLS)})")
-    wall = _WALLS[exhibit.modality]
+    kind = modality_named(exhibit.modality)
     # A file needs of a spec no more than what its kind of samples leaves open.
     spec = TokenSpec(exhibit.modality, 1, ("time",), (None,), lossless=True, sample_rate=exhibit.sample_rate)
-    path = out / wall.folder / f"{step:08}-{name}{kind.suffix}"
-    kind.write(exhibit.sample, path, spec)
-    wall.board(board, name, exhibit, step)
+    kind.write(exhibit.sample, out / kind.exhibit_folder / f"{step:08}-{name}{kind.suffix}", spec)
+    kind.board(board, name, exhibit.sample, step, spec)
 
 
 def grid_of(rows: Sequence[Sequence[Tensor]], gap: int = 2) -> Tensor:

@@ -8,9 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenize_kit.metrics import codecs
-from tokenize_kit.metrics.codecs import RatePoint, available_codecs, codec_curve, nearest_point, point_of
 from tokenize_kit.metrics.image import on_white, psnr
+from tokenize_kit.metrics.image_codecs import (
+    ImageCodecs,
+    RatePoint,
+    available_codecs,
+    codec_curve,
+    nearest_point,
+    point_of,
+)
 from tokenize_kit.metrics.rate import Coded, Picks, compare
 from tokenize_kit.metrics.usage import UsageCounter
 from tokenize_kit.progress import Progress
@@ -18,6 +24,7 @@ from tokenize_kit.protocol import Tokenizer, TokenSpec
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 
 ALL = available_codecs()
+CODECS = ImageCodecs(TokenSpec("image", 2, ("height", "width"), (1, 1), lossless=False))
 
 
 def test_pillow_brings_these_codecs():
@@ -100,15 +107,14 @@ class Planes(Tokenizer):
 
 
 def test_one_point_for_each_number_of_codebooks(make_picture, monkeypatch):
-    monkeypatch.setattr(codecs, "available_codecs", lambda: ("jpeg",))
-    monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))
+    monkeypatch.setattr("tokenize_kit.metrics.image_codecs.available_codecs", lambda: ("jpeg",))
     tokenizer, usage = Planes(), UsageCounter(Planes.spec)
     pictures = [make_picture(1, 16, 16, seed=seed) for seed in range(3)]
     items = [Coded(picture, tokenizer.encode(picture)) for picture in pictures]
     for item in items:
         usage.update(item.ids)
     books = usage.summaries()
-    result = compare(tokenizer, items, books, Progress(False))
+    result = compare(ImageCodecs(tokenizer.spec), tokenizer, items, books, Progress(False))
     assert [point.name for point in result.fixed_rate] == [
         "tokens, 1 codebook, fixed length",
         "tokens, 2 codebooks, fixed length",
@@ -130,28 +136,34 @@ def test_one_point_for_each_number_of_codebooks(make_picture, monkeypatch):
 
 
 def test_a_single_codebook_is_one_point(make_picture, monkeypatch):
-    monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ())
+    monkeypatch.setattr("tokenize_kit.metrics.image_codecs.available_codecs", lambda: ())
     tokenizer = PaletteTokenizer(torch.randint(0, 256, (8, 3)))
     picture = make_picture(3, 10, 12)
     usage = UsageCounter(tokenizer.spec)
     usage.update(tokenizer.encode(picture))
-    result = compare(tokenizer, [Coded(picture, tokenizer.encode(picture))], usage.summaries(), Progress(False))
+    result = compare(
+        ImageCodecs(tokenizer.spec),
+        tokenizer,
+        [Coded(picture, tokenizer.encode(picture))],
+        usage.summaries(),
+        Progress(False),
+    )
     assert [(point.name, point.bytes) for point in result.fixed_rate] == [("tokens, fixed length", 120 * 3 / 8)]
     assert result.fixed_rate[0].psnr == pytest.approx(psnr(picture, tokenizer.decode(tokenizer.encode(picture))))
 
 
 def test_the_first_pictures_are_kept_within_the_bounds(make_picture, monkeypatch):
     ids = torch.zeros(1, 1)
-    picks = Picks(2)
+    picks = Picks(2, CODECS)
     for seed in range(4):
         picks.offer(make_picture(1, 4, 4, seed=seed), ids)
     assert len(picks.items) == 2
-    monkeypatch.setattr("tokenize_kit.metrics.rate.MAX_PIXELS", 40)
-    picks = Picks(9)
+    monkeypatch.setattr("tokenize_kit.metrics.image_codecs.MAX_PIXELS", 40)
+    picks = Picks(9, CODECS)
     for side in (5, 6, 2):  # the second does not fit, so nothing after it is taken
         picks.offer(make_picture(1, side, side), ids)
-    assert [item.picture.shape[-1] for item in picks.items] == [5]
-    picks = Picks(9)
+    assert [item.sample.shape[-1] for item in picks.items] == [5]
+    picks = Picks(9, CODECS)
     picks.offer(make_picture(1, 50, 50), ids)  # one picture in any case
     assert len(picks.items) == 1
 

@@ -13,11 +13,12 @@ import torch
 from tokenize_kit.cli.evaluate import evaluate_command
 from tokenize_kit.media.audio import read_audio
 from tokenize_kit.metrics.audio import mel_distance, si_sdr, snr, stft_distance
+from tokenize_kit.metrics.audio_codecs import AudioCodecs, neighbouring
 from tokenize_kit.metrics.audio_measure import AudioMeasure
-from tokenize_kit.metrics.audio_rate import SoundPicks, compare_sounds, neighbouring
 from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.measures import Totals
 from tokenize_kit.metrics.options import EvaluateOptions
+from tokenize_kit.metrics.rate import Picks, compare
 from tokenize_kit.metrics.usage import UsageCounter
 from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import TokenSpec
@@ -132,11 +133,12 @@ class TwoBooks(MuLawTokenizer):
 
 def test_every_number_of_codebooks_is_a_point():
     tokenizer = TwoBooks()
+    codecs = AudioCodecs(tokenizer.spec)
     sound = read_audio((SPEECH / "ten-of-clubs.flac").read_bytes()).samples
-    picks, usage = SoundPicks(3, RATE), UsageCounter(tokenizer.spec)
+    picks, usage = Picks(3, codecs), UsageCounter(tokenizer.spec)
     picks.offer(sound, tokenizer.encode(sound))
     usage.update(tokenizer.encode(sound))
-    result = compare_sounds(tokenizer, picks.items, usage.summaries(), Progress(False))
+    result = compare(codecs, tokenizer, picks.items, usage.summaries(), Progress(False))
     one, two = result.fixed_rate
     assert (one.name, two.name) == ("tokens, 1 codebook, fixed length", "tokens, 2 codebooks, fixed length")
     assert (one.kilobits_per_second, two.kilobits_per_second) == pytest.approx((64, 128))
@@ -149,11 +151,12 @@ def test_every_number_of_codebooks_is_a_point():
 
 
 def test_picks_stop_at_the_first_that_does_not_fit():
-    picks = SoundPicks(10, 100)
+    codecs = AudioCodecs(TokenSpec("audio", 4, ("time",), (1,), lossless=False, sample_rate=100))
+    picks = Picks(10, codecs)
     for samples in (4000, 1000, 3000, 10):
         picks.offer(torch.zeros(1, samples), torch.zeros(samples))
-    assert [item.sound.shape[1] for item in picks.items] == [4000, 1000]
-    long = SoundPicks(10, 100)
+    assert [item.sample.shape[1] for item in picks.items] == [4000, 1000]
+    long = Picks(10, codecs)
     long.offer(torch.zeros(1, 100_000), torch.zeros(3))
     assert len(long.items) == 1
 

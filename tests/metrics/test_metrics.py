@@ -278,13 +278,13 @@ def test_the_speed_of_each_size(tmp_path, make_picture):
 
 
 def test_codecs_are_compared_on_the_first_pictures(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))
+    monkeypatch.setattr("tokenize_kit.metrics.image_codecs.available_codecs", lambda: ("jpeg",))
     tokenizer = PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]]))
     tokenizer.save(tmp_path / "tokenizer")
     options = EvaluateOptions(str(tmp_path / "tokenizer"), (str(pictures[0]),), codec_pictures=3)
     assert evaluate(options, Progress(False)).rate is None
     rate = evaluate(options, Progress(False), codecs=True).rate
-    assert (rate.pictures, list(rate.codecs)) == (3, ["jpeg"])
+    assert (rate.to_dict()["pictures"], list(rate.codecs)) == (3, ["jpeg"])
     pixels = sum(picture[0].numel() for picture in pictures[1][:3])
     assert rate.fixed_rate[0].bytes == pytest.approx(pixels / 8 / 3)
     assert rate.fixed_rate[0].psnr == pytest.approx(
@@ -299,7 +299,7 @@ def test_a_learned_tokenizer_with_codebooks_and_pictures_of_any_size(tmp_path, p
     from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
     from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 
-    monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))
+    monkeypatch.setattr("tokenize_kit.metrics.image_codecs.available_codecs", lambda: ("jpeg",))
     torch.manual_seed(0)
     network = NetworkConfig(
         width=8, multipliers=(1, 1), encoder_blocks=(0, 0), decoder_blocks=(0, 0), latent_channels=8
@@ -320,7 +320,7 @@ def test_a_learned_tokenizer_with_codebooks_and_pictures_of_any_size(tmp_path, p
 
 
 def test_the_command_writes_report_and_numbers(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr("tokenize_kit.metrics.rate.available_codecs", lambda: ("jpeg",))
+    monkeypatch.setattr("tokenize_kit.metrics.image_codecs.available_codecs", lambda: ("jpeg",))
     PaletteTokenizer(torch.tensor([[90, 90, 90], [30, 40, 50]])).save(tmp_path / "tokenizer")
     values = {"tokenizer": str(tmp_path / "tokenizer"), "data": (str(pictures[0]),), "examples": 4}
     result = evaluate_command(EvaluateOptions(**values, out=str(tmp_path / "out"), codec_pictures=2), Progress(False))

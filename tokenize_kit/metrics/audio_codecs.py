@@ -1,8 +1,8 @@
 """What the classical codecs reach on the same sounds: bit rate and distances, at chosen settings.
 
-Opus and MP3 through PyAV, one file a sound. The rate counts the coded packets without the container around them, which
-favours the codecs: tokens are counted without a header too. What comes back is brought to the sample rate of the original and
-shifted to where it fits it best, because codecs delay.
+`AudioCodecs` is what the comparison with a tokenizer asks. Opus and MP3 through PyAV, one file a sound. The rate counts the
+coded packets without the container around them, which favours the codecs: tokens are counted without a header too. What comes
+back is brought to the sample rate of the original and shifted to where it fits it best, because codecs delay.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -20,9 +20,16 @@ from torch import Tensor
 
 from tokenize_kit.media.audio import RESAMPLER, read_audio, to_pcm16
 from tokenize_kit.metrics.audio import mel_distance, si_sdr, stft_distance
+from tokenize_kit.metrics.rate import Codecs, Column, Curve, Plot
+from tokenize_kit.protocol import TokenSpec
 
 MAX_DELAY_SECONDS = 0.2
 """Delays up to this, in either direction, are found."""
+
+MAX_SECONDS = 60
+"""No more sound than this is given to the codecs, whatever the number of sounds."""
+
+_FEWEST_SETTINGS = 3
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,85 @@ AUDIO_CODEC_PROTOCOL = (
     "Opus: libopus, variable bit rate, complexity 10, frames of 20 ms. MP3: libmp3lame, constant bit rate. Rates count the "
     "packets without their container. What comes back is resampled to the rate of the original and aligned with it."
 )
+
+
+class AudioCodecs(Codecs[AudioRatePoint]):
+    """Opus and MP3 at bit rates beside those of the tokenizer.
+
+    Raises:
+        ValueError: the spec names no sample rate.
+    """
+
+    columns = (
+        Column("kbit/s", "kilobits_per_second"),
+        Column("mel", "mel_distance"),
+        Column("SI-SDR", "si_sdr"),
+    )
+    plots = (
+        Plot("kilobits_per_second", "kbit/s", "mel_distance", "mel distance"),
+        Plot("kilobits_per_second", "kbit/s", "si_sdr", "SI-SDR, dB"),
+    )
+
+    def __init__(self, spec: TokenSpec) -> None:
+        if spec.sample_rate is None:
+            raise ValueError("the tokenizer names no sample rate, so its sounds cannot be compared with codecs")
+        self._rate = spec.sample_rate
+
+    @property
+    def budget(self) -> int:
+        """Samples."""
+        return MAX_SECONDS * self._rate
+
+    def weight(self, sample: Tensor) -> int:
+        """Return the length of a sound."""
+        return sample.shape[1]
+
+    def available(self, samples: Sequence[Tensor]) -> tuple[str, ...]:
+        """See `available_audio_codecs`; there is none for more than two channels."""
+        return available_audio_codecs() if samples[0].shape[0] <= 2 else ()
+
+    def point(self, name: str, pairs: Sequence[tuple[Tensor, Tensor]], bits: float) -> AudioRatePoint:
+        """See `audio_point`."""
+        return audio_point(name, pairs, self._rate, bits)
+
+    def recoded(
+        self,
+        point: AudioRatePoint,
+        name: str,
+        samples: Sequence[Tensor],  # noqa: ARG002
+        bits: float,
+        before: float,
+    ) -> AudioRatePoint:
+        """See `Codecs`."""
+        return replace(point, name=name, kilobits_per_second=point.kilobits_per_second * bits / max(1e-9, before))
+
+    def curve(self, samples: Sequence[Tensor], codec: str, ours: Sequence[AudioRatePoint]) -> Curve[AudioRatePoint]:
+        """Return a curve at the settings of `neighbouring` bit rates."""
+        settings = neighbouring(codec_settings(codec, self._rate), [point.kilobits_per_second * 1000 for point in ours])
+        points = [audio_codec_point(samples, self._rate, codec, setting) for setting in settings]
+        nearest = [
+            min(points, key=lambda known: abs(known.kilobits_per_second - point.kilobits_per_second)) for point in ours
+        ]
+        return Curve(points, nearest)
+
+    def said_of(self, samples: Sequence[Tensor]) -> str:
+        """See `Codecs`."""
+        seconds = sum(self.weight(sound) for sound in samples) / self._rate
+        return f"The first {len(samples):,} sounds ({seconds:.1f} s)."
+
+    def protocol(self) -> str:
+        """See `Codecs`."""
+        return AUDIO_CODEC_PROTOCOL
+
+
+def neighbouring(settings: Sequence[int], rates: Sequence[float]) -> list[int]:
+    """Return the settings from half the lowest to twice the highest of ``rates``, or else the few that are nearest."""
+    low, high = min(rates) / 2, max(rates) * 2
+    inside = [setting for setting in settings if low <= setting <= high]
+    if len(inside) >= _FEWEST_SETTINGS:
+        return inside
+    middle = math.sqrt(max(1.0, low) * max(1.0, high))
+    return sorted(sorted(settings, key=lambda setting: abs(math.log(setting / middle)))[:_FEWEST_SETTINGS])
 
 
 def available_audio_codecs() -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from tokenize_kit.metrics.audio import (
     stft_distance,
     stoi,
 )
-from tokenize_kit.metrics.measures import Judgement, Measure, Metrics, Totals
+from tokenize_kit.metrics.measures import Judgement, Measure, Metrics, Totals, mean
+from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.protocol import TokenSpec
 
 _SPEECH_MEASURES: dict[str, tuple[str, Callable[[Tensor, Tensor, int], float]]] = {
@@ -32,12 +33,13 @@ class AudioMeasure(Measure):
 
     Args:
         spec: of the tokenizer; it must name a sample rate.
+        _options: of the evaluation, none of which is for sounds.
 
     Raises:
         ValueError: it does not.
     """
 
-    def __init__(self, spec: TokenSpec) -> None:
+    def __init__(self, spec: TokenSpec, _options: EvaluateOptions | None = None) -> None:
         if spec.sample_rate is None:
             raise ValueError("the tokenizer names no sample rate, so its sounds cannot be measured")
         self._rate = spec.sample_rate
@@ -76,11 +78,11 @@ class AudioMeasure(Measure):
         """See `Measure`."""
         seconds = self._samples / self._rate
         return {
-            "mel_distance": _mean(self._values["mel"]),
-            "stft_distance": _mean(self._values["stft"]),
-            "si_sdr": _mean(self._values["si_sdr"]),
-            "snr": _mean(self._values["snr"]),
-            **{name: _mean(self._values[name]) for name in self._speech},
+            "mel_distance": mean(self._values["mel"]),
+            "stft_distance": mean(self._values["stft"]),
+            "si_sdr": mean(self._values["si_sdr"]),
+            "snr": mean(self._values["snr"]),
+            **{name: mean(self._values[name]) for name in self._speech},
             "exact_samples": self._exact,
             "silent_samples": self._silent,
             "lost_samples": self._lost,
@@ -113,7 +115,3 @@ class AudioMeasure(Measure):
             else:
                 lines.append(f"{name.upper()} was not measured: its package is not installed (pip install {package}).")
         return "\n".join(lines)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None

@@ -1,134 +1,48 @@
 """Run a tokenizer over real data and say what is lost, how short the tokens are, how the vocabulary is used, how fast.
 
-What is measured depends on the modality of the tokenizer's spec and on nothing else, so a tokenizer from another
-package is measured as ours are. The memory that is used does not grow with the data: besides the numbers only the samples
-that the report shows are kept, and the few that are compared with codecs.
+What is measured depends on the `Modality` of the tokenizer's spec and on nothing else, so a tokenizer or a kind of data from
+another package is measured as ours are. The memory that is used does not grow with the data: besides the numbers only the
+samples that the report shows are kept, and the few that are compared with codecs.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.metrics.measures import Judgement, Metrics, Totals, measure_of
+from tokenize_kit.metrics.examples import Examples
+from tokenize_kit.metrics.measures import Judgement, Totals, measure_of
 from tokenize_kit.metrics.options import EvaluateOptions
-from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter
-from tokenize_kit.metrics.usage import Usage, UsageCounter
+from tokenize_kit.metrics.rate import Codecs, Picks, compare
+from tokenize_kit.metrics.result import EvaluateResult
+from tokenize_kit.metrics.usage import UsageCounter
 from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import (
-    ShowsTokens,
+    Modality,
     Tokenizer,
-    TokenSpec,
     decode_like,
     first_codebooks,
     load_tokenizer,
+    modality_of,
     placed,
+    resolved,
     tokenizer_name,
 )
 from tokenize_kit.sources.heldout import in_part
 from tokenize_kit.sources.samples import KeyedSample, iter_samples
 
 if TYPE_CHECKING:
-    from tokenize_kit.metrics.audio_rate import AudioRateComparison, SoundPicks
-    from tokenize_kit.metrics.rate import Picks, RateComparison
     from tokenize_kit.protocol import Sample
 
 _BATCH_SAMPLES = 32
 _BATCH_VALUES = 1 << 22
-_EXAMPLE_CHARACTERS = 1000
-_EXAMPLE_SIDE = 512
-_EXAMPLE_SECONDS = 6
-_CODED = ("image", "audio")
-
-
-@dataclass(frozen=True)
-class Example:
-    """One sample for the report."""
-
-    key: str
-    """Where it came from."""
-    sample: Sample
-    """What went in; a long text is cut, a picture whose sides are above 512 is scaled down, of a sound 6 seconds are kept."""
-    reconstruction: Sample
-    """What came out."""
-    ids: list[int]
-    """Its ids in grid order, where ``tokens`` says what they are; else empty."""
-    tokens: list[bytes] | None
-    """The bytes of each id, where the tokenizer can say."""
-    note: str
-    """What was measured on this sample."""
-
-
-@dataclass(frozen=True)
-class EvaluateResult:
-    """What was measured."""
-
-    tokenizer: str
-    """The folder that was evaluated."""
-    name: str
-    """The registered name of its class."""
-    fingerprint: str
-    """The tokenizer's fingerprint."""
-    modality: str
-    """What kind of samples were read."""
-    part: str
-    """Which part of the samples was measured: ``all``, or ``train`` or ``held-out`` with the fraction."""
-    samples: int
-    """How many were measured."""
-    failures: int
-    """How many could not be read or encoded."""
-    metrics: Metrics
-    """The numbers; None where one is not defined for these samples."""
-    codebooks: list[Usage]
-    """How each codebook is used."""
-    speed_by_size: list[SizeSpeed]
-    """Pictures: encoding and decoding for each size, from the most to the least frequent one."""
-    rate: RateComparison | AudioRateComparison | None
-    """Pictures and sounds: the tokenizer beside the classical codecs, if that was asked for."""
-    protocol: str
-    """How the numbers were taken, one line a subject."""
-    examples: list[Example] = field(repr=False)
-    """The first samples with their reconstructions."""
-    worst: list[Example] = field(repr=False)
-    """The samples that lost most of the whole set, from the worst on."""
-    usage_counts: list[list[int]] = field(repr=False)
-    """For each codebook how often each id was used, from the most to the least; ids that were not used are left out."""
-    sample_rate: int | None = None
-    """Sounds: samples a second."""
-    conversions: dict[str, int] = field(default_factory=dict)
-    """Sounds: how many were of another sample rate or other channels, by what was done."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as a JSON-ready dictionary, without pictures, texts and the counts of single ids."""
-        left_out = ("examples", "worst", "usage_counts", "codebooks", "speed_by_size", "rate")
-        return {name: value for name, value in vars(self).items() if name not in left_out} | {
-            "codebooks": [asdict(codebook) for codebook in self.codebooks],
-            "speed_by_size": [asdict(row) for row in self.speed_by_size],
-            "rate": None if self.rate is None else self.rate.to_dict(),
-            "worst": [{"key": example.key, "note": example.note} for example in self.worst],
-        }
-
-    def to_text(self) -> str:
-        """Return the numbers for reading, one a line, and how they were taken."""
-        rows: list[tuple[str, Any]] = [("tokenizer", f"{self.name} at {self.tokenizer}")]
-        if self.part != "all":
-            rows.append(("part", self.part))
-        rows.append(("samples", self.samples))
-        if self.failures:
-            rows.append(("failures", self.failures))
-        rows += self.metrics.items()
-        width = max(len(name) for name, _ in rows)
-        lines = [f"{name.replace('_', ' '):<{width}}  {_readable(value)}" for name, value in rows]
-        return "\n".join([*lines, "", self.protocol])
 
 
 def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False) -> EvaluateResult:
@@ -137,18 +51,21 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
     Args:
         options: what to measure.
         progress: is told of every batch.
-        codecs: compare pictures and sounds with the classical codecs.
+        codecs: compare with the classical codecs of this kind of data.
 
     Raises:
         FileNotFoundError: the tokenizer, the data or a weights file is not there.
-        ValueError: not a single sample can be read and encoded, or the modality cannot be evaluated.
+        ValueError: not a single sample can be read and encoded, or an option does not suit the tokenizer.
         MissingWeightsError: weights that were asked for cannot be had.
         TooManyFailuresError: more than ``options.max_failures`` samples cannot be read or encoded.
     """
     tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
     if options.codebooks is not None:
         tokenizer.spec.first_codebooks(options.codebooks)
-    run = _Run(tokenizer, options, progress, codecs and tokenizer.spec.modality in _CODED)
+    kind = modality_of(tokenizer.spec)
+    if options.image_size is not None and kind.resizable:
+        tokenizer.spec.check_image_size(options.image_size)
+    run = _Run(tokenizer, options, progress, codecs)
     samples = iter_samples(
         options.data,
         tokenizer.spec,
@@ -161,7 +78,7 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
         on_conversion=run.converted,
     )
     progress.task("evaluate", options.limit)
-    for batch in _batches(samples, options.limit):
+    for batch in _batches(samples, kind, options.limit):
         run.add(batch)
     progress.close()
     return run.result()
@@ -183,23 +100,24 @@ class _Run:
     def __init__(self, tokenizer: Tokenizer, options: EvaluateOptions, progress: Progress, codecs: bool) -> None:
         self.failures = _Failures(options.max_failures, progress)
         self._tokenizer, self._options, self._progress = tokenizer, options, progress
+        self._kind = modality_of(tokenizer.spec)
         self._measure = measure_of(tokenizer.spec, options)
         count = options.codebooks
         self._usage = UsageCounter(tokenizer.spec if count is None else tokenizer.spec.first_codebooks(count))
-        self._speed = SpeedMeter()
-        self._picks = _picks(tokenizer.spec, options) if codecs else None
+        self._codecs: Codecs[Any] | None = None
+        if codecs and self._kind.codecs:
+            self._codecs = resolved(self._kind.codecs)(tokenizer.spec)
+        self._picks = None if self._codecs is None else Picks(options.codec_pictures, self._codecs)
         self._conversions: Counter[str] = Counter()
         self._count = self._tokens = 0
         self._encoding = self._decoding = 0.0
         self._warm = False
-        self._examples: list[Example] = []
-        # A heap with the least bad of the worst samples on top; the count breaks ties, so that the first one stays.
-        self._worst: list[tuple[float, int, Example]] = []
+        self._examples = Examples(tokenizer, options.examples)
 
     def converted(self, what: str) -> None:
-        """Count a sound that had another sample rate or other channels than the tokenizer wants."""
+        """Count a sample that was not as the tokenizer wants it, see `Modality.conversion`."""
         if what not in self._conversions:
-            self._progress.note(f"sounds of {what.replace(' to ', ' are converted to ', 1)}")
+            self._progress.note(f"{self._kind.plural} of {what.replace(' to ', ' are converted to ', 1)}")
         self._conversions[what] += 1
 
     def add(self, batch: Sequence[KeyedSample]) -> None:
@@ -230,8 +148,7 @@ class _Run:
             return []
         self._encoding += encoded - began
         self._decoding += decoded - encoded
-        if isinstance(samples[0], Tensor) and self._tokenizer.spec.modality == "image":
-            self._speed.add(samples[0].shape[-2:], len(kept), encoded - began, decoded - encoded)
+        self._measure.timed(samples, encoded - began, decoded - encoded)
         for ids in grids:
             self._usage.update(ids)
             self._tokens += ids.numel()
@@ -243,30 +160,10 @@ class _Run:
         ]
 
     def _keep(self, item: _Item) -> None:
-        """Keep a sample for the report if it is one of the first or of the worst, and for the comparison with codecs."""
+        """Offer a sample to the report and to the comparison with codecs."""
         if self._picks is not None:
             self._picks.offer(cast("Tensor", item.source.sample), item.ids)
-        if len(self._examples) < self._options.examples:
-            self._examples.append(self._example(item))
-        loss = item.judgement.loss
-        if not loss or not self._options.examples:
-            return
-        if len(self._worst) < self._options.examples:
-            heapq.heappush(self._worst, (loss, -self._count, self._example(item)))
-        elif loss > self._worst[0][0]:
-            heapq.heapreplace(self._worst, (loss, -self._count, self._example(item)))
-
-    def _example(self, item: _Item) -> Example:
-        sample, ids, reconstruction = item.source.sample, item.ids, item.reconstruction
-        if isinstance(sample, str) and len(sample) > _EXAMPLE_CHARACTERS:
-            sample = sample[:_EXAMPLE_CHARACTERS]
-            ids = self._tokenizer.encode(sample)
-            reconstruction = self._tokenizer.decode(ids)
-        tokens = self._tokenizer.tokens(ids) if isinstance(self._tokenizer, ShowsTokens) else None
-        shown = [] if tokens is None else ids.reshape(-1).tolist()
-        return Example(
-            item.source.key, self._kept(sample), self._kept(reconstruction), shown, tokens, item.judgement.note
-        )
+        self._examples.offer(item.source, item.ids, item.reconstruction, item.judgement)
 
     def result(self) -> EvaluateResult:
         """Return what was measured."""
@@ -291,8 +188,8 @@ class _Run:
             "perplexity": math.fsum(codebook.perplexity for codebook in codebooks) / len(codebooks),
         }
         rate = None
-        if self._picks is not None:
-            rate = _compared(tokenizer, self._picks, codebooks, self._progress)
+        if self._codecs is not None and self._picks is not None:
+            rate = compare(self._codecs, tokenizer, self._picks.items, codebooks, self._progress)
         ordered = [self._usage.counts(number).sort(descending=True).values for number in range(len(codebooks))]
         return EvaluateResult(
             tokenizer=options.tokenizer,
@@ -306,12 +203,13 @@ class _Run:
             failures=self.failures.count,
             metrics=metrics,
             codebooks=codebooks,
-            speed_by_size=self._speed.rows(),
+            speed_by_size=self._measure.speed_by_size(),
             rate=rate,
             protocol=self._protocol(),
-            examples=self._examples,
-            worst=[example for _, _, example in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)],
+            examples=self._examples.first,
+            worst=self._examples.worst,
             usage_counts=[counts[counts > 0].tolist() for counts in ordered],
+            spec=tokenizer.spec,
             sample_rate=tokenizer.spec.sample_rate,
             conversions=dict(sorted(self._conversions.items())),
         )
@@ -326,11 +224,13 @@ class _Run:
                 "measured, by the hash of their keys."
             )
         if self._options.image_size is not None:
-            lines.append(f"Pictures were scaled and cropped to {self._options.image_size} pixels a side first.")
+            lines.append(
+                f"{self._kind.plural.capitalize()} were scaled and cropped to {self._options.image_size} pixels a side first."
+            )
         if self._options.codebooks is not None:
             lines.append(f"Only the first {self._options.codebooks} codebooks of each place were decoded and counted.")
         for what, count in sorted(self._conversions.items()):
-            lines.append(f"{count:,} sounds were converted from {what} when they were read.")
+            lines.append(f"{count:,} {self._kind.plural} were converted from {what} when they were read.")
         threads = torch.get_num_threads()
         lines += [
             self._measure.protocol(),
@@ -342,44 +242,6 @@ class _Run:
         ]
         return "\n".join(lines)
 
-    def _kept(self, sample: Sample) -> Sample:
-        """Return what is kept of an example: the beginning of a sound, a large picture smaller, no view of something larger."""
-        rate = self._tokenizer.spec.sample_rate
-        if isinstance(sample, str):
-            return sample
-        if rate is not None:
-            return sample[:, : _EXAMPLE_SECONDS * rate].clone()
-        return _smaller(sample)
-
-
-def _picks(spec: TokenSpec, options: EvaluateOptions) -> Picks | SoundPicks:
-    from tokenize_kit.metrics.audio_rate import SoundPicks
-    from tokenize_kit.metrics.rate import Picks
-
-    if spec.modality == "image":
-        return Picks(options.codec_pictures)
-    assert spec.sample_rate is not None, "a measure of sounds was made, which needs it"
-    return SoundPicks(options.codec_pictures, spec.sample_rate)
-
-
-def _compared(
-    tokenizer: Tokenizer, picks: Picks | SoundPicks, usage: Sequence[Usage], progress: Progress
-) -> RateComparison | AudioRateComparison:
-    from tokenize_kit.metrics.audio_rate import SoundPicks, compare_sounds
-    from tokenize_kit.metrics.rate import compare
-
-    if isinstance(picks, SoundPicks):
-        return compare_sounds(tokenizer, picks.items, usage, progress)
-    return compare(tokenizer, picks.items, usage, progress)
-
-
-def _smaller(sample: Tensor) -> Tensor:
-    if min(sample.shape[-2:]) > _EXAMPLE_SIDE:
-        from tokenize_kit.media.image import resize_image
-
-        return resize_image(sample, _EXAMPLE_SIDE, crop=False)
-    return sample.clone()
-
 
 def _keep(options: EvaluateOptions) -> Callable[[str], bool] | None:
     if options.part == "all":
@@ -389,11 +251,10 @@ def _keep(options: EvaluateOptions) -> Callable[[str], bool] | None:
 
 
 def _of_one_size(batch: Sequence[KeyedSample]) -> list[list[tuple[int, KeyedSample]]]:
-    """Divide a batch by the size of the pictures, each sample with its place in the batch; texts stay together."""
+    """Divide a batch by the shape of the samples, each with its place in the batch; texts have none and stay together."""
     groups: dict[tuple[int, ...], list[tuple[int, KeyedSample]]] = {}
     for place, item in enumerate(batch):
-        size = () if isinstance(item.sample, str) else tuple(item.sample.shape)
-        groups.setdefault(size, []).append((place, item))
+        groups.setdefault(tuple(getattr(item.sample, "shape", ())), []).append((place, item))
     return list(groups.values())
 
 
@@ -412,12 +273,12 @@ class _Failures:
             )
 
 
-def _batches(samples: Iterator[KeyedSample], limit: int | None) -> Iterator[list[KeyedSample]]:
+def _batches(samples: Iterator[KeyedSample], kind: Modality, limit: int | None) -> Iterator[list[KeyedSample]]:
     batch: list[KeyedSample] = []
     size = 0
     for count, item in enumerate(samples, 1):
         batch.append(item)
-        size += len(item.sample) if isinstance(item.sample, str) else item.sample.numel()
+        size += kind.values(item.sample)
         if len(batch) == _BATCH_SAMPLES or size >= _BATCH_VALUES or count == limit:
             yield batch
             batch, size = [], 0
@@ -447,11 +308,3 @@ def _encode(
             except ValueError as error:
                 failures.add(item.key, str(error))
         return kept, grids
-
-
-def _readable(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if value is None:
-        return "not defined"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,38 +1,19 @@
-"""What is measured on samples of one modality: given originals and reconstructions, the numbers over all of them.
+"""What is measured on samples of one kind: given originals and reconstructions, the numbers over all of them.
 
-Every ratio is a sum over a sum: no mean of means over unequal parts.
+Every ratio is a sum over a sum: no mean of means over unequal parts. Each `Modality` names its measure; here is what all
+have in common. `sample_measure` is for the kinds of data that name none.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
-
-from tokenize_kit.metrics.image import (
-    MS_SSIM_MIN_SIDE,
-    SSIM_MIN_SIDE,
-    SSIM_WINDOW,
-    ms_ssim,
-    on_white,
-    psnr,
-    psnr_of,
-    squared_error,
-    ssim,
-)
-from tokenize_kit.metrics.options import EvaluateOptions
-from tokenize_kit.metrics.sharpness import SHARPNESS_MIN_SIDE, Sharpness
-from tokenize_kit.protocol import TokenSpec
-
-if TYPE_CHECKING:
-    from tokenize_kit.metrics.fid import FrechetDistance
-    from tokenize_kit.metrics.perceptual import Perceptual
-
-_NETWORK_PIXELS = 1 << 19
+from tokenize_kit.metrics.options import SPECIAL_OPTIONS, EvaluateOptions
+from tokenize_kit.metrics.speed import SpeedRow
+from tokenize_kit.protocol import TokenSpec, modality_of, resolved
 
 Metrics: TypeAlias = dict[str, float | int | None]
 
@@ -62,11 +43,14 @@ class Totals(NamedTuple):
 
 
 class Measure(ABC):
-    """What is measured on samples of one modality."""
+    """What is measured on samples of one kind; built with the tokenizer's spec and the options of the evaluation."""
+
+    special: ClassVar[tuple[str, ...]] = ()
+    """Which of the options that not every measure has (`SPECIAL_OPTIONS`) this one takes; `measure_of` refuses the others."""
 
     @abstractmethod
     def add(self, samples: Sequence[Any], reconstructions: Sequence[Any]) -> list[Judgement]:
-        """Measure a batch of samples; pictures of a batch have one size."""
+        """Measure a batch of samples; tensors of a batch have one shape."""
 
     @abstractmethod
     def summary(self, totals: Totals) -> Metrics:
@@ -76,217 +60,30 @@ class Measure(ABC):
     def protocol(self) -> str:
         """Return how the numbers were taken, after the last `add`; one line a subject."""
 
+    def timed(self, samples: Sequence[Any], encoding: float, decoding: float) -> None:  # noqa: B027
+        """Take note of how many seconds a batch took, for `speed_by_size`."""
 
-class ImageMeasure(Measure):
-    """Pictures: what was lost pixel by pixel, in structure, in sharpness and, if asked for, in the features of networks."""
-
-    def __init__(self, options: EvaluateOptions) -> None:
-        self._perceptual = _perceptual(options)
-        self._frechet = _frechet(options)
-        self._sharpness = Sharpness()
-        self._samples = self._exact = self._pixels = self._values = self._error = 0
-        self._transparent = False
-        self._psnr: list[float] = []
-        self._psnr_on_white: list[float] = []
-        self._ssim: list[float] = []
-        self._ms_ssim: list[float] = []
-        self._lpips: list[float] = []
-
-    def add(self, samples: Sequence[Tensor], reconstructions: Sequence[Tensor]) -> list[Judgement]:
-        """Measure pictures of one size, uint8 ``(C, H, W)``."""
-        judgements = [self._judge(*pair) for pair in zip(samples, reconstructions, strict=True)]
-        if self._perceptual is not None and min(samples[0].shape[-2:]) >= _lpips_min_side():
-            self._lpips += self._distances(torch.stack(list(samples)), torch.stack(list(reconstructions)))
-        if self._frechet is not None:
-            self._frechet.add(torch.stack(list(samples)), torch.stack(list(reconstructions)))
-        return judgements
-
-    @torch.no_grad()
-    def _distances(self, pictures: Tensor, others: Tensor) -> list[float]:
-        assert self._perceptual is not None, "called only where LPIPS is measured"
-        # Features take some hundred times the memory of a picture.
-        count = max(1, _NETWORK_PIXELS // (pictures.shape[-2] * pictures.shape[-1]))
-        distances: list[float] = []
-        for start in range(0, len(pictures), count):
-            part = slice(start, start + count)
-            distances += self._perceptual(pictures[part] / 127.5 - 1, others[part] / 127.5 - 1).tolist()
-        return distances
-
-    def _judge(self, sample: Tensor, reconstruction: Tensor) -> Judgement:
-        error = squared_error(sample, reconstruction)
-        self._samples += 1
-        self._values += sample.numel()
-        self._pixels += sample.shape[-2] * sample.shape[-1]
-        self._error += error
-        self._sharpness.add(sample, reconstruction)
-        side = min(sample.shape[-2:])
-        if side >= SSIM_MIN_SIDE:
-            self._ssim.append(ssim(sample, reconstruction))
-        if side >= MS_SSIM_MIN_SIDE:
-            self._ms_ssim.append(ms_ssim(sample, reconstruction))
-        if sample.shape[0] == 4:
-            self._transparent = True
-            value = psnr(on_white(sample), on_white(reconstruction))
-            self._psnr_on_white += [] if value == math.inf else [value]
-        if not error:
-            self._exact += 1
-            return Judgement("exact", 0.0)
-        self._psnr.append(psnr_of(error / sample.numel()))
-        return Judgement(f"{self._psnr[-1]:.2f} dB", error / sample.numel())
-
-    def summary(self, totals: Totals) -> Metrics:
-        """See `Measure`."""
-        numbers: Metrics = {
-            "psnr": _mean(self._psnr),
-            "psnr_of_all_pixels": psnr_of(self._error / self._values) if self._error else None,
-            "ssim": _mean(self._ssim),
-            "ms_ssim": _mean(self._ms_ssim),
-            "exact_samples": self._exact,
-        }
-        if self._transparent:
-            numbers["psnr_on_white"] = _mean(self._psnr_on_white)
-        numbers |= self._sharpness.summary()
-        if self._perceptual is not None:
-            numbers[self._perceptual.name] = _mean(self._lpips)
-        if self._frechet is not None:
-            numbers[self._frechet.name] = self._frechet.distance()
-        return numbers | {
-            "pixels": self._pixels,
-            "pixels_per_token": self._pixels / totals.tokens,
-            "bits_per_pixel": totals.fixed_bits / self._pixels,
-            "entropy_bits_per_pixel": totals.entropy_bits / self._pixels,
-            "encode_megapixels_per_second": self._pixels / 1e6 / totals.encoding,
-            "decode_megapixels_per_second": self._pixels / 1e6 / totals.decoding,
-        }
-
-    def protocol(self) -> str:
-        """See `Measure`."""
-        lines = [
-            "PSNR and SSIM on uint8 pictures (reconstructions are rounded, not truncated), data range 255. psnr, ssim and "
-            "ms_ssim are means over pictures; pictures that come back exactly are counted in exact_samples and left out of "
-            "psnr, where they would be infinite. psnr_of_all_pixels is the PSNR of the mean squared error over all values.",
-            f"SSIM: Gaussian window of {SSIM_WINDOW}, sigma 1.5, mirrored edges, mean over the channels; "
-            f"{self._of(self._ssim)} have the side of {SSIM_MIN_SIDE} that it needs. MS-SSIM: five scales; "
-            f"{self._of(self._ms_ssim)} have the side of {MS_SSIM_MIN_SIDE} that it needs.",
-            "Sharpness, on the brightness: gradient_ratio is the mean gradient of the reconstructions over that of the "
-            "originals, upper_octave_ratio the same of the power between 1/4 and 1/2 cycle a pixel (Hann window); below 1 is "
-            "blurred, above 1 noisy or ringing. gradient_distance is the earth mover's distance of the distributions of "
-            f"gradients, in grey levels. {self._sharpness.pictures:,} of {self._samples:,} pictures have the side of "
-            f"{SHARPNESS_MIN_SIDE} that these need.",
-        ]
-        if self._transparent:
-            lines.append(
-                "RGBA is measured in all four channels as they are stored, invisible colours included; psnr_on_white, "
-                "sharpness, LPIPS and FID see the pictures composited on white."
-            )
-        if self._perceptual is not None:
-            lines.append(
-                f"{self._perceptual.name}: VGG16, heads of version 0.1, mean over pictures, grey repeated to three "
-                f"channels; {self._of(self._lpips)} have the side of {_lpips_min_side()} that it needs."
-                + _not_published(self._perceptual.name, "LPIPS")
-            )
-        if self._frechet is not None:
-            lines.append(
-                f"{self._frechet.name}: originals against reconstructions, 2048 features of the InceptionV3 of 2015, scaled "
-                f"as TensorFlow 1 did, {self._frechet.pictures:,} pictures (published figures use 50,000; fewer give larger "
-                "values)." + _not_published(self._frechet.name, "FID")
-            )
-        return "\n".join(lines)
-
-    def _of(self, values: Sequence[float]) -> str:
-        return f"{len(values):,} of {self._samples:,} pictures"
-
-
-class TextMeasure(Measure):
-    """Texts: how many come back, and how short the tokens make them."""
-
-    def __init__(self, _options: EvaluateOptions) -> None:
-        self._exact = self._bytes = self._characters = self._words = 0
-
-    def add(self, samples: Sequence[str], reconstructions: Sequence[str]) -> list[Judgement]:
-        """Measure texts."""
-        return [self._judge(*pair) for pair in zip(samples, reconstructions, strict=True)]
-
-    def _judge(self, sample: str, reconstruction: str) -> Judgement:
-        exact = sample == reconstruction
-        self._exact += exact
-        self._bytes += len(sample.encode())
-        self._characters += len(sample)
-        self._words += len(sample.split())
-        return Judgement("exact", 0.0) if exact else Judgement("not equal", 1.0)
-
-    def summary(self, totals: Totals) -> Metrics:
-        """See `Measure`."""
-        return {
-            "exact_samples": self._exact,
-            "bytes": self._bytes,
-            "bytes_per_token": self._bytes / totals.tokens,
-            "characters_per_token": self._characters / totals.tokens,
-            "tokens_per_word": totals.tokens / self._words if self._words else None,
-            "bits_per_byte": totals.fixed_bits / self._bytes,
-            "entropy_bits_per_byte": totals.entropy_bits / self._bytes,
-            "encode_megabytes_per_second": self._bytes / 1e6 / totals.encoding,
-            "decode_megabytes_per_second": self._bytes / 1e6 / totals.decoding,
-        }
-
-    def protocol(self) -> str:
-        """See `Measure`."""
-        return (
-            "exact_samples counts texts that come back equal, character for character. Bytes are those of UTF-8, words are "
-            "what whitespace parts; every ratio is over the whole set."
-        )
-
-
-_MEASURES: dict[str, Callable[[EvaluateOptions], Measure]] = {"image": ImageMeasure, "text": TextMeasure}
+    def speed_by_size(self) -> Sequence[SpeedRow]:
+        """Return the speed for each size, where it depends on it; by default that is not measured."""
+        return []
 
 
 def measure_of(spec: TokenSpec, options: EvaluateOptions) -> Measure:
-    """Return the measure of a tokenizer's modality.
+    """Return the measure that a tokenizer's kind of data declares, or the one for all kinds.
 
     Raises:
-        ValueError: samples of this modality cannot be evaluated, or an option does not suit them.
+        ValueError: samples of this spec cannot be measured, or an option does not suit them.
         MissingWeightsError: LPIPS or FID is asked for and its weights cannot be had.
     """
-    known = (*_MEASURES, "audio")
-    if spec.modality not in known:
-        raise ValueError(f"{spec.modality} cannot be evaluated (known: {', '.join(sorted(known))})")
-    wants = options.lpips or options.lpips_weights or options.fid or options.fid_weights
-    if wants and spec.modality != "image":
-        raise ValueError(f"LPIPS and FID measure pictures, but the tokenizer reads {spec.modality}; leave them out")
-    if spec.modality == "audio":
-        from tokenize_kit.metrics.audio_measure import AudioMeasure
-
-        return AudioMeasure(spec)
-    return _MEASURES[spec.modality](options)
+    measure = resolved(modality_of(spec).measure or "tokenize_kit.metrics.sample_measure:SampleMeasure")
+    taken: tuple[str, ...] = getattr(measure, "special", ())
+    for name, what in SPECIAL_OPTIONS.items():
+        if getattr(options, name) and name not in taken:
+            raise ValueError(f"{what}, but the tokenizer reads {spec.modality}; leave them out")
+    made: Measure = measure(spec, options)
+    return made
 
 
-def _perceptual(options: EvaluateOptions) -> Perceptual | None:
-    if not (options.lpips or options.lpips_weights):
-        return None
-    from tokenize_kit.metrics.perceptual import Perceptual
-
-    return Perceptual(options.lpips_weights)
-
-
-def _frechet(options: EvaluateOptions) -> FrechetDistance | None:
-    if not (options.fid or options.fid_weights):
-        return None
-    from tokenize_kit.metrics.fid import FrechetDistance
-
-    return FrechetDistance(options.fid_weights)
-
-
-def _lpips_min_side() -> int:
-    from tokenize_kit.metrics.perceptual import LPIPS_MIN_SIDE
-
-    return LPIPS_MIN_SIDE
-
-
-def _not_published(name: str, measure: str) -> str:
-    if "_like" not in name:
-        return ""
-    return f" The weights are not the published ones, so this is no {measure} and compares with nothing but itself."
-
-
-def _mean(values: Sequence[float]) -> float | None:
+def mean(values: Sequence[float]) -> float | None:
+    """Return the mean; None of no values."""
     return math.fsum(values) / len(values) if values else None

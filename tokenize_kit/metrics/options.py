@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+SPECIAL_OPTIONS = dict.fromkeys(("lpips", "lpips_weights", "fid", "fid_weights"), "LPIPS and FID measure pictures")
+"""Options that only some measures take, see `tokenize_kit.metrics.measures.Measure.special`, and what is said to the others."""
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
+
+
+class SpeedRow(ABC):
+    """The speed for samples of one size, a dataclass of numbers, and how a report shows it."""
+
+    title: ClassVar[str]
+    """The heading above all rows."""
+    header: ClassVar[tuple[str, ...]]
+    """What the columns are called."""
+
+    @abstractmethod
+    def cells(self) -> tuple[object, ...]:
+        """Return the row of the table."""
 
 
 @dataclass(frozen=True)
-class SizeSpeed:
+class SizeSpeed(SpeedRow):
     """The speed for pictures of one size."""
+
+    title = "Speed by size of the picture"
+    header = ("size", "pictures", "encode, ms", "decode, ms", "encode, Mpixel/s", "decode, Mpixel/s")
 
     height: int
     """Pixels."""
@@ -24,6 +42,17 @@ class SizeSpeed:
     """Pixels over time."""
     decode_megapixels_per_second: float
     """Pixels over time."""
+
+    def cells(self) -> tuple[object, ...]:
+        """See `SpeedRow`."""
+        return (
+            f"{self.width} x {self.height}",
+            self.pictures,
+            self.encode_milliseconds,
+            self.decode_milliseconds,
+            self.encode_megapixels_per_second,
+            self.decode_megapixels_per_second,
+        )
 
 
 class SpeedMeter:

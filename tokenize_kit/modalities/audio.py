@@ -34,6 +34,10 @@ class AudioModality(Modality):
     suffix = ".wav"
     size_axes = 1
     streams = True
+    measure = "tokenize_kit.metrics.audio_measure:AudioMeasure"
+    codecs = "tokenize_kit.metrics.audio_codecs:AudioCodecs"
+    show = "tokenize_kit.report.examples:show_sounds"
+    exhibit_folder = "sounds"
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
         """See `tokenize_kit.media.audio.read_audio`."""
@@ -69,6 +73,10 @@ class AudioModality(Modality):
     def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:
         """Return the first seconds."""
         return cast("Tensor", sample)[:, : _EXCERPT_SECONDS * _rate(spec)].clone()
+
+    def board(self, writer: Any, name: str, sample: Sample, step: int, spec: TokenSpec) -> None:
+        """See `Modality.board`; the board plays one channel, so it is the mean of all."""
+        writer.add_audio(name, cast("Tensor", sample).mean(0), step, _rate(spec))
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Return format, sample rate, channels and length of a file, which is decoded whole, piece by piece."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tokenize_kit.protocol.modality import Modality
 
@@ -30,6 +30,10 @@ class ImageModality(Modality):
     size_axes = 2
     takes_pixels = True
     resizable = True
+    measure = "tokenize_kit.metrics.image_measure:ImageMeasure"
+    codecs = "tokenize_kit.metrics.image_codecs:ImageCodecs"
+    show = "tokenize_kit.report.examples:show_pictures"
+    exhibit_folder = "pictures"
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
         """See `tokenize_kit.media.image.read_image` and `image_of_pixels`."""
@@ -60,6 +64,10 @@ class ImageModality(Modality):
         if min(self.size(sample)) > _EXCERPT_SIDE:
             return self.resize(sample, _EXCERPT_SIDE, crop=False)
         return cast("Tensor", sample).clone()
+
+    def board(self, writer: Any, name: str, sample: Sample, step: int, spec: TokenSpec) -> None:  # noqa: ARG002
+        """See `Modality.board`; of 1 or 3 channels."""
+        writer.add_image(name, sample, step)
 
 
 IMAGE = ImageModality()

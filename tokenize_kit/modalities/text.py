@@ -27,6 +27,9 @@ class TextModality(Modality):
     textual = True
     dimension = "byte"
     may_be_empty = True
+    measure = "tokenize_kit.metrics.text_measure:TextMeasure"
+    show = "tokenize_kit.report.examples:show_texts"
+    exhibit_folder = "texts"
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:  # noqa: ARG002
         """See `tokenize_kit.media.text.read_text`."""
@@ -61,6 +64,10 @@ class TextModality(Modality):
     def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:  # noqa: ARG002
         """Return the beginning of a long text."""
         return _text(sample)[:_EXCERPT_CHARACTERS]
+
+    def board(self, writer: Any, name: str, sample: Sample, step: int, spec: TokenSpec) -> None:  # noqa: ARG002
+        """See `Modality.board`."""
+        writer.add_text(name, _text(sample), step)
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Return the length of a text file in characters, bytes and lines."""

@@ -20,7 +20,7 @@ from tokenize_kit.protocol.folder import (
     write_config,
 )
 from tokenize_kit.protocol.grids import check_ids, decode_like, decode_sized, first_codebooks
-from tokenize_kit.protocol.modality import Modality, Stream, modality_named, modality_of, register_modality
+from tokenize_kit.protocol.modality import Modality, Stream, modality_named, modality_of, register_modality, resolved
 from tokenize_kit.protocol.placement import Placement, placed, placement_for
 from tokenize_kit.protocol.registry import EXECUTORS, MODALITIES, MODELS, QUANTIZERS, TOKENIZERS, TRAINERS, Registry
 from tokenize_kit.protocol.spec import TokenSpec
@@ -78,6 +78,7 @@ __all__ = [
     "register_modality",
     "register_tokenizer",
     "registered_tokenizers",
+    "resolved",
     "tokenizer_class",
     "tokenizer_name",
     "write_config",

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from importlib import import_module
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from tokenize_kit.protocol.registry import MODALITIES
 from tokenize_kit.protocol.spec import TokenSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenize_kit.protocol.spec import Sample
+
+    Reference: TypeAlias = str | Callable[..., Any]
 
 
 class Stream(ABC):
@@ -55,6 +59,9 @@ class Modality(ABC):
     """One kind of data: how its files become samples and back, and what is true of its samples.
 
     A sample is a ``str`` or a tensor. The defaults are those of a tensor whose last `size_axes` axes are its size.
+
+    `measure`, `codecs` and `show` belong to higher floors: they are named as ``module:attribute`` and resolved by
+    `resolved` when they are asked for. A class in their place, or a method of that name, does as well.
     """
 
     name: str
@@ -81,6 +88,17 @@ class Modality(ABC):
     """The axis of a sample along which its pieces are joined."""
     resizable: bool = False
     """Whether `resize` brings samples to a size, so that ``--image-size`` is for them."""
+    measure: Reference = ""
+    """What evaluation measures: called with a spec and the options, gives a `tokenize_kit.metrics.measures.Measure`.
+    Empty: how many samples come back exactly, bits and speed."""
+    codecs: Reference = ""
+    """The classical codecs of its rate and distortion: called with a spec, gives `tokenize_kit.metrics.rate.Codecs`.
+    Empty: there are none to compare with."""
+    show: Reference = ""
+    """How a report shows originals beside what comes back: called with a `tokenize_kit.report.Page`, the examples (see
+    `tokenize_kit.metrics.result.Example`) and a spec. Empty: a table of keys, sizes and notes."""
+    exhibit_folder: str = "samples"
+    """The folder of a training run for what its trainer shows of such samples after a validation."""
 
     @abstractmethod
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
@@ -160,6 +178,17 @@ class Modality(ABC):
         """Return what a report keeps of a sample: no more than one can look at, and no view of something larger."""
         return cast("Tensor", sample).clone()
 
+    def board(self, writer: Any, name: str, sample: Sample, step: int, spec: TokenSpec) -> None:  # noqa: B027
+        """Show a sample on TensorBoard, if that can show such; by default it cannot.
+
+        Args:
+            writer: a ``torch.utils.tensorboard.SummaryWriter``.
+            name: the tag.
+            sample: of that spec.
+            step: of the training.
+            spec: what the sample is.
+        """
+
     def describe(self, path: Path) -> dict[str, Any]:
         """Return the facts of a file, JSON-ready.
 
@@ -193,6 +222,21 @@ class Modality(ABC):
         import torch
 
         self.write(torch.cat(list(pieces), self.piece_axis), path, spec)
+
+
+def resolved(reference: Reference) -> Any:
+    """Return what a declaration names as ``module:attribute``; anything else is what it is.
+
+    Raises:
+        ValueError: it is not of that form, or there is nothing there.
+    """
+    if not isinstance(reference, str):
+        return reference
+    module, _, attribute = reference.partition(":")
+    try:
+        return attrgetter(attribute)(import_module(module))
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise ValueError(f"{reference!r} cannot be had as module:attribute: {error}") from error
 
 
 def register_modality(modality: Modality) -> None:

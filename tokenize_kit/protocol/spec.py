@@ -86,6 +86,19 @@ class TokenSpec:
         """The largest vocabulary of any codebook: every id is below it."""
         return max(self.codebook_sizes)
 
+    def check_image_size(self, size: int) -> None:
+        """Refuse a side of ``--image-size`` that the tokenizer's grid does not fit.
+
+        Raises:
+            ValueError: it is no multiple of `size_multiple`; the message names those beside it.
+        """
+        if over := size % self.size_multiple:
+            near = [side for side in (size - over, size - over + self.size_multiple) if side]
+            raise ValueError(
+                f"--image-size {size} is not a multiple of {self.size_multiple}, as this tokenizer wants (size_multiple); "
+                f"use {' or '.join(map(str, near))}"
+            )
+
     def first_codebooks(self, count: int) -> TokenSpec:
         """Return the spec of grids that have only the first ``count`` codebooks.
 

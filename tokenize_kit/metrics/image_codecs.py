@@ -1,8 +1,8 @@
 """What the classical codecs reach on the same pictures: size of the whole file and PSNR, at chosen qualities.
 
-Pure functions over uint8 pictures ``(C, H, W)``. A picture is encoded by itself into a file with its container, as it would
-be sent; the PSNR is that of the decoded file. RGBA is composited on white for a codec without transparency, and all codecs
-(and the tokenizer beside them) are compared on white.
+`ImageCodecs` is what the comparison with a tokenizer asks; below it are pure functions over uint8 pictures ``(C, H, W)``. A
+picture is encoded by itself into a file with its container, as it would be sent; the PSNR is that of the decoded file. RGBA is
+composited on white for a codec without transparency, and all codecs (and the tokenizer beside them) are compared on white.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,14 @@ from PIL import Image, features
 from torch import Tensor
 
 from tokenize_kit.metrics.image import on_white, psnr
+from tokenize_kit.metrics.rate import Codecs, Column, Curve, Plot
+from tokenize_kit.protocol import TokenSpec
 
 DEFAULT_QUALITIES = (1, 10, 25, 40, 55, 70, 85, 95)
 """Where a curve is taken unless told otherwise."""
+
+MAX_PIXELS = 1 << 22
+"""No more pixels than this are given to the codecs, whatever the number of pictures."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,66 @@ CODEC_PROTOCOL = (
     "counted with its container; RGBA keeps its alpha in WebP and AVIF and is composited on white for JPEG; all PSNR of "
     "this comparison are taken on white."
 )
+
+
+class ImageCodecs(Codecs[RatePoint]):
+    """JPEG and what else this machine has, each picture a file of its own, at the qualities 1 to 95."""
+
+    columns = (
+        Column("bytes", "bytes"),
+        Column("bits a pixel", "bits_per_pixel", of_codecs=False),
+        Column("PSNR", "psnr", missing="exact"),
+    )
+    plots = (Plot("bytes", "bytes a picture", "psnr", "mean PSNR, dB"),)
+    codec_by_codec = True
+
+    def __init__(self, _spec: TokenSpec) -> None:
+        pass
+
+    @property
+    def budget(self) -> int:
+        """Pixels."""
+        return MAX_PIXELS
+
+    def weight(self, sample: Tensor) -> int:
+        """Return the pixels of a picture."""
+        return sample.shape[-2] * sample.shape[-1]
+
+    def available(self, samples: Sequence[Tensor]) -> tuple[str, ...]:  # noqa: ARG002
+        """See `available_codecs`; all take pictures of 1, 3 and 4 channels."""
+        return available_codecs()
+
+    def point(self, name: str, pairs: Sequence[tuple[Tensor, Tensor]], bits: float) -> RatePoint:
+        """See `point_of`."""
+        return point_of(name, pairs, bits / 8)
+
+    def recoded(self, point: RatePoint, name: str, samples: Sequence[Tensor], bits: float, before: float) -> RatePoint:  # noqa: ARG002
+        """See `Codecs`."""
+        size, pixels = bits / 8, sum(self.weight(picture) for picture in samples)
+        return replace(point, name=name, bytes=size / len(samples), bits_per_pixel=8 * size / pixels)
+
+    def curve(self, samples: Sequence[Tensor], codec: str, ours: Sequence[RatePoint]) -> Curve[RatePoint]:
+        """Return a curve at `DEFAULT_QUALITIES`, and on it the points of the nearest sizes too."""
+        points, nearest = codec_curve(samples, codec), []
+        for point in ours:
+            nearest.append(nearest_point(samples, codec, point.bytes, points))
+            if nearest[-1] not in points:
+                points = sorted([*points, nearest[-1]], key=lambda known: known.quality or 0)
+        return Curve(points, nearest)
+
+    def said_of(self, samples: Sequence[Tensor]) -> str:
+        """See `Codecs`."""
+        pixels = sum(self.weight(picture) for picture in samples)
+        return (
+            f"The first {len(samples):,} pictures ({pixels / 1e6:.2f} megapixels). Sizes are means over the pictures."
+        )
+
+    def protocol(self) -> str:
+        """See `Codecs`."""
+        return (
+            f"{CODEC_PROTOCOL}\nPictures that come back exactly are left out of a mean PSNR. The nearest point of a codec is the "
+            "one of the nearest mean size among its qualities 1 to 95."
+        )
 
 
 def available_codecs() -> tuple[str, ...]:

@@ -1,0 +1,56 @@
+"""How a report shows samples beside what comes back: one function a kind of data, which its `Modality` names as ``show``.
+
+Each takes the page, the examples and the spec of the samples. A kind of data that names none gets `show_samples`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from tokenize_kit.protocol import modality_of, resolved
+from tokenize_kit.report.html import Page, Pair, SoundPair
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tokenize_kit.metrics.result import Example
+    from tokenize_kit.protocol import TokenSpec
+
+
+def show(page: Page, examples: Sequence[Example], spec: TokenSpec) -> None:
+    """Show examples as their kind of data declares it."""
+    resolved(modality_of(spec).show or show_samples)(page, examples, spec)
+
+
+def show_samples(page: Page, examples: Sequence[Example], spec: TokenSpec) -> None:
+    """Show samples of any kind: a table of keys, sizes and what was measured."""
+    kind = modality_of(spec)
+    rows = [(example.key, " x ".join(map(str, kind.size(example.sample))), example.note) for example in examples]
+    page.table(("sample", "size", "measured"), rows)
+
+
+def show_texts(page: Page, examples: Sequence[Example], spec: TokenSpec) -> None:  # noqa: ARG001
+    """Show each text with its tokens, where they are known, and what came back where that is another text."""
+    for example in examples:
+        if example.tokens is not None:
+            page.tokens(example.tokens, example.ids)
+        else:
+            page.quote(str(example.sample))
+        if example.tokens is None or example.sample != example.reconstruction:
+            page.quote(str(example.reconstruction))
+
+
+def show_pictures(page: Page, examples: Sequence[Example], spec: TokenSpec) -> None:  # noqa: ARG001
+    """Show pictures side by side with what came back."""
+    page.pairs([Pair(*_tensors(example), example.key, example.note) for example in examples])
+
+
+def show_sounds(page: Page, examples: Sequence[Example], spec: TokenSpec) -> None:
+    """Show sounds above what came back, with players."""
+    assert spec.sample_rate is not None, "the measure of sounds needs it"
+    page.sounds([SoundPair(*_tensors(example), example.key, example.note) for example in examples], spec.sample_rate)
+
+
+def _tensors(example: Example) -> tuple[Tensor, Tensor]:
+    return cast("Tensor", example.sample), cast("Tensor", example.reconstruction)
