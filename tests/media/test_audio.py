@@ -23,7 +23,7 @@ from tokenize_kit.media.audio import (
     write_audio,
     write_blocks,
 )
-from tokenize_kit.modalities import MEDIA
+from tokenize_kit.modalities import modality_named
 from tokenize_kit.protocol import TokenSpec
 
 RATE = 16_000
@@ -275,14 +275,16 @@ def test_check_audio():
 
 def test_the_medium_reads_and_writes_what_the_spec_asks_for(tmp_path):
     spec = TokenSpec("audio", 256, ("time",), (1,), lossless=False, channels=1, sample_rate=RATE)
-    sample = MEDIA["audio"].read(encoded(tone(0.5, 32_000, 2), 32_000), spec)
+    sample = modality_named("audio").read(encoded(tone(0.5, 32_000, 2), 32_000), spec)
     assert sample.shape == (1, 8000)
-    MEDIA["audio"].write(sample, tmp_path / "a.wav", spec)
+    modality_named("audio").write(sample, tmp_path / "a.wav", spec)
     got = read_audio((tmp_path / "a.wav").read_bytes())
     assert got.sample_rate == RATE
     assert float((got.samples - sample).abs().max()) <= 0.5 / 32768
     with pytest.raises(ValueError, match="no sample rate"):
-        MEDIA["audio"].write(sample, tmp_path / "b.wav", TokenSpec("audio", 256, ("time",), (1,), lossless=False))
+        modality_named("audio").write(
+            sample, tmp_path / "b.wav", TokenSpec("audio", 256, ("time",), (1,), lossless=False)
+        )
 
 
 def test_a_large_file_is_streamed_in_bounded_memory(tmp_path, monkeypatch):

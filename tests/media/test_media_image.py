@@ -12,7 +12,7 @@ from PIL import Image
 
 from tokenize_kit.media import image as image_module
 from tokenize_kit.media.image import read_image, resize_image, write_image
-from tokenize_kit.modalities import MEDIA, medium
+from tokenize_kit.modalities import modality_named
 from tokenize_kit.protocol import TokenSpec
 
 
@@ -230,19 +230,19 @@ def test_resizing_transparent_pictures_does_not_bleed_hidden_colours():
 def test_the_table_of_media(tmp_path, make_picture):
     spec = TokenSpec("image", 256, ("height", "width"), (1, 1), True, channels=1)
     sample = make_picture(1)
-    MEDIA["image"].write(sample, tmp_path / f"a{MEDIA['image'].suffix}", spec)
-    assert torch.equal(medium("image").read((tmp_path / "a.png").read_bytes(), spec), sample)
+    modality_named("image").write(sample, tmp_path / "a.png", spec)
+    assert torch.equal(modality_named("image").read((tmp_path / "a.png").read_bytes(), spec), sample)
     text = TokenSpec("text", 256, ("time",), (None,), True)
     for value in ("", "\ufeffline\r\nline\n", "ü 漢 👩‍🚀 \0"):
-        medium("text").write(value, tmp_path / "a.txt", text)
+        modality_named("text").write(value, tmp_path / "a.txt", text)
         assert (tmp_path / "a.txt").read_bytes() == value.encode()
-        assert medium("text").read(value.encode(), text) == value
+        assert modality_named("text").read(value.encode(), text) == value
     with pytest.raises(ValueError, match="byte 0xff at offset 2"):
-        medium("text").read(b"ab\xff", text)
+        modality_named("text").read(b"ab\xff", text)
     with pytest.raises(ValueError, match="lone surrogate at character 1"):
-        medium("text").write("a\ud800", tmp_path / "b.txt", text)
+        modality_named("text").write("a\ud800", tmp_path / "b.txt", text)
     with pytest.raises(TypeError, match="got int"):
-        medium("text").write(3, tmp_path / "b.txt", text)
+        modality_named("text").write(3, tmp_path / "b.txt", text)
     with pytest.raises(ValueError, match="modality 'smell'"):
-        medium("smell")
+        modality_named("smell")
     assert image_module.MAX_PIXELS == 2**26

@@ -132,6 +132,11 @@ class Modality(ABC):
         """
         return ""
 
+    @property
+    def converts(self) -> bool:
+        """Whether `conversion` may have something to say."""
+        return type(self).conversion is not Modality.conversion
+
     def self_describing(self, name: str, data: bytes) -> bytes:  # noqa: ARG002
         """Given the file's name or ending and its bytes, return bytes that `read` knows without the ending."""
         return data

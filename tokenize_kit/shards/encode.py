@@ -23,7 +23,7 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import EncodeOptions
 
 if TYPE_CHECKING:
-    from tokenize_kit.protocol import Tokenizer
+    from tokenize_kit.protocol import Tokenizer, TokenSpec
     from tokenize_kit.shards.executors.base import Executor
     from tokenize_kit.shards.unit import UnitResult
     from tokenize_kit.sources.planning import Unit
@@ -53,11 +53,13 @@ class EncodeResult:
     estimated: bool = False
     """Whether this is the estimate of a dry run."""
     conversions: dict[str, int] = field(default_factory=dict)
-    """How many sounds were of another sample rate or other channels, by what was done, such as ``8000 Hz mono to ...``."""
+    """How many samples had to be changed when they were read, by what was done, such as ``8000 Hz mono to ...``."""
+    converted: str = "samples"
+    """What those are called."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "converted"}
 
     def to_text(self) -> str:
         """Return a line or two for a person."""
@@ -71,7 +73,8 @@ class EncodeResult:
         if self.failures:
             where = "" if self.estimated else f"; {self.out}/failures.jsonl says why"
             lines.append(f"{about}{self.failures:,} samples could not be read{where}")
-        lines += [f"{about}{count:,} sounds were converted from {what}" for what, count in self.conversions.items()]
+        for what, count in self.conversions.items():
+            lines.append(f"{about}{count:,} {self.converted} were converted from {what}")
         if not self.complete:
             lines.append("other parts of the run are not finished yet; the last one to finish writes dataset.json")
         return "\n".join(lines)
@@ -100,7 +103,7 @@ def encode(
 
 class _Run:
     def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
-        from tokenize_kit.protocol import placement_for
+        from tokenize_kit.protocol import modality_named, placement_for
         from tokenize_kit.shards.format import shard_schema
         from tokenize_kit.shards.unit import Recipe
         from tokenize_kit.sources.fields import resolve_columns
@@ -121,10 +124,10 @@ class _Run:
             media_field=options.media_field,
             max_document_bytes=round(options.max_document_mb * MB),
         )
-        if options.image_size is not None and "image" not in read.modalities:
-            raise ValueError(
-                f"image size {options.image_size} is given, but the tokenizer reads {', '.join(read.modalities)}; leave it out"
-            )
+        kinds = [modality_named(name) for name in read.modalities]
+        if options.image_size is not None:
+            _check_image_size(options.image_size, [stream.spec for stream in streams])
+        self.converted = " and ".join(kind.plural for kind in kinds if kind.converts)
         self.files = find_sources(options.data, read)
         read = resolve_columns(self.files, read, options.columns)
         shard_schema(streams, read.columns)
@@ -279,7 +282,7 @@ class _Run:
         """Keep a finished unit and stop the run if there are too many failures by now."""
         self.results[result.unit] = result
         for what in result.conversions.keys() - self.conversions:
-            self.progress.note(f"sounds of {what.replace(' to ', ' are converted to ', 1)}")
+            self.progress.note(f"{self.converted} of {what.replace(' to ', ' are converted to ', 1)}")
         self.conversions.update(result.conversions)
         self.failed += len(result.failures)
         if self.failed > self.options.max_failures:
@@ -332,6 +335,7 @@ class _Run:
             seconds=round(time.monotonic() - self.began, 3),
             complete=complete,
             conversions=_added(result.conversions for result in results),
+            converted=self.converted,
         )
 
     def _estimate(self) -> EncodeResult:
@@ -416,6 +420,18 @@ def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> dict[str, To
                 )
         tokenizers[name] = tokenizer
     return tokenizers
+
+
+def _check_image_size(size: int, specs: Sequence[TokenSpec]) -> None:
+    """Check that ``--image-size`` is for one of the tokenizers, and suits all that it is for."""
+    from tokenize_kit.protocol import modality_of
+
+    sized = [spec for spec in specs if modality_of(spec).resizable]
+    if not sized:
+        names = ", ".join(dict.fromkeys(spec.modality for spec in specs))
+        raise ValueError(f"image size {size} is given, but the tokenizer reads {names}; leave it out")
+    for spec in sized:
+        spec.check_image_size(size)
 
 
 def _check_codebooks(tokenizers: Mapping[str, Tokenizer], count: int | None) -> None:

@@ -10,7 +10,6 @@ from dataclasses import asdict, fields
 from difflib import get_close_matches
 from typing import Any
 
-
 LEFT_OUT_UNSET = {"left out unset": True}
 """Metadata of a field that came later: while it is None a saved configuration does not have it, and stays the same bytes."""
 
