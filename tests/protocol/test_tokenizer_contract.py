@@ -21,7 +21,7 @@ from toys.neural_codec import FSQ, toy_codec
 
 from tokenize_kit.protocol import (
     CONFIG_FILE,
-    ENTRY_POINT_GROUP,
+    TOKENIZERS,
     Tokenizer,
     TokenSpec,
     decode_like,
@@ -202,7 +202,7 @@ CASES: dict[str, list[Case]] = {
 }
 
 # What lives in this process only, such as the toys of other tests, is not ours to check.
-NAMES = sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+NAMES = sorted(point.name for point in entry_points(group=TOKENIZERS.group))
 
 
 def test_every_registered_tokenizer_is_under_contract():

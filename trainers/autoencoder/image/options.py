@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerKind
 from trainers.autoencoder.image.config import LossConfig
@@ -228,6 +228,13 @@ class PictureOptions:
 @dataclass(frozen=True, kw_only=True)
 class TrainImageOptions(LoopConfig, LearnedOptions, PictureOptions):
     """Train a discrete autoencoder on pictures: a tokenizer. The same command continues a run that was stopped."""
+
+    summary: ClassVar[str] = "train a learned tokenizer (VQ-VAE, VQGAN, dVAE, FSQ, LFQ) on pictures"
+    examples: ClassVar[tuple[str, ...]] = (
+        "train image --data photos --image-size 128 --preset fsq --out tokenizers/photos",
+        "train image --data assets/emoji.tar --preset vqgan --steps 1000 --out tokenizers/emoji",
+        "train image --data photos --image-size 64 --quantizer.kind rvq --quantizer.codebooks 4 --out tokenizers/rvq",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
