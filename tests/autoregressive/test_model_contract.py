@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from tokenize_kit.protocol import MODELS
 from trainers.autoregressive.likelihood import score
-from trainers.autoregressive.losses import next_token_loss
 from trainers.autoregressive.models import (
-    ENTRY_POINT_GROUP,
     SequenceModel,
     build_model,
     model_class,
     register_model,
 )
 from trainers.autoregressive.models.config import TransformerConfig, preset
+from trainers.autoregressive.models.losses import next_token_loss
 
 VOCAB, CONTEXT = 11, 24
 SIZES = {"vocab_size": VOCAB, "context": CONTEXT, "layers": 2, "width": 32, "heads": 4}
@@ -74,7 +74,7 @@ def some_ids(rows: int, length: int, seed: int = 1, vocab: int = VOCAB) -> torch
 
 def test_every_registered_family_is_under_this_contract() -> None:
     # Those of the installed packages: other tests register toys in this process.
-    assert set(FAMILIES) == {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    assert set(FAMILIES) == {point.name for point in entry_points(group=MODELS.group)}
 
 
 @every_model

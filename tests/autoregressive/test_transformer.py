@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainers.autoregressive.losses import linear_next_token_loss, next_token_loss
 from trainers.autoregressive.models.config import TransformerConfig, preset
 from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
 from trainers.autoregressive.models.fused import compiled, fused_pointwise
+from trainers.autoregressive.models.losses import linear_next_token_loss, next_token_loss
 from trainers.autoregressive.models.transformer import Transformer
 
 IDS = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))

@@ -1,14 +1,19 @@
 """The command line as a user meets it: help, suggestions, exit codes, results on stdout and the rest on stderr."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from tokenize_kit.cli.commands import all_commands
+from tokenize_kit.cli.commands import TrainerCommand, all_commands, resolve
 from tokenize_kit.cli.main import main
+from tokenize_kit.cli.summaries import summary_in_source
+from tokenize_kit.protocol import TRAINERS
 
 
 def run(capsys, *words):
@@ -46,6 +51,60 @@ def test_help_loads_no_heavy_package():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainToyOptions:
+    """Train nothing at all. And more of that."""
+
+    out: str
+    """Folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainToldOptions(TrainToyOptions):
+    """Train nothing."""
+
+    summary: ClassVar[str] = "train a toy"
+    examples: ClassVar[tuple[str, ...]] = ("train told --out toys",)
+
+
+def train_toy(options: TrainToyOptions) -> TrainToyOptions:
+    return options
+
+
+def train_told(options: TrainToldOptions) -> TrainToldOptions:
+    return options
+
+
+def test_a_new_trainer_is_one_registration(capsys, monkeypatch):
+    monkeypatch.setattr(TRAINERS, "_registered", {"toy": train_toy, "told": train_told})
+    _, out, _ = run(capsys, "--help")
+    assert "\n  train toy          Train nothing at all. And more of that.\n" in out
+    assert "\n  train told         train a toy\n" in out
+    _, out, _ = run(capsys, "train", "told", "--help")
+    assert "Train nothing." in out
+    assert out.endswith("examples:\n  tokenize-kit train told --out toys\n")
+    code, out, _ = run(capsys, "train", "told", "--out", "toys", "--json")
+    assert (code, json.loads(out)) == (0, {"out": "toys"})
+    code, out, err = run(capsys, "train", "told", "--out", "toys", "--summary", "x")
+    assert (code, out) == (2, "")
+    assert "'train told' has no option --summary" in err
+
+
+def test_a_trainer_that_cannot_be_loaded_leaves_the_list_of_commands(capsys, monkeypatch):
+    monkeypatch.setattr(TRAINERS, "place_of", lambda name: "trainers.nowhere:train")
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert "train bpe          cannot be loaded: No module named 'trainers.nowhere'" in out
+    assert "turn token shards back into files" in out
+
+
+@pytest.mark.parametrize("name", [point.name for point in entry_points(group=TRAINERS.group)])
+def test_the_summary_in_the_source_is_that_of_the_options(name):
+    command = TrainerCommand(name)
+    _, options = resolve(command)
+    assert command.summary == options.summary == summary_in_source(command.target)
 
 
 @pytest.mark.parametrize(

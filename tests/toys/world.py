@@ -21,8 +21,8 @@ from tokenize_kit.protocol import (
     write_config,
 )
 from tokenize_kit.shards import Manifest, StreamInfo, dtype_for, open_shard
-from trainers.autoregressive.losses import next_token_loss
 from trainers.autoregressive.models import register_model
+from trainers.autoregressive.models.losses import next_token_loss
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 

@@ -2,14 +2,22 @@
 
 Functions are named by a string and imported when they are called for, so that ``tokenize-kit --help`` loads none of them.
 The ``train`` verbs come from the entry point group ``tokenize_kit.trainers``: a package that registers a trainer there
-gets its command, options and help without an edit here.
+gets its command, options, help, summary and examples without an edit here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
-TRAINER_GROUP = "tokenize_kit.trainers"
+from tokenize_kit.cli.summaries import summary_in_source
+from tokenize_kit.protocol.registry import TRAINERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -26,32 +34,36 @@ class Command:
     """Command lines shown at the end of its help, without the leading ``tokenize-kit``."""
 
 
-TRAIN_EXAMPLES: dict[str, tuple[str, ...]] = {
-    "bpe": (
-        "train bpe --data corpus.txt --out tokenizers/text --vocab-size 32000",
-        "train bpe --data 'logs/**/*.jsonl.zst' --field body --pattern cl100k --out tokenizers/text",
-    ),
-    "palette": (
-        "train palette --data photos --out tokenizers/palette",
-        "train palette --data assets/emoji.tar --colors 128 --color-space oklab --out tokenizers/palette",
-    ),
-    "image": (
-        "train image --data photos --image-size 128 --preset fsq --out tokenizers/photos",
-        "train image --data assets/emoji.tar --preset vqgan --steps 1000 --out tokenizers/emoji",
-        "train image --data photos --image-size 64 --quantizer.kind rvq --quantizer.codebooks 4 --out tokenizers/rvq",
-    ),
-    "audio": (
-        "train audio --data recordings --out tokenizers/speech",
-        "train audio --data recordings --preset encodec --crop-seconds 2 --steps 5000 --out tokenizers/streaming",
-        "train audio --data music --preset dac --size base --channels 2 --device cuda --out tokenizers/music",
-    ),
-    "transformer": (
-        "train transformer --shards shards/text --template text --out models/text --steps 2000",
-        "train transformer --shards shards/emoji --template 'text -> image' --preset small --out models/emoji",
-        "train transformer --shards shards/sounds --template audio:delay --context 2048 --out models/sounds",
-        "train transformer --config run.yaml --steps 500",
-    ),
-}
+class TrainerCommand(Command):
+    """``train NAME``: its summary and examples are asked of the trainer's options when they are shown.
+
+    They are the class attributes ``summary`` and ``examples`` of the options dataclass, which are no options. The summary is
+    the first line of the docstring where there is none.
+    """
+
+    def __init__(self, name: str) -> None:
+        # Not the other two, which are found out when they are asked for.
+        object.__setattr__(self, "words", f"train {name}")
+        object.__setattr__(self, "target", TRAINERS.place_of(name))
+
+    @cached_property
+    def summary(self) -> str:
+        """One line for the list of commands."""
+        try:
+            if said := summary_in_source(self.target):
+                return said
+            _, options = resolve(self)
+        except Exception as error:  # one plug-in that is broken must not take the list of all commands away
+            return f"cannot be loaded: {' '.join(str(error).split()) or type(error).__name__}"
+        told: str | None = getattr(options, "summary", None)
+        return told or (options.__doc__ or self.words).strip().splitlines()[0]
+
+    @cached_property
+    def examples(self) -> tuple[str, ...]:
+        """Command lines shown at the end of its help."""
+        _, options = resolve(self)
+        return tuple(getattr(options, "examples", ()))
+
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -158,25 +170,19 @@ COMMANDS: tuple[Command, ...] = (
 
 
 def all_commands() -> dict[str, Command]:
-    """Return every command by its words: the table above and one ``train NAME`` for each registered trainer."""
-    from importlib.metadata import entry_points
-
-    trainers = {
-        f"train {point.name}": Command(
-            f"train {point.name}",
-            point.value,
-            TRAIN_SUMMARIES.get(point.name, f"train {point.name}"),
-            TRAIN_EXAMPLES.get(point.name, ()),
-        )
-        for point in sorted(entry_points(group=TRAINER_GROUP), key=lambda point: point.name)
-    }
-    return trainers | {command.words: command for command in COMMANDS}
+    """Return every command by its words: one ``train NAME`` for each registered trainer and the table above."""
+    trainers: list[Command] = [TrainerCommand(name) for name in TRAINERS.names()]
+    return {command.words: command for command in (*trainers, *COMMANDS)}
 
 
-TRAIN_SUMMARIES: dict[str, str] = {
-    "audio": "train a neural audio codec (SoundStream, EnCodec, DAC) on sounds",
-    "bpe": "train a byte-level BPE tokenizer on text",
-    "image": "train a learned tokenizer (VQ-VAE, VQGAN, dVAE, FSQ, LFQ) on pictures",
-    "palette": "fit a k-means colour palette on pictures",
-    "transformer": "train a causal Transformer on token shards",
-}
+def resolve(command: Command) -> tuple[Callable[..., Any], type[Any]]:
+    """Import the function of a command, and the options dataclass that is its first parameter."""
+    module_name, _, name = command.target.partition(":")
+    module = import_module(module_name)
+    function = getattr(module, name)
+    first = next(iter(function.__annotations__))
+    annotation = function.__annotations__[first]
+    # Only the first parameter is looked up: the other annotations may name types that are imported for checking alone.
+    options_type = getattr(module, annotation) if isinstance(annotation, str) else annotation
+    assert dataclasses.is_dataclass(options_type), f"{command.target} takes {options_type}, not an options dataclass"
+    return function, cast("type[Any]", options_type)

@@ -11,9 +11,9 @@ import json
 import os
 import sys
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tokenize_kit.cli.commands import Command, all_commands
+from tokenize_kit.cli.commands import Command, all_commands, resolve
 from tokenize_kit.cli.config import merge_tokens, read_config_tokens
 from tokenize_kit.cli.options import CommandOptions
 from tokenize_kit.errors import UsageError
@@ -76,7 +76,7 @@ def _run(arguments: list[str]) -> int:
         verb = arguments[0] if arguments and arguments[0] not in ("-h", "--help") else ""
         _print_overview(commands, verb)
         return 0 if not arguments or "-h" in rest or "--help" in rest else 2
-    function, options_type = _resolve(command)
+    function, options_type = resolve(command)
     options, common = _parse(command, options_type, rest)
     result = _call(function, options, quiet=common.quiet)
     _print_result(result, as_json=common.json)
@@ -102,20 +102,6 @@ def _find(arguments: list[str], commands: dict[str, Command]) -> tuple[Command |
     close = get_close_matches(typed, commands, n=1) or get_close_matches(arguments[0], commands, n=1)
     hint = f"; did you mean 'tokenize-kit {close[0]}'?" if close else ""
     raise UsageError(f"there is no command {typed!r}{hint} ('tokenize-kit --help' lists all)")
-
-
-def _resolve(command: Command) -> tuple[Callable[..., Any], type[Any]]:
-    from importlib import import_module
-
-    module_name, _, name = command.target.partition(":")
-    module = import_module(module_name)
-    function = getattr(module, name)
-    first = next(iter(function.__annotations__))
-    annotation = function.__annotations__[first]
-    # Only the first parameter is looked up: the other annotations may name types that are imported for checking alone.
-    options_type = getattr(module, annotation) if isinstance(annotation, str) else annotation
-    assert dataclasses.is_dataclass(options_type), f"{command.target} takes {options_type}, not an options dataclass"
-    return function, cast("type[Any]", options_type)
 
 
 def _parse(command: Command, options_type: type[Any], typed: list[str]) -> tuple[Any, CommonOptions]:

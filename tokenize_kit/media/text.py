@@ -22,16 +22,13 @@ def read_text(data: bytes) -> str:
         ) from None
 
 
-def write_text(sample: object, path: Path) -> None:
+def write_text(text: str, path: Path) -> None:
     """Write a ``str`` as a UTF-8 file, whole or not at all.
 
     Raises:
-        TypeError: the sample is not a ``str``.
         ValueError: it holds a lone surrogate, which UTF-8 cannot spell.
     """
-    if not isinstance(sample, str):
-        raise TypeError(f"a text sample is a str, got {type(sample).__name__}")
     try:
-        files.write_text(path, sample)
+        files.write_text(path, text)
     except UnicodeEncodeError as error:
         raise ValueError(f"a lone surrogate at character {error.start} cannot be written as UTF-8") from None

@@ -42,9 +42,9 @@ class TextModality(Modality):
         """See `tokenize_kit.media.text.write_text`."""
         from tokenize_kit.media.text import write_text
 
-        write_text(sample, path)
+        write_text(_text(sample), path)
 
-    def check(self, sample: object, spec: TokenSpec) -> Sample:  # noqa: ARG002
+    def check(self, sample: object, spec: TokenSpec) -> str:  # noqa: ARG002
         """See `Modality.check`."""
         return _text(sample)
 

@@ -7,7 +7,7 @@ what is registered; imports point down although names reach up.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _points(self) -> dict[str, EntryPoint]:
-        from importlib.metadata import entry_points
-
-        return {point.name: point for point in entry_points(group=self.group)}
+        return {point.name: point for point in _entry_points().select(group=self.group)}
 
     @cached_property
     def _cache(self) -> dict[str, T]:
@@ -105,6 +103,14 @@ class Registry(Generic[T]):
         if name not in self._cache:
             self._cache[name] = self._points[name].load()
         return self._cache[name]
+
+
+@cache
+def _entry_points() -> Any:
+    # Reading what all installed packages declare takes tens of milliseconds, so it is read once for all registries.
+    from importlib.metadata import entry_points
+
+    return entry_points()
 
 
 TOKENIZERS: Registry[Any] = Registry("tokenize_kit.tokenizers", "tokenizer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.sampling_options import SamplingOptions
@@ -63,6 +63,14 @@ class SequenceOptions:
 @dataclass(frozen=True, kw_only=True)
 class TrainTransformerOptions(LoopConfig, SequenceOptions):
     """Train a causal model on token shards. The same command continues a run that was stopped."""
+
+    summary: ClassVar[str] = "train a causal Transformer on token shards"
+    examples: ClassVar[tuple[str, ...]] = (
+        "train transformer --shards shards/text --template text --out models/text --steps 2000",
+        "train transformer --shards shards/emoji --template 'text -> image' --preset small --out models/emoji",
+        "train transformer --shards shards/sounds --template audio:delay --context 2048 --out models/sounds",
+        "train transformer --config run.yaml --steps 500",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
@@ -35,6 +35,12 @@ _SAMPLE_MERGES = 500
 @dataclass(frozen=True)
 class TrainBPEOptions:
     """Train a byte-level BPE tokenizer on text."""
+
+    summary: ClassVar[str] = "train a byte-level BPE tokenizer on text"
+    examples: ClassVar[tuple[str, ...]] = (
+        "train bpe --data corpus.txt --out tokenizers/text --vocab-size 32000",
+        "train bpe --data 'logs/**/*.jsonl.zst' --field body --pattern cl100k --out tokenizers/text",
+    )
 
     data: tuple[str, ...]
     """Text to train on: txt, jsonl or parquet (gz and zst too), folders, globs or fsspec URLs."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,12 @@ _BUFFER_PIXELS = 1 << 22
 @dataclass(frozen=True)
 class TrainPaletteOptions:
     """Fit a palette of colours to pictures; each pixel becomes the id of its nearest colour, as in Image GPT."""
+
+    summary: ClassVar[str] = "fit a k-means colour palette on pictures"
+    examples: ClassVar[tuple[str, ...]] = (
+        "train palette --data photos --out tokenizers/palette",
+        "train palette --data assets/emoji.tar --colors 128 --color-space oklab --out tokenizers/palette",
+    )
 
     data: tuple[str, ...]
     """What to read: files, folders, globs or fsspec URLs of pictures, tar and parquet."""

@@ -1,4 +1,4 @@
-"""What every quantizer promises; a new kind is held to it by being in KINDS (and in CONFIGS, if it has variants)."""
+"""What every quantizer promises; a new kind is held to it by being registered (and in CONFIGS, if it has variants)."""
 
 import subprocess
 import sys
@@ -9,12 +9,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tokenize_kit.tokenizers.learned.quantizers import build_quantizer
-from tokenize_kit.tokenizers.learned.quantizers.config import KINDS, QuantizerConfig, QuantizerKind
+from tokenize_kit.protocol import QUANTIZERS
+from tokenize_kit.tokenizers.learned.quantizers import Kind, build_quantizer, register_quantizer
+from tokenize_kit.tokenizers.learned.quantizers.config import (
+    QuantizerConfig,
+    QuantizerKind,
+    kind_named,
+    quantizer_kinds,
+)
+from tokenize_kit.tokenizers.learned.quantizers.fsq import FiniteScalarQuantizer
 
 DIM = 6
 CONFIGS = {
-    **{kind: QuantizerConfig(kind) for kind in KINDS},
+    **{kind: QuantizerConfig(kind) for kind in quantizer_kinds()},
     "fsq": QuantizerConfig("fsq", levels=(4, 3, 2)),
     "fsq without projection": QuantizerConfig("fsq", levels=(8, 5, 2, 3, 2, 2)),
     "lfq without projection": QuantizerConfig("lfq", codebook_size=64),
@@ -86,11 +93,11 @@ def config(request):
 
 
 def test_every_kind_of_the_type_is_registered():
-    assert set(get_args(QuantizerKind)) == set(KINDS)
+    assert set(get_args(QuantizerKind)) == set(quantizer_kinds())
 
 
 def test_every_option_belongs_to_a_kind():
-    used = {name for kind in KINDS.values() for name in kind.options}
+    used = {name for kind in quantizer_kinds() for name in kind_named(kind).options}
     assert used == {field.name for field in fields(QuantizerConfig)} - {"kind"}
 
 
@@ -277,3 +284,16 @@ def test_every_id_decodes_to_a_code_of_its_own(config):
     if quantizer.codebook_axis:
         ids = ids[..., None].expand(1, count, len(quantizer.codebook_sizes))
     assert len(quantizer.decode(ids).detach()[0].t().unique(dim=0)) == count
+
+
+def test_a_package_can_bring_a_kind(monkeypatch):
+    monkeypatch.setattr(QUANTIZERS, "_registered", {})
+    register_quantizer("mine", Kind(f"{FiniteScalarQuantizer.__module__}:FiniteScalarQuantizer", {"levels": (3, 2)}))
+    assert quantizer_kinds()[-1] == "mine"
+    assert build_quantizer(QuantizerConfig("mine"), DIM).codebook_sizes == (6,)
+    with pytest.raises(ValueError, match="codebooks 2 is not an option of the quantizer mine; it is for rvq"):
+        QuantizerConfig("mine", codebooks=2)
+    with pytest.raises(ValueError, match=r"levels \(2, 2\) is not an option of the quantizer vq; it is for fsq, mine"):
+        QuantizerConfig("vq", levels=(2, 2))
+    with pytest.raises(ValueError, match="a quantizer named 'vq' is already registered"):
+        register_quantizer("vq", kind_named("fsq"))

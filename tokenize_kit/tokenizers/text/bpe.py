@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tokenize_kit.files import atomic_write
+from tokenize_kit.modalities.text import TEXT
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
@@ -124,12 +125,11 @@ class BPETokenizer(Tokenizer):
         """
         import torch
 
-        if not isinstance(sample, str):
-            raise TypeError(f"a text sample is a str, got {type(sample).__name__}")
-        data = utf8(sample)
+        text = TEXT.check(sample, self._spec)
+        data = utf8(text)
         self._check_bytes(data)
         if allow_special:
-            return torch.tensor(self._with_special.encode(sample, add_special_tokens=False).ids, dtype=torch.int64)
+            return torch.tensor(self._with_special.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
         return torch.from_numpy(self._engine.encode(data).astype("int64"))
 
     def decode(self, ids: Tensor) -> str:
@@ -145,7 +145,7 @@ class BPETokenizer(Tokenizer):
         """Encode many texts at once; equal to `encode` one by one, and faster."""
         import torch
 
-        values, lengths = self.encode_ragged([_text(sample, row) for row, sample in enumerate(samples)])
+        values, lengths = self.encode_ragged(list(samples))
         return list(torch.split(torch.from_numpy(values.astype("int64")), lengths.tolist())) if len(lengths) else []
 
     def encode_ragged(self, texts: Any) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -290,9 +290,3 @@ class BPETokenizer(Tokenizer):
                 f"the vocabulary has no token for byte 0x{lacking[0]:02x}, which the text needs; "
                 f"use a tokenizer with all 256 bytes"
             )
-
-
-def _text(sample: Sample, row: int) -> str:
-    if not isinstance(sample, str):
-        raise TypeError(f"text {row} is a {type(sample).__name__}, expected str")
-    return sample

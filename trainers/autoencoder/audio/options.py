@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tokenize_kit.tokenizers.learned.audio.config import CodecNetworkConfig
 from trainers.autoencoder.audio.config import AudioLossConfig
@@ -58,6 +58,13 @@ class SoundOptions(SourceOptions):
 @dataclass(frozen=True, kw_only=True)
 class TrainAudioOptions(RunOptions, SoundOptions):
     """Train a neural audio codec on sounds: a tokenizer. The same command continues a run that was stopped."""
+
+    summary: ClassVar[str] = "train a neural audio codec (SoundStream, EnCodec, DAC) on sounds"
+    examples: ClassVar[tuple[str, ...]] = (
+        "train audio --data recordings --out tokenizers/speech",
+        "train audio --data recordings --preset encodec --crop-seconds 2 --steps 5000 --out tokenizers/streaming",
+        "train audio --data music --preset dac --size base --channels 2 --device cuda --out tokenizers/music",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tokenize_kit.tokenizers.learned.image.config import NetworkConfig
 from trainers.autoencoder.image.config import LossConfig
@@ -55,6 +55,13 @@ class PictureOptions(SourceOptions):
 @dataclass(frozen=True, kw_only=True)
 class TrainImageOptions(RunOptions, PictureOptions):
     """Train a discrete autoencoder on pictures: a tokenizer. The same command continues a run that was stopped."""
+
+    summary: ClassVar[str] = "train a learned tokenizer (VQ-VAE, VQGAN, dVAE, FSQ, LFQ) on pictures"
+    examples: ClassVar[tuple[str, ...]] = (
+        "train image --data photos --image-size 128 --preset fsq --out tokenizers/photos",
+        "train image --data assets/emoji.tar --preset vqgan --steps 1000 --out tokenizers/emoji",
+        "train image --data photos --image-size 64 --quantizer.kind rvq --quantizer.codebooks 4 --out tokenizers/rvq",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,9 +8,9 @@ This module imports no torch, so that a command line can list the names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast, runtime_checkable
+
+from tokenize_kit.protocol.registry import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,11 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from trainers.autoregressive.losses import SequenceLoss
-
-ENTRY_POINT_GROUP = "tokenize_kit.models"
-
-_registered: dict[str, type[SequenceModel]] = {}
+    from trainers.autoregressive.models.losses import SequenceLoss
 
 
 class ModelConfig(Protocol):
@@ -173,14 +169,12 @@ def register_model(name: str, cls: type[SequenceModel]) -> None:
     Raises:
         ValueError: the name belongs to another model.
     """
-    if _registered.get(name, cls) is not cls or name in _entry_points():
-        raise ValueError(f"a model named {name!r} is already registered; choose another name")
-    _registered[name] = cls
+    MODELS.register(name, cls)
 
 
 def registered_models() -> list[str]:
     """Names of all models that can be built here, sorted."""
-    return sorted({*_registered, *_entry_points()})
+    return MODELS.names()
 
 
 def model_class(name: str) -> type[SequenceModel]:
@@ -189,16 +183,7 @@ def model_class(name: str) -> type[SequenceModel]:
     Raises:
         ValueError: nothing is registered under that name; the message suggests the closest one.
     """
-    if name in _registered:
-        return _registered[name]
-    points = _entry_points()
-    if name not in points:
-        close = get_close_matches(name, registered_models(), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no model is named {name!r} (known: {', '.join(registered_models())}){hint}")
-    loaded = points[name].load()
-    assert isinstance(loaded, type), f"entry point {name} of {ENTRY_POINT_GROUP} is not a class"
-    return loaded
+    return cast("type[SequenceModel]", MODELS.get(name))
 
 
 def build_model(name: str, config: Mapping[str, Any]) -> SequenceModel:
@@ -208,7 +193,3 @@ def build_model(name: str, config: Mapping[str, Any]) -> SequenceModel:
         ValueError: the name or a field of the configuration is unknown, or a value is out of range.
     """
     return model_class(name).from_config(config)
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}

@@ -10,17 +10,14 @@ Compiled, it becomes a few fused loops over the weights. That takes ten seconds 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.layers import Block, KeyValues
-
-if TYPE_CHECKING:
-    from trainers.autoregressive.models.transformer import Transformer
 
 
 class BlockWeights(NamedTuple):
@@ -39,6 +36,13 @@ class BlockWeights(NamedTuple):
     down: Tensor
     down_bias: Tensor | None
 
+    @classmethod
+    def of(cls, block: Block) -> Self:
+        """Look up the weights of a block; they are shared, so a later change in place is seen."""
+        attention, mlp = block.attention, block.mlp
+        modules = (block.attention_norm, attention.qkv, attention.out, block.mlp_norm, mlp.up, mlp.down)
+        return cls(*cast(Any, [part for module in modules for part in weight_and_bias(module)]))
+
 
 class StepWeights(NamedTuple):
     """All that a step reads besides the cache."""
@@ -56,40 +60,17 @@ class StepWeights(NamedTuple):
     head: Tensor
 
 
-def step_weights(model: Transformer, device: torch.device) -> StepWeights:
-    """Look up the weights of ``model``; they are shared, so a later change in place is seen."""
-    config = model.config
-    cos = sin = places = None
-    if config.positions == "rotary":
-        cos, sines = model.waves.rotation(device)
-        sin = torch.cat((-sines, sines), -1)
-    elif model.positions is not None:
-        places = model.positions.weight.detach()
-    else:
-        places = model.waves.sinusoids(device).to(model.embedding.weight.dtype)
-    blocks = []
-    for block in model.blocks:
-        assert isinstance(block, Block)
-        modules = (
-            block.attention_norm,
-            block.attention.qkv,
-            block.attention.out,
-            block.mlp_norm,
-            block.mlp.up,
-            block.mlp.down,
-        )
-        blocks.append(BlockWeights(*cast(Any, [part for module in modules for part in _parts(module)])))
-    gain, shift = _parts(model.norm)
-    return StepWeights(
-        model.embedding.weight.detach(), places, cos, sin, blocks, gain, shift, model.head_weight.detach()
-    )
+def weight_and_bias(module: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Return the two parameters of a linear layer or norm as they are, without a gradient; None for one that it lacks."""
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    return (None if weight is None else weight.detach()), (None if bias is None else bias.detach())
 
 
 def decode(weights: StepWeights, config: TransformerConfig, ids: Tensor, place: int, cache: list[KeyValues]) -> Tensor:
     """Return the logits (B, V) after the tokens ``ids`` (B,) at ``place``, and store their keys and values.
 
     Args:
-        weights: see `step_weights`.
+        weights: of the model.
         config: of the model.
         ids: int64 (B,).
         place: how many tokens the cache holds.
@@ -144,7 +125,7 @@ def decode_one(
     """Do what `decode` does for one row, in a form whose shapes do not change, for the compiler: float32 inside.
 
     Args:
-        weights: see `step_weights`.
+        weights: of the model.
         config: of the model.
         ids: int64 (1,).
         place: int64 (1,).
@@ -190,11 +171,6 @@ def decode_one(
         x = _stored(_plain_norm(x, weights.gain, weights.shift, config))
     logits = _matvec(x, weights.head, None).to(weights.head.dtype)
     return _cap(logits, config.logit_soft_cap)[None]
-
-
-def _parts(module: torch.nn.Module) -> tuple[Tensor | None, Tensor | None]:
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    return (None if weight is None else weight.detach()), (None if bias is None else bias.detach())
 
 
 def _norm(x: Tensor, gain: Tensor, shift: Tensor | None, eps: float, rms: bool) -> Tensor:

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.autoregressive.losses import SequenceLoss, linear_next_token_loss
 from trainers.autoregressive.models.config import TransformerConfig
-from trainers.autoregressive.models.decode import StepWeights, decode, decode_one, step_weights
+from trainers.autoregressive.models.decode import BlockWeights, StepWeights, decode, decode_one, weight_and_bias
 from trainers.autoregressive.models.layers import Block, KeyValues, Rotation, Waves, make_norm
+from trainers.autoregressive.models.losses import SequenceLoss, linear_next_token_loss
 
 EMBEDDING_STD = 0.2
 """What an embedding has where it enters; a tied one follows the head."""
@@ -216,7 +216,7 @@ class Transformer(nn.Module):
         ]
         padding = None if left_padding is None else left_padding.to(device)
         run = torch.compile(decode_one, dynamic=False, fullgraph=True) if compiled else None
-        return TransformerCache(layers, padding, step_weights(self, device), run)
+        return TransformerCache(layers, padding, self._step_weights(device), run)
 
     @torch.no_grad()
     def step(self, ids: Tensor, cache: TransformerCache, *, last_only: bool = False) -> Tensor:
@@ -286,6 +286,23 @@ class Transformer(nn.Module):
         if documents is not None:
             mask = mask & (documents[:, :, None] == documents[:, None, :])
         return mask[:, None]
+
+    def _step_weights(self, device: torch.device) -> StepWeights:
+        """Look up what a step reads; the weights are shared, so a later change in place is seen."""
+        cos = sin = places = None
+        if self.config.positions == "rotary":
+            cos, sines = self.waves.rotation(device)
+            sin = torch.cat((-sines, sines), -1)
+        elif self.positions is not None:
+            places = self.positions.weight.detach()
+        else:
+            places = self.waves.sinusoids(device).to(self.embedding.weight.dtype)
+        blocks = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            blocks.append(BlockWeights.of(block))
+        embedding, head = self.embedding.weight.detach(), self.head_weight.detach()
+        return StepWeights(embedding, places, cos, sin, blocks, *weight_and_bias(self.norm), head)
 
     def _step_mask(self, cache: TransformerCache, start: int, stop: int, device: torch.device) -> Tensor | None:
         padding, window = cache.left_padding, self.config.window

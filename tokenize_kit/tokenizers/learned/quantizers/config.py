@@ -1,17 +1,17 @@
 """Which quantizer, with which options: plain data that a command line can read without loading torch.
 
-`KINDS` is the one registration of a quantizer: where its class is, and which options it has with which defaults.
+A kind is registered in the entry point group ``tokenize_kit.quantizers`` as a `Kind`: where its class is, and which options it
+has with which defaults. A package of its own can bring one; its options are among the fields of `QuantizerConfig`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
+from tokenize_kit.protocol.registry import QUANTIZERS
 from tokenize_kit.tokenizers.learned.parts import LEFT_OUT_UNSET
-
-QuantizerKind: TypeAlias = Literal["vq", "simvq", "gumbel", "fsq", "lfq", "bsq", "rvq", "library"]
 
 
 class Kind(NamedTuple):
@@ -34,12 +34,17 @@ _LEARNED = {
     "dead_code_threshold": 0.1,
     "rotation_trick": False,
 }
-KINDS: dict[str, Kind] = {
-    "vq": Kind(f"{_PACKAGE}.vq:VectorQuantizer", _LEARNED),
-    "simvq": Kind(
+_SIGNS = {"codebook_size": 1024, "entropy_temperature": 0.01, "entropy_group_bits": 12}
+
+
+class Kinds:
+    """The kinds of the house, in the order in which they are listed; the entry points name them as ``Kinds.NAME``."""
+
+    vq = Kind(f"{_PACKAGE}.vq:VectorQuantizer", _LEARNED)
+    simvq = Kind(
         f"{_PACKAGE}.simvq:SimVectorQuantizer", {"codebook_size": 1024, "codebook_dim": None, "rotation_trick": False}
-    ),
-    "gumbel": Kind(
+    )
+    gumbel = Kind(
         f"{_PACKAGE}.gumbel:GumbelQuantizer",
         {
             "codebook_size": 1024,
@@ -47,22 +52,39 @@ KINDS: dict[str, Kind] = {
             "gumbel_temperature_end": 1 / 16,
             "straight_through": False,
         },
-    ),
-    "fsq": Kind(f"{_PACKAGE}.fsq:FiniteScalarQuantizer", {"levels": (8, 5, 5, 5)}),
-    "lfq": Kind(
-        f"{_PACKAGE}.lfq:LookupFreeQuantizer",
-        {"codebook_size": 1024, "entropy_temperature": 0.01, "entropy_group_bits": 12},
-    ),
-    "bsq": Kind(
-        f"{_PACKAGE}.lfq:BinarySphericalQuantizer",
-        {"codebook_size": 1024, "entropy_temperature": 0.01, "entropy_group_bits": 12},
-    ),
-    "rvq": Kind(f"{_PACKAGE}.rvq:ResidualVectorQuantizer", {"codebooks": 8, **_LEARNED, "quantizer_dropout": 0.0}),
-    "library": Kind(
+    )
+    fsq = Kind(f"{_PACKAGE}.fsq:FiniteScalarQuantizer", {"levels": (8, 5, 5, 5)})
+    lfq = Kind(f"{_PACKAGE}.lfq:LookupFreeQuantizer", _SIGNS)
+    bsq = Kind(f"{_PACKAGE}.lfq:BinarySphericalQuantizer", _SIGNS)
+    rvq = Kind(f"{_PACKAGE}.rvq:ResidualVectorQuantizer", {"codebooks": 8, **_LEARNED, "quantizer_dropout": 0.0})
+    library = Kind(
         f"{_PACKAGE}.library:LibraryQuantizer",
         {"library_class": "VectorQuantize", "library_options": (), "library_defaults": ()},
-    ),
-}
+    )
+
+
+def quantizer_kinds() -> list[str]:
+    """Names of all kinds that can be built here: those of the house, then others, sorted."""
+    house = [name for name, value in vars(Kinds).items() if isinstance(value, Kind)]
+    return [*house, *(name for name in QUANTIZERS.names() if name not in house)]
+
+
+def kind_named(name: str) -> Kind:
+    """Return the kind that is registered as ``name``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in QUANTIZERS:
+        raise ValueError(f"quantizer kind {name!r} is not one of {', '.join(quantizer_kinds())}")
+    return cast("Kind", QUANTIZERS.get(name))
+
+
+if TYPE_CHECKING:
+    QuantizerKind: TypeAlias = str
+else:
+    # A command line offers what the installed packages bring.
+    QuantizerKind: TypeAlias = Literal[tuple(quantizer_kinds())]
 
 
 @dataclass(frozen=True)
@@ -124,8 +146,7 @@ class QuantizerConfig:
     """library: filled in: the defaults that the library had for all other options when the configuration was made."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"quantizer kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        kind_named(self.kind)
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name != "kind" and value is not None:
@@ -155,18 +176,18 @@ class QuantizerConfig:
             object.__setattr__(self, f"library_{field_name}", value)
 
     def _check_applies(self, name: str, value: object) -> None:
-        if name not in KINDS[self.kind].options:
+        if name not in kind_named(self.kind).options:
             if self.kind == "library":
                 raise ValueError(
                     f"{name} {value} is not an option of the quantizer library; give the options of its class as words: "
                     "--quantizer.library-options NAME=VALUE"
                 )
-            kinds = ", ".join(kind for kind, entry in KINDS.items() if name in entry.options)
+            kinds = ", ".join(kind for kind in quantizer_kinds() if name in kind_named(kind).options)
             raise ValueError(f"{name} {value} is not an option of the quantizer {self.kind}; it is for {kinds}")
 
     def options(self) -> dict[str, Any]:
         """Return every option of the kind by name, with the defaults filled in."""
-        defaults = KINDS[self.kind].options
+        defaults = kind_named(self.kind).options
         given = {name: getattr(self, name) for name in defaults}
         return {name: default if given[name] is None else given[name] for name, default in defaults.items()}
 
