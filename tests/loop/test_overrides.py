@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from tokenize_kit.cli.commands import all_commands
-from tokenize_kit.cli.main import _resolve, main
+from tokenize_kit.cli.main import main
 from tokenize_kit.cli.options import CommandOptions
 from tokenize_kit.tokenizers.learned.audio.config import CodecNetworkConfig
 from tokenize_kit.tokenizers.learned.image.config import NetworkConfig
@@ -41,7 +41,7 @@ EACH = [(command, part) for command, parts in PARTS.items() for part in parts]
 
 
 def options_type(command):
-    return _resolve(all_commands()[command])[1]
+    return resolve(all_commands()[command])[1]
 
 
 def plain(text):
