@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from toys.modalities import HOP, SERIES, TOY_VIDEO, SeriesTokenizer, TuneTokenizer, VideoTokenizer
+from toys.modalities import HOP, SERIES, TOY_VIDEO, SeriesTokenizer, TuneTokenizer, VideoTokenizer, registered
 from toys.world import Letters
 
 from tokenize_kit.cli import main
@@ -17,7 +17,8 @@ from tokenize_kit.media.audio import read_audio
 from tokenize_kit.protocol import modality_named, resolved
 from tokenize_kit.shards import ShardSet
 
-SPECS = {"series": SeriesTokenizer().spec, "toy-video": VideoTokenizer().spec}
+with registered():
+    SPECS = {"series": SeriesTokenizer().spec, "toy-video": VideoTokenizer().spec}
 NUMBERS = {f"{number:02}": [number, -number, *range(number % 4 + 1)] for number in range(12)}
 
 
@@ -40,6 +41,12 @@ def result_of(capsys, *words):
     capsys.readouterr()
     assert main([*words, "--json", "--quiet"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known():
+    with registered():
+        yield
 
 
 @pytest.fixture(scope="module")

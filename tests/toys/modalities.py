@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,8 @@ from tokenize_kit.files import atomic_write
 from tokenize_kit.metrics.measures import Judgement, Measure
 from tokenize_kit.metrics.rate import Codecs, Column, Curve, Plot
 from tokenize_kit.protocol import (
+    MODALITIES,
+    TOKENIZERS,
     Modality,
     Tokenizer,
     TokenSpec,
@@ -270,7 +273,20 @@ class TuneTokenizer(Tokenizer):
 
 SERIES = Series()
 TOY_VIDEO = ToyVideo()
-for _kind in (SERIES, TOY_VIDEO):
-    register_modality(_kind)
-for _name, _cls in (("toy-series", SeriesTokenizer), ("toy-film", VideoTokenizer), ("toy-tune", TuneTokenizer)):
-    register_tokenizer(_name, _cls)
+TOKENIZERS_OF = {"toy-series": SeriesTokenizer, "toy-film": VideoTokenizer, "toy-tune": TuneTokenizer}
+
+
+@contextmanager
+def registered():
+    """Let this process know the toys for a while, as an installed package would for good."""
+    for kind in (SERIES, TOY_VIDEO):
+        register_modality(kind)
+    for name, cls in TOKENIZERS_OF.items():
+        register_tokenizer(name, cls)
+    try:
+        yield
+    finally:
+        for kind in (SERIES, TOY_VIDEO):
+            del MODALITIES._registered[kind.name]
+        for name in TOKENIZERS_OF:
+            del TOKENIZERS._registered[name]

@@ -70,7 +70,7 @@ def described(error: Exception) -> dict[str, Any]:
     """Return an error as plain data."""
     failures = [[failure.key, failure.reason] for failure in getattr(error, "failures", [])]
     place = [error.errno, error.strerror, error.filename] if isinstance(error, OSError) else []
-    return {"kind": type(error).__name__, "text": str(error), "failures": failures, "os": place}
+    return {"kind": type(error).__name__, "message": str(error), "failures": failures, "os": place}
 
 
 def raise_again(error: Mapping[str, Any]) -> None:
@@ -78,12 +78,12 @@ def raise_again(error: Mapping[str, Any]) -> None:
     if error["failures"]:
         raise FailureLimitError([Failure(key, reason) for key, reason in error["failures"]])
     if error["os"]:
-        raise OSError(*error["os"]) if error["os"][0] is not None else OSError(error["text"])
+        raise OSError(*error["os"]) if error["os"][0] is not None else OSError(error["message"])
     kinds: dict[str, type[Exception]] = {"ValueError": ValueError, "TypeError": TypeError, "MemoryError": MemoryError}
     kinds["MissingPackageError"] = errors.MissingPackageError
     if error["kind"] in kinds:
-        raise kinds[error["kind"]](error["text"])
-    raise RuntimeError(f"{error['kind']} in a worker: {error['text']}")
+        raise kinds[error["kind"]](error["message"])
+    raise RuntimeError(f"{error['kind']} in a worker: {error['message']}")
 
 
 def _use_one_thread() -> None:
