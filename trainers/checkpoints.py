@@ -54,7 +54,7 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     before = read_json_object(path)
     if before.pop("format_version", None) != FORMAT_VERSION:
         raise ValueError(f"{path} is of another version of tokenize-kit; choose another --out")
-    differing = sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
+    differing = sorted(key for key in {*before, *identity} if not _same(before.get(key), identity.get(key)))
     if differing:
         changes = "; ".join(_difference(key, before.get(key), identity.get(key)) for key in differing)
         hint = f"choose another --out, or continue from its weights there with --init-from {folder}"
@@ -199,6 +199,13 @@ def _remove(checkpoint: Path) -> None:
     doomed = partial_path(checkpoint)
     checkpoint.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Return whether two values are the same; an option that an earlier version did not have is None."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(_same(before.get(name), now.get(name)) for name in {*before, *now})
+    return bool(before == now)
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

@@ -1,11 +1,11 @@
 """Losses of autoencoders and their discriminators, as pure functions.
 
-Every loss of pictures is the sum over the batch of a mean over each picture (its pixels, its patches, its features), in
-float32 whatever autocast says. So it adds up over batches and processes, and divided by the number of pictures it is what
-the papers write.
+Every loss is the sum over the batch of a mean over each sample (its pixels, its patches, its features), in float32 whatever
+autocast says. So it adds up over batches and processes, and divided by the number of samples it is what the papers write.
+Shapes are those of pictures, (B, C, H, W), but all that is asked of them is that the batch comes first.
 
 Which network a loss may change is the loop's business: it freezes the others. What must not have a gradient by its meaning
-(moving averages, the features of real pictures, a weight) is detached here.
+(moving averages, the features of real samples, a weight) is detached here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 def l1(made: Tensor, real: Tensor) -> Tensor:
-    """Return the absolute error: mean over each picture, sum over the batch.
+    """Return the absolute error: mean over each sample, sum over the batch.
 
     Args:
         made: (B, C, H, W).
@@ -28,7 +28,7 @@ def l1(made: Tensor, real: Tensor) -> Tensor:
 
 
 def l2(made: Tensor, real: Tensor) -> Tensor:
-    """Return the squared error: mean over each picture, sum over the batch.
+    """Return the squared error: mean over each sample, sum over the batch.
 
     Args:
         made: (B, C, H, W).
@@ -41,14 +41,14 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Return half the hinge losses of both sides (Lim & Ye 2017; the half is that of VQGAN's ``hinge_d_loss``).
 
     Args:
-        real: logits (B, 1, H, W) of real pictures.
+        real: logits (B, 1, H, W) of real samples.
         fake: logits (B, 1, H, W) of made ones.
     """
     return 0.5 * (_sum_of_means((1 - real.float()).relu()) + _sum_of_means((1 + fake.float()).relu()))
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """Return minus the logits (B, 1, H, W) of made pictures (VQGAN's generator loss)."""
+    """Return minus the logits (B, 1, H, W) of made samples (VQGAN's generator loss)."""
     return -_sum_of_means(fake.float())
 
 
@@ -56,14 +56,14 @@ def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Return the cross entropy of telling both sides apart, in nats (Goodfellow et al. 2014, StyleGAN's ``D_logistic``).
 
     Args:
-        real: logits (B, 1, H, W) of real pictures.
+        real: logits (B, 1, H, W) of real samples.
         fake: logits (B, 1, H, W) of made ones.
     """
     return _sum_of_means(F.softplus(-real.float())) + _sum_of_means(F.softplus(fake.float()))
 
 
 def non_saturating_generator(fake: Tensor) -> Tensor:
-    """Return minus the log-probability that made pictures are real (StyleGAN's ``G_logistic_nonsaturating``).
+    """Return minus the log-probability that made samples are real (StyleGAN's ``G_logistic_nonsaturating``).
 
     Args:
         fake: logits (B, 1, H, W).
@@ -77,9 +77,9 @@ def lecam(real: Tensor, fake: Tensor, average_real: Tensor, average_fake: Tensor
     The square is that of each logit, as in the authors' code, not of the batch's mean, so it adds up over batches.
 
     Args:
-        real: logits (B, 1, H, W) of real pictures.
+        real: logits (B, 1, H, W) of real samples.
         fake: logits (B, 1, H, W) of made ones.
-        average_real: () moving average of the logits of real pictures; see `LogitAverages`.
+        average_real: () moving average of the logits of real samples; see `LogitAverages`.
         average_fake: () the same of made ones.
     """
     above = (real.float() - average_fake.detach()).relu().square()
@@ -110,7 +110,7 @@ class LogitAverages(nn.Module):
         self.decay = decay
         self.register_buffer("real", torch.zeros(()))
         self.register_buffer("fake", torch.zeros(()))
-        self._seen: Tensor | None = None  # sums of real and fake logits and the number of pictures, within a step
+        self._seen: Tensor | None = None  # sums of real and fake logits and the number of samples, within a step
 
     @torch.no_grad()
     def observe(self, real: Tensor, fake: Tensor) -> None:
@@ -139,14 +139,14 @@ def adaptive_weight(reconstruction: Tensor, generator: Tensor, last: Tensor, cou
     """Return VQGAN's weight of the generator loss: how strongly each of two losses pulls at the last layer (Esser et al. 2021).
 
     It is ``|d reconstruction / d last| / (|d generator / d last| + 1e-4)`` in [0, 1e4], without a gradient. The gradients are
-    those of the mean over the pictures of all processes, so each of them gets the same weight, that of the joint batch.
+    those of the mean over the samples of all processes, so each of them gets the same weight, that of the joint batch.
     Several batches of one step have a weight each.
 
     Args:
         reconstruction: () sum over the batch, with its graph, which is kept.
         generator: () sum over the batch, with its graph, which is kept.
         last: weight of the decoder's last layer.
-        count: pictures in the batch.
+        count: samples in the batch.
     """
     (one,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
     (other,) = torch.autograd.grad(generator, last, retain_graph=True)
@@ -158,16 +158,16 @@ def adaptive_weight(reconstruction: Tensor, generator: Tensor, last: Tensor, cou
 
 
 def feature_matching(made: Sequence[Tensor], real: Sequence[Tensor], floor: float = 0.01) -> Tensor:
-    """Return how far the discriminator's features of made pictures are from those of the real ones.
+    """Return how far the discriminator's features of made samples are from those of the real ones.
 
-    For each picture and layer it is the mean absolute difference divided by the mean size of the real features, and of that
+    For each sample and layer it is the mean absolute difference divided by the mean size of the real features, and of that
     the mean over the layers (pix2pixHD, Wang et al. 2018; the division is EnCodec's, Défossez et al. 2022). A perceptual loss
     that needs no pretrained network.
 
     Args:
         made: features of each layer, (B, C, H, W), with a gradient.
-        real: the same of the real pictures; they have none.
-        floor: the smallest size that is divided by, for pictures that leave a layer silent.
+        real: the same of the real samples; they have none.
+        floor: the smallest size that is divided by, for samples that leave a layer silent.
     """
     layers = []
     for one, other in zip(made, real, strict=True):

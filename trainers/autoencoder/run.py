@@ -82,7 +82,7 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
     """Such as ``train image``; a folder belongs to a run of one command."""
     samples: ClassVar[str]
     """What the samples are called in messages, such as ``pictures``."""
-    identity: ClassVar[tuple[str, ...]]
+    names: ClassVar[tuple[str, ...]]
     """The options that determine the result, besides those of the loop and the recipe, in the order in which they are kept."""
 
     def __init__(self, options: O, progress: Progress | None) -> None:
@@ -222,10 +222,10 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         runtime.fabric.barrier()
         return self.opened(folder, data)
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Return what determines the result, by names that the user knows; the data prove themselves by their plan."""
         values, recipe = asdict(self.options), self.recipe
-        chosen = {name: values[name] for name in (*self.identity, *LOOP_NAMES)}
+        chosen = {name: values[name] for name in (*self.names, *LOOP_NAMES)}
         parts: Mapping[str, Any] = {
             **recipe.model.to_dict(),
             "loss": asdict(recipe.loss),
@@ -250,7 +250,7 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         fresh = not (self.out / RUN_FILE).exists()
         if runtime.rank == 0:
             # Before anything is read: a folder of another run must not be filled with data.
-            claim_folder(self.out, self._identity())
+            claim_folder(self.out, self.identity())
         runtime.fabric.barrier()
         try:
             return build()

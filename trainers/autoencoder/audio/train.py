@@ -99,7 +99,7 @@ class AudioRun(TokenizerRun[TrainAudioOptions, CodecConfig, "Sounds", "SoundBatc
 
     command = "train audio"
     samples = "sounds"
-    identity = (
+    names = (
         *("data", "crop_seconds", "silence_db", "batch_size", "validation_fraction", "validation_data"),
         *("validation_sounds", "validation_seconds", "media_field", "init_from"),
     )

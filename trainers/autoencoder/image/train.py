@@ -89,7 +89,7 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
 
     command = "train image"
     samples = "pictures"
-    identity = (
+    names = (
         *("data", "image_size", "channels", "crop", "max_scale", "flip", "batch_size", "validation_fraction"),
         *("validation_data", "validation_pictures", "media_field", "init_from"),
     )
