@@ -1,7 +1,7 @@
 """Exponential moving averages of weights, which are often better to use than the weights of any one step.
 
-The arithmetic is torch's (`get_ema_multi_avg_fn`). Its ``AveragedModel`` around it knows no decay that is warmed up, keeps a second
-copy of the buffers, and takes 2.2 times as long for the same bits (``benchmarks/libraries.py --only averages``).
+The arithmetic is torch's (`get_ema_multi_avg_fn`). Its ``AveragedModel`` around it knows no decay that is warmed up, keeps
+a second copy of the buffers, and takes 2.2 times as long for the same bits (``benchmarks/libraries.py --only averages``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class WeightAverages:
     def update(self, step: int) -> None:
         """Take in the weights that step ``step`` (0 is the first) has made."""
         weights, averages = self._lists()
-        get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))(averages, weights, step)
+        decay = min(self.decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)(averages, weights, step)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
