@@ -11,6 +11,9 @@ Samples of a kind that streams, such as sounds, can come and go in pieces (`comp
 does not grow with their length. Only ids are held whole, because the header in front of them says how many there are: 600 ids a
 second make 4 MB an hour.
 
+The bits are packed by NumPy, a row of ids of several widths at a time; with bitarray, id by id, it takes 67 times as long
+for the same bytes (``benchmarks/libraries.py --only packing``).
+
 A file that is foreign, of a newer version, cut short, longer than it says, altered, or of another tokenizer is refused with an
 error that says which.
 """

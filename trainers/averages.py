@@ -1,4 +1,8 @@
-"""Exponential moving averages of weights, which are often better to use than the weights of any one step."""
+"""Exponential moving averages of weights, which are often better to use than the weights of any one step.
+
+The arithmetic is torch's (`get_ema_multi_avg_fn`). Its ``AveragedModel`` around it knows no decay that is warmed up, keeps
+a second copy of the buffers, and takes 2.2 times as long for the same bits (``benchmarks/libraries.py --only averages``).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tokenize_kit.weights import load_tensors
 
@@ -38,7 +43,8 @@ class WeightAverages:
     def update(self, step: int) -> None:
         """Take in the weights that step ``step`` (0 is the first) has made."""
         weights, averages = self._lists()
-        torch._foreach_lerp_(averages, weights, 1 - min(self.decay, (1 + step) / (10 + step)))
+        decay = min(self.decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)(averages, weights, step)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

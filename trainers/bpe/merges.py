@@ -1,8 +1,9 @@
 """Learning byte-pair merges from counted words, with the result of the ``tokenizers`` package and in less time.
 
 `learn_merges` follows ``BpeTrainer`` to the letter, ties and doubled tokens included, so that ids and merges are identical:
-https://github.com/huggingface/tokenizers/blob/main/tokenizers/src/models/bpe/trainer.rs. It is given words that were counted
-already, in whatever way, and so knows nothing of files or patterns.
+https://github.com/huggingface/tokenizers/blob/main/tokenizers/src/models/bpe/trainer.rs. It is given words that were
+counted already, in whatever way, and so knows nothing of files or patterns. ``tokenizers`` itself takes 3.0 times as long
+for 32,000 tokens of 100 MB (``benchmarks/bpe_training.py``).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 All coordinates are whole numbers (the channel values themselves, or Oklab in steps of 2^-16), so squared distances are
 whole numbers too, every float64 below is exact, and ids are the same on every machine. Of equally near colours the one
-with the lowest index wins, as in scikit-learn's ``KMeans.predict``.
+with the lowest index wins, as in scikit-learn's ``KMeans.predict``, which takes 33 times as long for the same ids
+(``benchmarks/palette.py``, 37.5 megapixels of photographs).
 """
 
 from __future__ import annotations

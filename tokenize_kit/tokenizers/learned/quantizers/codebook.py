@@ -8,6 +8,9 @@ cannot be undone by an average that was forgotten. One update with decay d, batc
 
 which is the moving average of van den Oord et al. 2017 (arXiv:1711.00937, appendix A.1) for batches of equal size.
 Shares instead of counts keep the meaning of the threshold for dead codes when batch or codebook change in size.
+
+The k-means start is ten rounds over the joint batch of all processes, on its device, which scikit-learn's KMeans cannot do; with
+one process both have the same error, and KMeans takes 1.1 times as long (``benchmarks/libraries.py --only kmeans``).
 """
 
 from __future__ import annotations

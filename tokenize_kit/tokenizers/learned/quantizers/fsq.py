@@ -6,7 +6,8 @@ above. The gradient goes through the rounding as if it were not there. Codes are
 codebook to learn, none to collapse, and no loss.
 
 Mentzer et al. 2023, arXiv:2309.15505 (appendix A.1), with one difference: two levels are a sign, ``s = 0``, because the
-paper's shift would put the border at z = -3.8. Three and more levels equal vector-quantize-pytorch's ``FSQ``.
+paper's shift would put the border at z = -3.8. Three and more levels equal vector-quantize-pytorch's ``FSQ``, which is as
+fast (1.0 times, ``benchmarks/nearest_code.py``), but has ids in int32 by float32 sums, exact up to 2^24 codes.
 """
 
 from __future__ import annotations

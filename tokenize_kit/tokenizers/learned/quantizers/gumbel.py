@@ -9,7 +9,8 @@ entropy of the mean of ``q`` over the batch (wav2vec 2.0's diversity, Baevski et
 training leaves all but a few codes unused.
 
 Jang et al. 2016, arXiv:1611.01144; Ramesh et al. 2021, arXiv:2102.12092, appendix A; as in taming-transformers'
-``GumbelQuantize``, whose ``kl`` has the same scale.
+``GumbelQuantize``, whose ``kl`` has the same scale. torch's ``gumbel_softmax`` takes 2.6 times as long on a CPU, because of
+its exponential noise (``benchmarks/libraries.py --only gumbel``).
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 |x - c|^2 orders the codes as |c|^2 / 2 - x.c does, which is one matrix product with a bias. The rest is finding the lowest
 of many numbers in a row, and that is what naive code spends its time on: all distances of a batch do not fit into a cache,
-and torch's argmin looks at one number at a time on a CPU. So this goes through the vectors in pieces whose distances stay in
-the cache, and takes the argmin of NumPy, which compares 16 numbers at a time. Ties go to the lowest id.
+and torch's argmin looks at one number at a time on a CPU. So this goes through the vectors in pieces whose distances stay
+in the cache, and takes the argmin of NumPy, which compares 16 numbers at a time. Ties go to the lowest id. The same search
+by vector-quantize-pytorch takes 2.8 to 33 times as long for the same ids (``benchmarks/nearest_code.py``), by torch.cdist
+and argmin 6.6 times (``benchmarks/libraries.py --only search``).
 """
 
 from __future__ import annotations

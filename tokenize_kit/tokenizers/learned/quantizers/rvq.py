@@ -7,7 +7,8 @@ on their own; ``quantizer_dropout`` trains for that.
 Two gradients must not be mixed up. The commitment loss of each codebook goes to the encoder directly: what a codebook is
 given is ``z - sg(sum of the codes before)``. Through the sum of the codes, the gradient must reach the encoder once, not once
 a codebook: without linear layers it passes the sum as a whole, and with them it goes the way that the values go.
-vector-quantize-pytorch detaches both, so its gradient is Q times too large; EnCodec's authors fixed the same in theirs.
+vector-quantize-pytorch detaches both, so its gradient is Q times too large; EnCodec's authors fixed the same in theirs. Its
+training step takes 2.8 times as long (``benchmarks/nearest_code.py``).
 """
 
 from __future__ import annotations

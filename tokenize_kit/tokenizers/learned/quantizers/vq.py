@@ -8,7 +8,8 @@ van den Oord et al. 2017 (arXiv:1711.00937). With z the vector, c the nearest co
 A lookup in few dimensions, and of normalised vectors, keeps large codebooks in use: ViT-VQGAN (Yu et al. 2021,
 arXiv:2110.04627), LlamaGen (Sun et al. 2024, arXiv:2406.06525; 16,384 codes of 8 dimensions by gradient). The losses are taken
 where the lookup is, on normalised vectors if it normalises. The arithmetic of moving averages equals that of
-vector-quantize-pytorch's ``VectorQuantize``, which the tests compare with; in training it is several times slower.
+vector-quantize-pytorch's ``VectorQuantize``, which the tests compare with; its training step takes 2.5 times as long
+(``benchmarks/nearest_code.py``).
 """
 
 from __future__ import annotations
