@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import pytest
 import torch
 
 from tokenize_kit.files import atomic_write
 from tokenize_kit.metrics.measures import Judgement, Measure
 from tokenize_kit.metrics.rate import Codecs, Column, Curve, Plot
 from tokenize_kit.protocol import (
+    MODALITIES,
     Modality,
     Tokenizer,
     TokenSpec,
@@ -270,7 +273,17 @@ class TuneTokenizer(Tokenizer):
 
 SERIES = Series()
 TOY_VIDEO = ToyVideo()
-for _kind in (SERIES, TOY_VIDEO):
-    register_modality(_kind)
+
+
+@contextmanager
+def known():
+    """Let the two kinds of data be known for a while; messages of other tests list those that are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODALITIES, "_registered", dict(MODALITIES._registered))
+        for kind in (SERIES, TOY_VIDEO):
+            register_modality(kind)
+        yield
+
+
 for _name, _cls in (("toy-series", SeriesTokenizer), ("toy-film", VideoTokenizer), ("toy-tune", TuneTokenizer)):
     register_tokenizer(_name, _cls)
