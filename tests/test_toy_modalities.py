@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from toys.modalities import HOP, SERIES, TOY_VIDEO, SeriesTokenizer, TuneTokenizer, VideoTokenizer, registered
+from toys.modalities import HOP, SERIES, TOY_VIDEO, SeriesTokenizer, TuneTokenizer, VideoTokenizer, known
 from toys.world import Letters
 
 from tokenize_kit.cli import main
@@ -17,8 +17,7 @@ from tokenize_kit.media.audio import read_audio
 from tokenize_kit.protocol import modality_named, resolved
 from tokenize_kit.shards import ShardSet
 
-with registered():
-    SPECS = {"series": SeriesTokenizer().spec, "toy-video": VideoTokenizer().spec}
+TOKENIZERS = {"series": SeriesTokenizer(), "toy-video": VideoTokenizer()}
 NUMBERS = {f"{number:02}": [number, -number, *range(number % 4 + 1)] for number in range(12)}
 
 
@@ -44,8 +43,8 @@ def result_of(capsys, *words):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _known():
-    with registered():
+def newcomers():
+    with known():
         yield
 
 
@@ -57,8 +56,8 @@ def world(tmp_path_factory):
     os.chdir(root)
     Path("data").mkdir()
     for key, values in NUMBERS.items():
-        SERIES.write(torch.tensor(values), Path(f"data/{key}.series"), SPECS["series"])
-        TOY_VIDEO.write(FILMS[key], Path(f"data/{key}.toyvid"), SPECS["toy-video"])
+        SERIES.write(torch.tensor(values), Path(f"data/{key}.series"), TOKENIZERS["series"].spec)
+        TOY_VIDEO.write(FILMS[key], Path(f"data/{key}.toyvid"), TOKENIZERS["toy-video"].spec)
         Path(f"data/{key}.txt").write_text(("odd" if int(key) % 2 else "even") + " film")
     with tarfile.open("data.tar", "w") as archive:
         for path in sorted(Path("data").iterdir()):
@@ -66,7 +65,7 @@ def world(tmp_path_factory):
     SeriesTokenizer().save("tokenizers/series")
     VideoTokenizer().save("tokenizers/toy-video")
     Letters().save("tokenizers/text")
-    for kind in SPECS:
+    for kind in TOKENIZERS:
         for source, data in (("files", "data"), ("tar", "data.tar")):
             run("encode", "--tokenizer", f"tokenizers/{kind}", "--data", data, "--out", f"shards/{kind}/{source}")
     yield root
@@ -193,7 +192,7 @@ def test_a_transformer_trains_on_them_and_generates(world, tmp_path, capsys, tem
     result_of(capsys, "train", "transformer", *words, *model, "--steps", "4", "--batch-size", "4")
     out = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "samples"), "--count", "3", "--seed", "1"]
     run("generate", *out, *prompt)
-    kind, spec = modality_named(streams[-1]), SPECS[streams[-1]]
+    kind, spec = modality_named(streams[-1]), TOKENIZERS[streams[-1]].spec
     files = sorted((tmp_path / "samples").glob(f"*{kind.suffix}"))
     sizes = [kind.size(kind.read(file.read_bytes(), spec)) for file in files]
     assert len(sizes) == 3
