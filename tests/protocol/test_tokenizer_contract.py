@@ -6,6 +6,7 @@ A case says how to build a trained tokenizer and which samples it must serve; ev
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
 from tokenize_kit.tokenizers.image.colors import OKLAB_STEPS, coordinates
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
 from tokenize_kit.tokenizers.text.bpe import BPETokenizer
+from tokenize_kit.tokenizers.text.chars import CharsTokenizer
+from tokenize_kit.tokenizers.text.words import WordsTokenizer
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,19 @@ def library(name, *options):
     return {"kind": "library", "library_class": name, "library_options": options}
 
 
+def characters_changed(a, b):
+    """Part of the characters that are others now, and not U+FFFD."""
+    assert len(a) == len(b)
+    assert all(old == new or new == "\ufffd" for old, new in zip(a, b, strict=True))
+    return sum(old != new for old, new in zip(a, b, strict=True)) / max(1, len(a))
+
+
+def known_words_lost(a, b):
+    """Known words and marks that are not there as before."""
+    known = re.compile(r"\b(?:und|All)\b|[.\n|]")
+    return float(known.findall(a) != known.findall(b))
+
+
 CASES: dict[str, list[Case]] = {
     "mulaw": [Case(MuLawTokenizer, SOUNDS, wrong_sounds(1), largest_mulaw_distance, 1 + 1e-5)],
     "pcm": [
@@ -178,6 +194,25 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "bpe": [Case(build_bpe, TEXTS, [b"bytes", 3, None, "lone \ud800 surrogate"])],
+    "chars": [
+        Case(lambda: CharsTokenizer("e nai", "bytes"), TEXTS, [b"bytes", 3, None, "lone \ud800 surrogate"]),
+        Case(
+            lambda: CharsTokenizer("e nai"),
+            TEXTS,
+            [b"bytes", 3, None, "lone \ud800 surrogate"],
+            characters_changed,
+            1.0,
+        ),
+    ],
+    "words": [
+        Case(
+            lambda: WordsTokenizer(["und", " ", "All", ".", "\n", "<", "|", "end"]),
+            TEXTS,
+            [b"bytes", 3, None, "lone \ud800 surrogate"],
+            known_words_lost,
+            0.5,
+        )
+    ],
     "pixels": [Case(lambda c=c: PixelTokenizer(c), pictures(c), wrong_pictures(c)) for c in (1, 3, 4)],
     "palette": [
         Case(lambda: PaletteTokenizer(LATTICE), pictures(3), wrong_pictures(3), largest_difference, 25),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from tokenize_kit.files import read_json_object
-from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, load_tokenizer, read_config
+from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, is_tokenizer_folder, load_tokenizer, read_config
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def inspect(options: InspectOptions) -> InspectResult:
         return InspectResult(options.path, "shard set", _shard_facts(options))
     if (path / "model_config.json").is_file():
         return InspectResult(options.path, "model", _model_facts(path))
-    if (path / CONFIG_FILE).is_file():
+    if is_tokenizer_folder(path):
         return InspectResult(options.path, "tokenizer", _tokenizer_facts(path))
     if (path / "plan.json").is_file():
         raise ValueError(f"{path} is an unfinished shard set; run the same 'tokenize-kit encode' again to finish it")

@@ -25,6 +25,7 @@ class AudioModality(Modality):
 
     name = "audio"
     plural = "sounds"
+    least = "a sound has at least one sample"
     # Of the last line the sound track is read.
     extensions = (
         *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"),

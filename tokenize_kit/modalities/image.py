@@ -22,6 +22,7 @@ class ImageModality(Modality):
 
     name = "image"
     plural = "pictures"
+    least = "a picture has at least one pixel"
     extensions = (
         *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif"),
         *(".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 from tokenize_kit.protocol.folder import (
     CONFIG_FILE,
     FORMAT_VERSION,
+    check_kind,
     check_target,
     fingerprint_of,
+    is_tokenizer_folder,
     load_tokenizer,
     read_config,
+    read_config_of,
+    read_options,
     write_config,
 )
-from tokenize_kit.protocol.grids import check_ids, decode_like, decode_sized, first_codebooks
+from tokenize_kit.protocol.grids import check_grid, check_ids, decode_like, decode_sized, first_codebooks
 from tokenize_kit.protocol.modality import Modality, Stream, modality_named, modality_of, register_modality, resolved
 from tokenize_kit.protocol.placement import Placement, placed, placement_for
 from tokenize_kit.protocol.registry import EXECUTORS, MODALITIES, MODELS, QUANTIZERS, TOKENIZERS, TRAINERS, Registry
@@ -63,18 +67,23 @@ __all__ = [
     "Stream",
     "TokenSpec",
     "Tokenizer",
+    "check_grid",
     "check_ids",
+    "check_kind",
     "check_target",
     "decode_like",
     "decode_sized",
     "fingerprint_of",
     "first_codebooks",
+    "is_tokenizer_folder",
     "load_tokenizer",
     "modality_named",
     "modality_of",
     "placed",
     "placement_for",
     "read_config",
+    "read_config_of",
+    "read_options",
     "register_modality",
     "register_tokenizer",
     "registered_tokenizers",

@@ -68,12 +68,30 @@ def check_target(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> Path:
         ValueError: the folder holds a tokenizer with another fingerprint, which would be lost.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give a folder to save the tokenizer in")
-    if (folder / CONFIG_FILE).exists() and read_config(folder)["fingerprint"] != tokenizer.fingerprint:
-        raise ValueError(f"{folder} already holds another tokenizer; choose another folder or delete that one")
+    _check_holds(folder, "fingerprint", tokenizer.fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_kind(folder: str | os.PathLike[str], name: str) -> None:
+    """Refuse a folder that no tokenizer registered as ``name`` can be saved in; a trainer calls it before its work.
+
+    Raises:
+        ValueError: it is a file, or holds a tokenizer of another kind.
+    """
+    _check_holds(Path(folder), "tokenizer", name)
+
+
+def _check_holds(folder: Path, key: str, expected: str) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder to save the tokenizer in")
+    if is_tokenizer_folder(folder) and read_config(folder)[key] != expected:
+        raise ValueError(f"{folder} already holds another tokenizer; choose another folder or delete that one")
+
+
+def is_tokenizer_folder(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a tokenizer was saved in a folder."""
+    return (Path(folder) / CONFIG_FILE).is_file()
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -83,7 +101,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: the folder holds no tokenizer, or the file is damaged or of a newer format version.
     """
     path = Path(folder) / CONFIG_FILE
-    if not path.is_file():
+    if not is_tokenizer_folder(folder):
         hint = ""
         if (Path(folder) / "tokenizer.json").is_file():
             hint = f"; to use its tokenizer.json: tokenize-kit import bpe --source {folder} --out DIR"
@@ -96,6 +114,35 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(config.get(key), kind):
             raise ValueError(f"{path} is damaged: {key!r} is missing or not a {kind.__name__}")
     return config
+
+
+def read_config_of(folder: str | os.PathLike[str], name: str) -> dict[str, Any]:
+    """Return `read_config` of a folder with a tokenizer that is registered as ``name``; a tokenizer's ``load`` calls it.
+
+    Raises:
+        ValueError: it holds another kind of tokenizer, or as `read_config`.
+    """
+    config = read_config(folder)
+    if config["tokenizer"] != name:
+        raise ValueError(f"{folder} holds a {config['tokenizer']!r} tokenizer, not {name!r}; use load_tokenizer")
+    return config
+
+
+def read_options(folder: str | os.PathLike[str], name: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Return the options of `read_config_of`: those that are named and no others, each of exactly its type.
+
+    Raises:
+        ValueError: there are others, or as `read_config_of`.
+    """
+    options = dict(read_config_of(folder, name)["options"])
+    if set(options) != set(kinds) or any(type(options[key]) is not kind for key, kind in kinds.items()):
+        raise ValueError(f"{folder} is damaged: its options {_short(options)} are not those of a {name!r} tokenizer")
+    return options
+
+
+def _short(options: Mapping[str, Any]) -> str:
+    text = str(options)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def fingerprint_of(name: str, options: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> str:

@@ -51,8 +51,21 @@ def decode_like(tokenizer: Tokenizer, grids: Sequence[Tensor], samples: Sequence
     return decode_sized(tokenizer, grids, [kind.size(sample) for sample in samples])
 
 
+def check_grid(ids: Tensor, spec: TokenSpec) -> Tensor:
+    """Return `check_ids` of a grid that is not empty, where samples of that kind cannot be.
+
+    Raises:
+        TypeError, ValueError: as `check_ids`, or it is empty.
+    """
+    import torch
+
+    if isinstance(ids, torch.Tensor) and ids.numel() == 0 and not (kind := modality_of(spec)).may_be_empty:
+        raise ValueError(f"an id grid of shape {tuple(ids.shape)} is empty; {kind.least}")
+    return check_ids(ids, spec)
+
+
 def check_ids(ids: Tensor, spec: TokenSpec) -> Tensor:
-    """Return an id grid as int64 on the CPU after checking it against ``spec``; every ``decode`` calls it first.
+    """Return an id grid as int64 on the CPU after checking it against ``spec``; every ``decode`` calls it or `check_grid` first.
 
     Raises:
         TypeError: the grid is not an integer tensor.

@@ -82,6 +82,8 @@ class Modality(ABC):
     """What a likelihood is counted a: ``bits_per_dimension``; a byte of a text, a value of everything else."""
     may_be_empty: bool = False
     """Whether a sample of no length is one."""
+    least: str = "a sample has at least one value"
+    """What is said of one that is empty and may not be."""
     streams: bool = False
     """Whether files are read and written in pieces along the first number of the size; see `open_stream`, `write_pieces`."""
     piece_axis: int = -1

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from tokenize_kit.tokenizers.text.corpus import Corpus
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
@@ -104,11 +105,11 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
 
     began = time.monotonic()
     _check(options)
-    reader = _Reader(options, progress)
-    engine, merges = "fast", _train_fast(reader, options, progress) if options.engine == "auto" else None
+    corpus = Corpus(options.data, options.field, PIECE_BYTES, options.limit, progress)
+    engine, merges = "fast", _train_fast(corpus, options, progress) if options.engine == "auto" else None
     if merges is None:
-        engine, merges = "tokenizers", _train_reference(reader, options, progress)
-    if not reader.bytes_read:
+        engine, merges = "tokenizers", _train_reference(corpus, options, progress)
+    if not corpus.bytes_read:
         raise ValueError(f"{', '.join(options.data)} has no text to train on")
 
     tokens = [to_characters(token) for token in merges.tokens]
@@ -131,8 +132,8 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
         fingerprint=tokenizer.fingerprint,
         vocab_size=len(tokens),
         merges=len(pairs),
-        documents=reader.documents,
-        bytes_read=reader.bytes_read,
+        documents=corpus.documents,
+        bytes_read=corpus.bytes_read,
         engine=engine,
         seconds=round(time.monotonic() - began, 3),
         warnings=tuple(warnings),
@@ -140,7 +141,7 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
 
 
 def _check(options: TrainBPEOptions) -> None:
-    from tokenize_kit.protocol import CONFIG_FILE, read_config
+    from tokenize_kit.protocol import check_kind
     from tokenize_kit.tokenizers.text.formats import byte_alphabet, check_pattern
 
     check_pattern(options.pattern)
@@ -157,45 +158,7 @@ def _check(options: TrainBPEOptions) -> None:
         raise ValueError(f"min_frequency {options.min_frequency} is negative")
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"limit {options.limit} is below 1")
-    out = Path(options.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder to save the tokenizer in")
-    if (out / CONFIG_FILE).exists() and read_config(out)["tokenizer"] != "bpe":
-        raise ValueError(f"{out} already holds another tokenizer; choose another folder or delete that one")
-
-
-class _Reader:
-    """Reads the documents, once for each way of training that is tried."""
-
-    def __init__(self, options: TrainBPEOptions, progress: Progress | None) -> None:
-        self._options = options
-        self._progress = progress
-        self.documents = 0
-        self.bytes_read = 0
-
-    def blocks(self) -> Iterator[Texts]:
-        """Yield the documents in order, from the first."""
-        from tokenize_kit.sources.documents import iter_text_blocks
-        from tokenize_kit.tokenizers.text.engines import Texts
-
-        self.documents = self.bytes_read = 0
-        if self._progress is not None:
-            self._progress.task("read")
-        began = time.monotonic()
-        for block in iter_text_blocks(self._options.data, self._options.field, PIECE_BYTES):
-            texts = Texts.of(block)
-            if self._options.limit is not None:
-                texts = texts.part(0, min(len(texts), self._options.limit - self.documents))
-            self.documents += len(texts)
-            self.bytes_read += len(texts.data)
-            if self._progress is not None:
-                speed = self.bytes_read / 1e6 / max(1e-3, time.monotonic() - began)
-                self._progress.update(
-                    documents=self.documents, MB=round(self.bytes_read / 1e6, 1), MB_s=round(speed, 1)
-                )
-            yield texts
-            if self.documents == self._options.limit:
-                return
+    check_kind(options.out, "bpe")
 
 
 def _learnt(progress: Progress | None, total: int) -> Callable[[int], None] | None:
@@ -205,7 +168,7 @@ def _learnt(progress: Progress | None, total: int) -> Callable[[int], None] | No
     return lambda done: progress.update(done, tokens=done)
 
 
-def _train_fast(reader: _Reader, options: TrainBPEOptions, progress: Progress | None) -> Merges | None:
+def _train_fast(corpus: Corpus, options: TrainBPEOptions, progress: Progress | None) -> Merges | None:
     """Count with gigatoken and learn merges from the counts; None where it does not apply or does not agree."""
     from tokenize_kit.tokenizers.text.formats import PATTERNS
     from trainers.bpe.merges import learn_merges
@@ -214,7 +177,7 @@ def _train_fast(reader: _Reader, options: TrainBPEOptions, progress: Progress | 
         return None
     counts: Counter[bytes] = Counter()
     first = True
-    for texts in _chunks(reader.blocks()):
+    for texts in _chunks(corpus.blocks()):
         if first and not _agrees(texts, options):
             return None
         first = False
@@ -333,9 +296,9 @@ def _count_reference(texts: Texts) -> dict[bytes, int]:
     return {to_bytes(word): number for word, number in words.items()}
 
 
-def _train_reference(reader: _Reader, options: TrainBPEOptions, progress: Progress | None) -> Merges:
+def _train_reference(corpus: Corpus, options: TrainBPEOptions, progress: Progress | None) -> Merges:
     def documents() -> Iterator[str]:
-        for texts in reader.blocks():
+        for texts in corpus.blocks():
             yield from texts.strings()
         if progress is not None:
             progress.task("merge")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tokenize_kit.files import read_json_object, write_json
+from tokenize_kit.protocol import is_tokenizer_folder
 
 if TYPE_CHECKING:
     from tokenize_kit.cli.demo.options import DemoOptions
@@ -79,7 +80,7 @@ class Workshop:
 
     def is_made(self, name: str) -> bool:
         """Return whether a tokenizer is finished."""
-        return (self.tokenizer(name) / "tokenizer_config.json").is_file()
+        return is_tokenizer_folder(self.tokenizer(name))
 
     def encode(
         self,

@@ -23,10 +23,10 @@ from tokenize_kit.media.audio import MAX_SAMPLE_RATE, check_audio
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
-    check_ids,
+    check_grid,
     check_target,
     fingerprint_of,
-    read_config,
+    read_options,
     write_config,
 )
 
@@ -82,9 +82,7 @@ class MuLawTokenizer(Tokenizer):
 
     def decode(self, ids: Tensor) -> Sample:
         """Turn ids ``(samples,)`` back into float32 ``(1, samples)``."""
-        if isinstance(ids, Tensor) and ids.numel() == 0:
-            raise ValueError(f"an id grid of shape {tuple(ids.shape)} is empty; a sound has at least one sample")
-        return self._levels[check_ids(ids, self._spec)][None]
+        return self._levels[check_grid(ids, self._spec)][None]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``tokenizer_config.json`` into ``folder``."""
@@ -93,13 +91,7 @@ class MuLawTokenizer(Tokenizer):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote."""
-        config = read_config(folder)
-        if config["tokenizer"] != NAME:
-            raise ValueError(f"{folder} holds a {config['tokenizer']!r} tokenizer, not {NAME!r}; use load_tokenizer")
-        options = config["options"]
-        if set(options) != {"sample_rate"} or type(options["sample_rate"]) is not int:
-            raise ValueError(f"{folder} is damaged: its options {options} are not those of a {NAME!r} tokenizer")
-        return cls(options["sample_rate"])
+        return cls(**read_options(folder, NAME, {"sample_rate": int}))
 
 
 def expanded(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,10 +18,10 @@ from tokenize_kit.media.audio import MAX_SAMPLE_RATE, check_audio, to_pcm16
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
-    check_ids,
+    check_grid,
     check_target,
     fingerprint_of,
-    read_config,
+    read_options,
     write_config,
 )
 
@@ -74,9 +74,7 @@ class PCMTokenizer(Tokenizer):
 
     def decode(self, ids: Tensor) -> Sample:
         """Turn ids ``(samples,)`` or ``(samples, 2)`` back into float32 ``(C, samples)``."""
-        if isinstance(ids, Tensor) and ids.numel() == 0:
-            raise ValueError(f"an id grid of shape {tuple(ids.shape)} is empty; a sound has at least one sample")
-        ids = check_ids(ids, self._spec)
+        ids = check_grid(ids, self._spec)
         if ids.ndim == 2 and ids.shape[1] != 2:
             raise ValueError(f"an id grid of shape {tuple(ids.shape)} must have 2 channels last")
         sound = (ids.to(torch.float32) - SILENCE) / SILENCE
@@ -89,10 +87,4 @@ class PCMTokenizer(Tokenizer):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote."""
-        config = read_config(folder)
-        if config["tokenizer"] != NAME:
-            raise ValueError(f"{folder} holds a {config['tokenizer']!r} tokenizer, not {NAME!r}; use load_tokenizer")
-        options = config["options"]
-        if set(options) != {"sample_rate", "channels"} or any(type(value) is not int for value in options.values()):
-            raise ValueError(f"{folder} is damaged: its options {options} are not those of a {NAME!r} tokenizer")
-        return cls(**options)
+        return cls(**read_options(folder, NAME, {"sample_rate": int, "channels": int}))

@@ -24,10 +24,10 @@ from tokenize_kit.media.image import check_image
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
-    check_ids,
+    check_grid,
     check_target,
     fingerprint_of,
-    read_config,
+    read_options,
     write_config,
 )
 from tokenize_kit.tokenizers.image.colors import COLOR_SPACES, NearestColor
@@ -76,7 +76,7 @@ class PixelTokenizer(Tokenizer):
 
     def decode(self, ids: Tensor) -> Sample:
         """Turn ids ``(H, W, C)``, or ``(H, W)`` if grey, back into a uint8 picture ``(C, H, W)``."""
-        ids = _check_grid(ids, self._spec)
+        ids = check_grid(ids, self._spec)
         if self._channels == 1:
             return ids.to(torch.uint8)[None]
         if ids.shape[2] != self._channels:
@@ -90,7 +90,7 @@ class PixelTokenizer(Tokenizer):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote."""
-        return cls(**_options(folder, "pixels", {"channels": int}))
+        return cls(**read_options(folder, "pixels", {"channels": int}))
 
 
 class PaletteTokenizer(Tokenizer):
@@ -160,7 +160,7 @@ class PaletteTokenizer(Tokenizer):
 
     def decode(self, ids: Tensor) -> Sample:
         """Turn ids ``(H, W)`` back into a uint8 picture ``(3, H, W)`` of palette colours."""
-        ids = _check_grid(ids, self._spec)
+        ids = check_grid(ids, self._spec)
         # numpy's take is several times faster than torch's indexing here.
         return torch.from_numpy(np.take(self._planes, ids.numpy(), axis=1))
 
@@ -174,7 +174,7 @@ class PaletteTokenizer(Tokenizer):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote."""
-        options = _options(folder, "palette", {"color_space": str})
+        options = read_options(folder, "palette", {"color_space": str})
         path = Path(folder) / PALETTE_FILE
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; restore it from a copy or train the palette again")
@@ -191,19 +191,3 @@ class PaletteTokenizer(Tokenizer):
     def __getstate__(self) -> dict[str, Any]:
         # The table holds a lock and 32 MB that a worker process can fill for itself.
         return {name: value for name, value in self.__dict__.items() if name != "nearest"}
-
-
-def _check_grid(ids: Tensor, spec: TokenSpec) -> Tensor:
-    if isinstance(ids, Tensor) and ids.numel() == 0:
-        raise ValueError(f"an id grid of shape {tuple(ids.shape)} is empty; a picture has at least one pixel")
-    return check_ids(ids, spec)
-
-
-def _options(folder: str | os.PathLike[str], name: str, kinds: dict[str, type]) -> dict[str, Any]:
-    config = read_config(folder)
-    if config["tokenizer"] != name:
-        raise ValueError(f"{folder} holds a {config['tokenizer']!r} tokenizer, not {name!r}; use load_tokenizer")
-    options = dict(config["options"])
-    if set(options) != set(kinds) or any(type(options[key]) is not kind for key, kind in kinds.items()):
-        raise ValueError(f"{folder} is damaged: its options {options} are not those of a {name!r} tokenizer")
-    return options

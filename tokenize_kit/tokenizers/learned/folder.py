@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import nn
 
 from tokenize_kit.files import atomic_write
-from tokenize_kit.protocol import Tokenizer, check_target, read_config, write_config
+from tokenize_kit.protocol import Tokenizer, check_target, read_config_of, write_config
 from tokenize_kit.weights import load_tensors, read_tensors
 
 WEIGHTS_FILE = "model.safetensors"
@@ -53,10 +53,7 @@ def load_network(
         FileNotFoundError: the weights are missing.
         ValueError: the folder holds another tokenizer, or is damaged.
     """
-    config = read_config(folder)
-    if config["tokenizer"] != name:
-        raise ValueError(f"{folder} holds a {config['tokenizer']!r} tokenizer, not {name!r}; use load_tokenizer")
-    options = dict(config["options"])
+    options = dict(read_config_of(folder, name)["options"])
     if set(options) != {"config", setting} or type(options[setting]) is not int:
         raise ValueError(f"{folder} is damaged: its options {sorted(options)} are not those of a tokenizer {name!r}")
     path = Path(folder) / WEIGHTS_FILE

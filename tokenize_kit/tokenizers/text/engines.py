@@ -9,7 +9,7 @@ be in between, but fails on a long run of spaces, and the patterns that it alone
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Ragged: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.int64]]
+
+PART_BYTES = 1 << 20
+"""How much text numpy is given at a time: about what the processor's cache holds with all that is noted of it."""
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,14 @@ class Texts:
         offsets = self.offsets[start : stop + 1]
         return Texts(self.data[offsets[0] : offsets[-1]], offsets - offsets[0])
 
+    def parts(self, size: int) -> Iterator[Texts]:
+        """Yield the texts in order, as many at a time as have about ``size`` bytes, one at least."""
+        start = 0
+        while start < len(self):
+            stop = max(start + 1, int(self.offsets.searchsorted(self.offsets[start] + size, "right")) - 1)
+            yield self.part(start, stop)
+            start = stop
+
     def only(self, chosen: NDArray[np.bool_]) -> Texts:
         """Return the texts where ``chosen`` is true."""
         import numpy as np
@@ -95,6 +106,16 @@ class Texts:
     def unassigned(self) -> NDArray[np.bool_]:
         """Return for each text whether engines may disagree on a character of it, see `characters`."""
         return has_unassigned(self.data, self.offsets)
+
+    def code_points(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return all characters as numbers, one text after another, and how many each text has."""
+        import numpy as np
+
+        points = np.frombuffer(self.data.tobytes().decode("utf-8").encode("utf-32-le"), "<u4")
+        if len(points) == len(self.data):
+            return points, np.diff(self.offsets)
+        ends = np.concatenate([[0], np.cumsum((self.data & 0xC0) != 0x80, dtype=np.int64)])
+        return points, np.diff(ends[self.offsets])
 
     def separated_by(self, byte: int) -> bytes:
         """Return all texts with ``byte`` after each."""
@@ -247,6 +268,16 @@ def _agrees(engine: Engine, reference: Engine, texts: Texts) -> bool:
     except Exception as error:
         log.info("engine %s failed on the probe: %s", engine.name, error)
         return False
+
+
+def encoded_in_parts(texts: Any, encode: Callable[[Texts], Ragged]) -> Ragged:
+    """Encode texts (see `Texts.of`) some at a time: what is noted of each character is many times as large as the text."""
+    import numpy as np
+
+    parts = [encode(part) for part in Texts.of(texts).parts(PART_BYTES)]
+    if not parts:
+        return np.zeros(0, np.uint32), np.zeros(0, np.int64)
+    return np.concatenate([values for values, _ in parts]), np.concatenate([lengths for _, lengths in parts])
 
 
 def _join(rows: Sequence[Sequence[int]]) -> Ragged:

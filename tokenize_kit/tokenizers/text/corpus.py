@@ -1,0 +1,89 @@
+"""What the trainers of text tokenizers share: reading the texts, with limit and progress, and what they report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenize_kit.progress import Progress
+    from tokenize_kit.tokenizers.text.engines import Texts
+
+
+@dataclass(frozen=True)
+class VocabularyResult:
+    """The tokenizer that was made of counted characters or words."""
+
+    out: str
+    """Folder of the tokenizer."""
+    fingerprint: str
+    """Its fingerprint."""
+    vocab_size: int
+    """Ids it has."""
+    distinct: int
+    """Different characters or words that the texts have."""
+    coverage: float
+    """Part of the characters or words of the texts, each time that they occur, that have an id of their own."""
+    documents: int
+    """Documents read."""
+    bytes_read: int
+    """Bytes of text read."""
+    seconds: float
+    """How long it took."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self)
+
+
+class Corpus:
+    """The texts that a vocabulary is made of, which may be read several times.
+
+    Args:
+        data: files, folders, globs or fsspec URLs.
+        field: of a jsonl object, or column of a parquet file, that holds the text.
+        piece_bytes: a longer document comes in parts.
+        limit: read only so many documents, parts counting as such; None reads all.
+        progress: where to show how far it is.
+    """
+
+    def __init__(
+        self, data: Sequence[str], field: str, piece_bytes: int, limit: int | None, progress: Progress | None
+    ) -> None:
+        self._data, self._field, self._piece_bytes, self._limit = data, field, piece_bytes, limit
+        self._progress = progress
+        self.documents = 0
+        """Documents of the last reading."""
+        self.bytes_read = 0
+        """Bytes of their texts."""
+
+    def blocks(self) -> Iterator[Texts]:
+        """Yield the documents in order, from the first.
+
+        Raises:
+            FileNotFoundError: there is no data.
+            ValueError: a document cannot be read.
+        """
+        from tokenize_kit.sources.documents import iter_text_blocks
+        from tokenize_kit.tokenizers.text.engines import Texts
+
+        self.documents = self.bytes_read = 0
+        if self._progress is not None:
+            self._progress.task("read")
+        began = time.monotonic()
+        for block in iter_text_blocks(self._data, self._field, self._piece_bytes):
+            texts = Texts.of(block)
+            if self._limit is not None:
+                texts = texts.part(0, min(len(texts), self._limit - self.documents))
+            self.documents += len(texts)
+            self.bytes_read += len(texts.data)
+            if self._progress is not None:
+                speed = self.bytes_read / 1e6 / max(1e-3, time.monotonic() - began)
+                self._progress.update(
+                    documents=self.documents, MB=round(self.bytes_read / 1e6, 1), MB_s=round(speed, 1)
+                )
+            yield texts
+            if self.documents == self._limit:
+                return
