@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib.metadata import entry_points
 from typing import Protocol, cast
 
-from tokenize_kit.protocol import Placement, Tokenizer
+from tokenize_kit.protocol import EXECUTORS, Placement, Tokenizer
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.shards.unit import Recipe, Report, UnitResult
 from tokenize_kit.sources.planning import Unit
-
-EXECUTOR_GROUP = "tokenize_kit.executors"
 
 
 @dataclass(frozen=True)
@@ -98,11 +94,6 @@ def executor_named(name: str) -> type[Executor]:
     """Return the executor that is registered under a name.
 
     Raises:
-        ValueError: there is none; names those that there are.
+        ValueError: there is none; the message names those that there are.
     """
-    points = {point.name: point for point in entry_points(group=EXECUTOR_GROUP)}
-    if name not in points:
-        close = get_close_matches(name, points, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no executor is named {name!r} (known: {', '.join(sorted(points))}){hint}")
-    return cast("type[Executor]", points[name].load())
+    return cast("type[Executor]", EXECUTORS.get(name))
