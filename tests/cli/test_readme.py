@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenize_kit.cli.commands import all_commands
-from tokenize_kit.cli.main import _find, _parse, _resolve
+from tokenize_kit.cli.commands import all_commands, resolve
+from tokenize_kit.cli.main import _find, _parse
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,5 +34,5 @@ def test_it_parses(line):
     commands = all_commands()
     command, rest = _find(shlex.split(line), commands)
     assert command is not None
-    options, _ = _parse(command, _resolve(command)[1], rest)
+    options, _ = _parse(command, resolve(command)[1], rest)
     assert type(options).__name__.endswith("Options")
