@@ -1,7 +1,8 @@
 """Exponential moving averages of weights, which are often better to use than the weights of any one step.
 
-The arithmetic is torch's (`get_ema_multi_avg_fn`). Its ``AveragedModel`` around it knows no decay that is warmed up, keeps
-a second copy of the buffers, and takes 2.2 times as long for the same bits (``benchmarks/libraries.py --only averages``).
+The arithmetic is torch's (`get_ema_multi_avg_fn`). Its ``AveragedModel`` around it copies the whole module, buffers
+included, names the averages otherwise than our checkpoints, and takes 2.2 times as long for the same bits
+(``benchmarks/libraries.py --only averages``).
 """
 
 from __future__ import annotations
