@@ -34,7 +34,7 @@ def cluster():
 
     ray, ours = _start(2, None)
     assert ours
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
@@ -148,6 +148,39 @@ def test_workers_load_tokenizers_that_were_only_in_memory(corpus, tmp_path, apar
     options = replace(corpus, tokenizer=("text=memory",), out=str(tmp_path / "two"), workers=2, executor=apart)
     encode(options, loaded={"memory": RaggedToyText()})
     assert contents(options.out) == contents(corpus.out)
+
+
+def test_a_running_cluster_is_used_and_left_running(corpus, tmp_path, cluster):
+    import ray
+
+    options = replace(corpus, executor="ray", ray_address=cluster, workers=2)
+    with start(options) as process:
+        _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "")
+    encode(replace(corpus, out=str(tmp_path / "here")))
+    assert contents(options.out) == contents(tmp_path / "here")
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_a_cluster_that_is_not_there_is_said(corpus):
+    pytest.importorskip("ray")
+    command = ["--tokenizer", *corpus.tokenizer, "--data", *corpus.data, "--out", corpus.out, "--quiet"]
+    script = "import sys; from toys import simple; from tokenize_kit.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["encode", "--executor", "ray", "--ray-address", "127.0.0.1:9", *command]
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    # In a process of its own, because this one may be connected to a cluster already.
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: --ray-address 127.0.0.1:9: no Ray cluster answers there (")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_wrong_executors_are_said_at_once(corpus, monkeypatch, capsys):

@@ -80,7 +80,7 @@ class Executor(Protocol):
         ...
 
     def run(self, units: Iterable[Unit], job: Job) -> None:
-        """Encode all units. When it returns or raises, nothing works on them any more.
+        """Encode all units. When it returns or raises, whatever still worked on them has been told to stop.
 
         Raises:
             RuntimeError: a worker died.

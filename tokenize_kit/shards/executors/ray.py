@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 from collections import deque
@@ -207,10 +208,18 @@ def _start(workers: int, address: str | None) -> tuple[Any, bool]:
         )
         return ray, True
     try:
+        _knock(address)
         ray.init(address=address, **quiet)
-    except ConnectionError as error:
+    except (OSError, SystemExit) as error:
         raise ConnectionError(f"--ray-address {address}: no Ray cluster answers there ({error})") from None
     return ray, True
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens; Ray itself tries for minutes, prints much and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _gpu_share(ray: Any, setup: Setup, workers: int) -> float:
