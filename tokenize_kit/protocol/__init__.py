@@ -21,6 +21,7 @@ from tokenize_kit.protocol.folder import (
     read_config,
     read_config_of,
     read_options,
+    split_name,
     write_config,
 )
 from tokenize_kit.protocol.grids import check_grid, check_ids, decode_like, decode_sized, first_codebooks
@@ -81,6 +82,7 @@ __all__ = [
     "register_modality",
     "register_tokenizer",
     "registered_tokenizers",
+    "split_name",
     "tokenizer_class",
     "tokenizer_name",
     "write_config",
