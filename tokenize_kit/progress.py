@@ -118,7 +118,7 @@ class Progress:
         print(f"{self._label}{share} {_clock(seconds)} {self._shown_fields()}".rstrip(), file=self._stream, flush=True)
 
     def _shown_fields(self) -> str:
-        return "  ".join(f"{name} {_readable(value)}" for name, value in self._fields.items())
+        return "  ".join(f"{name} {readable(value)}" for name, value in self._fields.items())
 
 
 def _clock(seconds: float) -> str:
@@ -127,7 +127,14 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-def _readable(value: Field) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+def readable(value: Any, missing: str = "-") -> str:
+    """Return a value as people read it: numbers with commas and four figures, ``missing`` for None, the parts of a collection."""
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {readable(item, missing)}" for key, item in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(readable(item, missing) for item in value) or "none"
+    return missing if value is None else str(value)

@@ -19,7 +19,7 @@ def run(capsys, *words):
     [
         ("chars", ["--fallback", "bytes", "--vocab-size", 300], True),
         ("chars", ["--fallback", "unknown"], True),
-        ("words", ["--vocab-size", 500], False),
+        ("words", ["--vocab-size", 100], False),
     ],
 )
 def test_the_whole_way(capsys, tmp_path, udhr_txt, name, options, exact):

@@ -159,21 +159,11 @@ def _print_result(result: Any, as_json: bool) -> None:
     elif hasattr(result, "to_text"):
         print(result.to_text())
     else:
+        from tokenize_kit.progress import readable
+
         width = max(map(len, values), default=0)
         for name, value in values.items():
-            print(f"{name.replace('_', ' '):<{width}}  {_readable(value)}")
-
-
-def _readable(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_readable(item)}" for key, item in value.items()) or "none"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_readable, value)) or "none"
-    return "-" if value is None else str(value)
+            print(f"{name.replace('_', ' '):<{width}}  {readable(value)}")
 
 
 def _one_line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from tokenize_kit.protocol.folder import (
     read_config,
     read_config_of,
     read_options,
+    split_name,
     write_config,
 )
 from tokenize_kit.protocol.grids import check_grid, check_ids, decode_like, decode_sized, first_codebooks
@@ -88,6 +89,7 @@ __all__ = [
     "register_tokenizer",
     "registered_tokenizers",
     "resolved",
+    "split_name",
     "tokenizer_class",
     "tokenizer_name",
     "write_config",

@@ -94,6 +94,12 @@ def is_tokenizer_folder(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / CONFIG_FILE).is_file()
 
 
+def split_name(text: str) -> tuple[str | None, str]:
+    """Return the name (None if there is none) and the folder of what is given as DIR or NAME=DIR."""
+    name, equals, folder = text.partition("=")
+    return (name, folder) if equals and "/" not in name else (None, text)
+
+
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check ``tokenizer_config.json``: keys ``tokenizer``, ``fingerprint``, ``spec`` and ``options`` (dicts).
 

@@ -119,9 +119,9 @@ def file_name(key: str, suffix: str, extensions: tuple[str, ...], taken: set[str
 
 def _tokenizer_of(options: DecodeOptions, shards: ShardSet) -> tuple[StreamInfo, Tokenizer]:
     from tokenize_kit.protocol import load_tokenizer
-    from tokenize_kit.shards.verify import split_name
+    from tokenize_kit.shards.verify import named_stream
 
-    name, folder = split_name(options.tokenizer, shards.manifest)
+    name, folder = named_stream(options.tokenizer, shards.manifest)
     tokenizer = load_tokenizer(folder)
     candidates = [shards.streams[name]] if name else list(shards.streams.values())
     found = [stream for stream in candidates if stream.fingerprint == tokenizer.fingerprint]

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import sha256_of_file
 from tokenize_kit.progress import Progress
-from tokenize_kit.protocol import load_tokenizer, read_config
+from tokenize_kit.protocol import load_tokenizer, read_config, split_name
 from tokenize_kit.shards.format import (
     FAILURES_FILE,
     KEY,
@@ -110,7 +110,7 @@ def verify(
 def _compare_tokenizers(manifest: Manifest, given: Sequence[str], problems: list[str]) -> dict[str, str]:
     compared = {}
     for text in given:
-        name, folder = split_name(text, manifest)
+        name, folder = named_stream(text, manifest)
         fingerprint = load_tokenizer(folder).fingerprint
         streams = [name] if name else list(manifest.streams)
         found = [stream for stream in streams if manifest.streams[stream].fingerprint == fingerprint]
@@ -137,15 +137,15 @@ def _check_carried(folder: Path, manifest: Manifest, problems: list[str]) -> Non
             problems.append(f"{TOKENIZERS_FOLDER}/{name} ({fingerprint[:12]}) did not make its stream")
 
 
-def split_name(text: str, manifest: Manifest) -> tuple[str, str]:
+def named_stream(text: str, manifest: Manifest) -> tuple[str, str]:
     """Return stream name (or nothing) and folder of a tokenizer that is given as DIR or NAME=DIR.
 
     Raises:
         ValueError: there is no stream of that name.
     """
-    name, equals, folder = text.partition("=")
-    if not equals or "/" in name:
-        return "", text
+    name, folder = split_name(text)
+    if name is None:
+        return "", folder
     if name not in manifest.streams:
         raise ValueError(f"there is no stream {name!r} in the shards; they have {', '.join(manifest.streams)}")
     return name, folder
