@@ -408,7 +408,8 @@ def test_a_worker_that_dies_is_said(corpus, tmp_path):
 
 def test_units_travel_as_json(corpus):
     from tokenize_kit.shards.format import StreamInfo
-    from tokenize_kit.shards.unit import Recipe, encode_unit
+    from tokenize_kit.shards.recipe import Recipe
+    from tokenize_kit.shards.unit import encode_unit
     from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
     encode(corpus)

@@ -20,7 +20,8 @@ from tokenize_kit.protocol import Placement
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.executors.base import Job, Setup, executor_named
 from tokenize_kit.shards.format import StreamInfo
-from tokenize_kit.shards.unit import Recipe, UnitResult
+from tokenize_kit.shards.ledger import UnitResult
+from tokenize_kit.shards.recipe import Recipe
 from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
 SOURCES = str(Path(__file__).parents[1])

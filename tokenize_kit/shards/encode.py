@@ -25,7 +25,7 @@ from tokenize_kit.shards.options import EncodeOptions
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Tokenizer, TokenSpec
     from tokenize_kit.shards.executors.base import Executor
-    from tokenize_kit.shards.unit import UnitResult
+    from tokenize_kit.shards.ledger import UnitResult
     from tokenize_kit.sources.planning import Unit
     from tokenize_kit.sources.reading import Failure
 
@@ -105,7 +105,7 @@ class _Run:
     def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
         from tokenize_kit.protocol import modality_named, placement_for
         from tokenize_kit.shards.format import shard_schema
-        from tokenize_kit.shards.unit import Recipe
+        from tokenize_kit.shards.recipe import Recipe
         from tokenize_kit.sources.fields import resolve_columns
         from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
@@ -198,7 +198,7 @@ class _Run:
     def _encode(self, saved: Callable[[], None]) -> bool:
         """Encode what is not done yet; False if other parts of the run are still to come."""
         from tokenize_kit.shards.executors.base import Job, Setup
-        from tokenize_kit.shards.unit import FailureLimitError, finished_unit
+        from tokenize_kit.shards.ledger import FailureLimitError, finished_unit
 
         limited = self.options.limit is not None
         self.progress.task("encode", None if limited else sum(unit.size for unit in self.units))
@@ -237,7 +237,7 @@ class _Run:
 
     def _open_units(self) -> list[Unit]:
         """Take over what is finished, and return what is left for this part of the run."""
-        from tokenize_kit.shards.unit import finished_unit
+        from tokenize_kit.shards.ledger import finished_unit
 
         found = []
         for unit in self.units:
@@ -250,7 +250,7 @@ class _Run:
 
     def _first_units(self) -> Iterator[Unit]:
         """Yield units, each when the one before is done, until they have ``limit`` samples."""
-        from tokenize_kit.shards.unit import finished_unit
+        from tokenize_kit.shards.ledger import finished_unit
 
         for unit in self.units:
             samples, _ = self._left()

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenize_kit.protocol import Tokenizer
-from tokenize_kit.shards.unit import Recipe, Rows, encode_block
+from tokenize_kit.shards.recipe import Recipe
+from tokenize_kit.shards.rows import Rows
+from tokenize_kit.shards.unit import encode_block
 from tokenize_kit.shards.writer import ShardWriter
 from tokenize_kit.sources.planning import Unit
 from tokenize_kit.sources.reading import read_unit

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from tokenize_kit.protocol import EXECUTORS, Placement, Tokenizer
+from tokenize_kit.shards.ledger import UnitResult
 from tokenize_kit.shards.options import EncodeOptions
-from tokenize_kit.shards.unit import Recipe, Report, UnitResult
+from tokenize_kit.shards.recipe import Recipe
+from tokenize_kit.shards.unit import Report
 from tokenize_kit.sources.planning import Unit
 
 

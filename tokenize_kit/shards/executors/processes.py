@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, cast
 from tokenize_kit.partial import remove_abandoned
 from tokenize_kit.shards.executors.base import Job, Setup
 from tokenize_kit.shards.executors.worker import Worker, described, raise_again
+from tokenize_kit.shards.ledger import UnitResult
 from tokenize_kit.shards.options import EncodeOptions
-from tokenize_kit.shards.unit import UnitResult
 from tokenize_kit.sources.planning import Unit
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from tokenize_kit.errors import MissingPackageError
 from tokenize_kit.partial import remove_abandoned
 from tokenize_kit.shards.executors.base import Job, Setup
 from tokenize_kit.shards.executors.worker import Worker, described, raise_again
+from tokenize_kit.shards.ledger import UnitResult
 from tokenize_kit.shards.options import EncodeOptions
-from tokenize_kit.shards.unit import UnitResult
 from tokenize_kit.sources.planning import Unit
 
 TRIES = 4

@@ -16,7 +16,9 @@ import pyarrow
 from tokenize_kit import errors
 from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from tokenize_kit.shards.executors.base import Setup
-from tokenize_kit.shards.unit import FailureLimitError, Recipe, Report, UnitResult, encode_unit
+from tokenize_kit.shards.ledger import FailureLimitError, UnitResult
+from tokenize_kit.shards.recipe import Recipe
+from tokenize_kit.shards.unit import Report, encode_unit
 from tokenize_kit.sources.blocks import Failure
 from tokenize_kit.sources.planning import Unit
 

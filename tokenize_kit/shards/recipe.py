@@ -1,0 +1,44 @@
+"""How a unit becomes a shard: all that determines its bytes besides the unit itself and the tokenizers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenize_kit.files import canonical_json
+from tokenize_kit.shards.format import StreamInfo
+from tokenize_kit.sources.planning import ReadOptions, Unit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything besides the units and the tokenizers' folders that determines the bytes of the shards."""
+
+    read: ReadOptions
+    streams: tuple[StreamInfo, ...]
+    image_size: int | None = None
+    crop: bool = True
+    codebooks: int | None = None
+    """Keep only so many of the ids of each place of a grid with codebooks."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; `from_dict` is its inverse."""
+        streams = {stream.name: stream.to_dict() for stream in self.streams}
+        values = {"read": self.read.to_dict(), "streams": streams, "image_size": self.image_size, "crop": self.crop}
+        # Left out where it says nothing, so that runs from before there was the option can be continued.
+        return values if self.codebooks is None else {**values, "codebooks": self.codebooks}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Build a recipe from `to_dict`'s form."""
+        streams = tuple(StreamInfo.from_dict(name, stream) for name, stream in values["streams"].items())
+        read = ReadOptions.from_dict(values["read"])
+        return cls(read, streams, values["image_size"], values["crop"], values.get("codebooks"))
+
+
+def unit_digest(unit: Unit, recipe: Recipe, limit: int | None = None) -> str:
+    """Return the digest by which a ledger is known to be of this unit and recipe."""
+    keys = [[piece.key, piece.size, piece.start, piece.stop] for piece in unit.pieces]
+    return hashlib.sha256(canonical_json([unit.index, keys, recipe.to_dict(), limit])).hexdigest()
