@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenize_kit.cli.commands import all_commands
+from tokenize_kit.cli.commands import all_commands, resolve
 from tokenize_kit.cli.main import _find, _parse
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from tokenize_kit.cli.commands import all_commands
+from tokenize_kit.cli.commands import all_commands, resolve
 from tokenize_kit.cli.main import main
 from tokenize_kit.cli.options import CommandOptions
 from tokenize_kit.tokenizers.learned.audio.config import CodecNetworkConfig
