@@ -20,7 +20,7 @@ import numpy as np
 
 from tokenize_kit.files import write_json
 from tokenize_kit.protocol import PipelinedEncoder, Placement, RaggedEncoder, Tokenizer, modality_named
-from tokenize_kit.shards.chunks import Chunk, Values, as_list, chunks_of
+from tokenize_kit.shards.chunks import Chunk, Values, all_chunks, as_list, chunks_of
 from tokenize_kit.shards.ledger import FailureLimitError, UnitResult, ledger_path
 from tokenize_kit.shards.prefetch import read_ahead
 from tokenize_kit.shards.provenance import made_with
