@@ -86,7 +86,9 @@ def test_vocabulary_and_merges_equal_the_library(corpus, tmp_path, engine, patte
         engine=engine,
     )
     result = train_bpe(options)
-    documents = Texts.joined(list(text._Reader(options, None).blocks())).strings()
+    documents = Texts.joined(
+        list(text.Corpus(options.data, options.field, text.PIECE_BYTES, None, None).blocks())
+    ).strings()
     assert "".join(documents) == corpus.read_text()
     assert result_in(tmp_path / "out") == library_result(documents, 1200, pattern, special, min_frequency)
     assert result.engine == ("fast" if pattern == "gpt2" and engine == "auto" else "tokenizers")
