@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import atomic_write
-from tokenize_kit.protocol import BlockTokenizer, TokenSpec, decode_sized, modality_of
+from tokenize_kit.protocol import BlockTokenizer, TokenSpec, decode_sized, first_codebooks, modality_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -316,10 +316,12 @@ def _kept(ids: Tensor, spec: TokenSpec, codebooks: int | None) -> Tensor:
     """Return the grid with the codebooks that are kept."""
     if codebooks is None:
         return ids
-    if spec.axes[-1] != "codebook" or not 1 <= codebooks <= ids.shape[-1]:
+    try:
+        spec.first_codebooks(codebooks)
+        return first_codebooks(ids, codebooks)
+    except ValueError:
         known = f"1 to {ids.shape[-1]}" if spec.axes[-1] == "codebook" else "it has a single one"
-        raise ValueError(f"--codebooks {codebooks} is not what the tokenizer has ({known})")
-    return ids[..., :codebooks]
+        raise ValueError(f"--codebooks {codebooks} is not what the tokenizer has ({known})") from None
 
 
 def _write(

@@ -89,3 +89,27 @@ def sha256_of_file(path: str | os.PathLike[str]) -> str:
     """Return the hexadecimal sha256 of a file, read in pieces."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recorded_run(folder: Path, name: str, *, no_folder: str, foreign: str) -> dict[str, Any] | None:
+    """Return what a folder says of the run that it belongs to; None if it is free.
+
+    Args:
+        folder: where a run is about to write; need not exist.
+        name: of the JSON file in it in which a run says what it is.
+        no_folder: what to do where it is a file; ends the message.
+        foreign: what is wrong where it holds other things, with ``{first}`` for one of them; ends the message.
+
+    Raises:
+        ValueError: it is a file, holds other things, or its file is damaged.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; {no_folder}")
+    # Looked at before the file, which is there then if anything is that the same run has just begun to write elsewhere.
+    others = sorted(item.name for item in folder.iterdir() if ".partial-" not in item.name) if folder.exists() else []
+    path = folder / name
+    if path.exists():
+        return read_json_object(path)
+    if others:
+        raise ValueError(f"{folder} {foreign.format(first=others[0])}")
+    return None

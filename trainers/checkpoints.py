@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tokenize_kit.files import read_json_object, sha256_of_file, sync_folder, write_json
+from tokenize_kit.files import read_json_object, recorded_run, sha256_of_file, sync_folder, write_json
 from tokenize_kit.partial import partial_folder, partial_path, remove_abandoned
 from tokenize_kit.weights import load_tensors
 
@@ -43,15 +43,16 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the folder belongs to a run with another identity (the message says what differs), or to something else.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give a folder")
     path = folder / RUN_FILE
-    if not path.exists():
-        if folder.exists() and any(not item.name.startswith(f"{RUN_FILE}.partial-") for item in folder.iterdir()):
-            raise ValueError(f"{folder} is not empty and holds no training run; choose another --out")
+    before = recorded_run(
+        folder,
+        RUN_FILE,
+        no_folder="give a folder",
+        foreign="is not empty and holds no training run; choose another --out",
+    )
+    if before is None:
         write_json(path, {"format_version": FORMAT_VERSION, **identity})
         return
-    before = read_json_object(path)
     if before.pop("format_version", None) != FORMAT_VERSION:
         raise ValueError(f"{path} is of another version of tokenize-kit; choose another --out")
     differing = sorted(key for key in {*before, *identity} if not _same(before.get(key), identity.get(key)))

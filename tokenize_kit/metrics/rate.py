@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenize_kit.metrics.usage import Usage
 from tokenize_kit.progress import Progress
-from tokenize_kit.protocol import Tokenizer, decode_like, modality_of
+from tokenize_kit.protocol import Tokenizer, decode_like, first_codebooks, modality_of
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample
@@ -205,7 +205,7 @@ def compare(
     entropy_coded: list[P] = []
     progress.task("codecs", len(counts) + len(names))
     for step, count in enumerate(counts, 1):
-        grids = [item.ids if count is None else item.ids[..., :count] for item in items]
+        grids = [item.ids if count is None else first_codebooks(item.ids, count) for item in items]
         pairs = list(zip(samples, _decoded(tokenizer, grids, samples), strict=True))
         label = "tokens" if count is None else f"tokens, {count} codebook{'s' * (count > 1)}"
         fixed, entropy = (

@@ -10,6 +10,7 @@ from tokenize_kit.metrics.measures import Metrics
 from tokenize_kit.metrics.rate import RateComparison
 from tokenize_kit.metrics.speed import SpeedRow
 from tokenize_kit.metrics.usage import Usage
+from tokenize_kit.progress import readable
 from tokenize_kit.protocol import TokenSpec
 
 if TYPE_CHECKING:
@@ -95,13 +96,5 @@ class EvaluateResult:
             rows.append(("failures", self.failures))
         rows += self.metrics.items()
         width = max(len(name) for name, _ in rows)
-        lines = [f"{name.replace('_', ' '):<{width}}  {_readable(value)}" for name, value in rows]
+        lines = [f"{name.replace('_', ' '):<{width}}  {readable(value, 'not defined')}" for name, value in rows]
         return "\n".join([*lines, "", self.protocol])
-
-
-def _readable(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if value is None:
-        return "not defined"
-    return f"{value:,}" if isinstance(value, int) else str(value)

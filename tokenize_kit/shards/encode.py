@@ -398,15 +398,13 @@ def _executor(options: EncodeOptions) -> Executor | None:
 
 def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
     """Return the tokenizer of each stream."""
-    from tokenize_kit.protocol import load_tokenizer
+    from tokenize_kit.protocol import load_tokenizer, split_name
 
     if not given:
         raise ValueError("no tokenizer is given; name its folder with --tokenizer")
     tokenizers: dict[str, Tokenizer] = {}
     for text in given:
-        name, equals, folder = text.partition("=")
-        if not equals or "/" in name:
-            name, folder = "", text
+        name, folder = split_name(text)
         tokenizer = loaded[folder] if folder in loaded else load_tokenizer(folder)
         name = name or tokenizer.spec.modality
         if name in tokenizers:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenize_kit.files import read_json_object
+from tokenize_kit.files import recorded_run
 from tokenize_kit.shards.format import PLAN_FILE
 
 
@@ -16,18 +16,13 @@ def check_folder(out: Path, plan: dict[str, Any]) -> None:
     Raises:
         ValueError: names what differs.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder for the shards")
-    path = out / PLAN_FILE
-    # Looked at first, so that the plan is there if anything is that another run of the same plan has just begun to write.
-    others = [item.name for item in out.iterdir() if ".partial-" not in item.name] if out.exists() else []
-    if not path.exists():
-        if others:
-            raise ValueError(
-                f"{out} holds other files ({sorted(others)[0]}, ...); give an empty or new folder for the shards"
-            )
-        return
-    differing = _differences(read_json_object(path), plan)
+    before = recorded_run(
+        out,
+        PLAN_FILE,
+        no_folder="give a folder for the shards",
+        foreign="holds other files ({first}, ...); give an empty or new folder for the shards",
+    )
+    differing = [] if before is None else _differences(before, plan)
     if differing:
         raise ValueError(
             f"{out} belongs to another run: {'; '.join(differing[:4])}. Use the same options and inputs to continue it, "

@@ -14,7 +14,7 @@ from tokenize_kit.media.audio import check_audio
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
-    check_ids,
+    check_grid,
     fingerprint_of,
 )
 from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
@@ -105,7 +105,7 @@ class CodecTokenizer(Tokenizer):
 
     def decode(self, ids: Tensor) -> Sample:
         """Turn ids ``(T, n)``, of all or of the first n codebooks, back into float32 ``(C, T * hop)`` in [-1, 1]."""
-        return self._decoded((self._check(ids), None))
+        return self._decoded((check_grid(ids, self._spec), None))
 
     def encode_batch(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Encode sounds of mixed lengths, several side by side."""
@@ -113,11 +113,11 @@ class CodecTokenizer(Tokenizer):
 
     def decode_batch(self, grids: Sequence[Tensor]) -> list[Sample]:
         """Decode grids of mixed lengths, several side by side."""
-        return list(self._each(self._decoded, [(self._check(ids), None) for ids in grids]))
+        return list(self._each(self._decoded, [(check_grid(ids, self._spec), None) for ids in grids]))
 
     def decode_sized(self, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
         """Decode grids, each cut to its true number of samples."""
-        pairs = [(self._check(ids), size[0]) for ids, size in zip(grids, sizes, strict=True)]
+        pairs = [(check_grid(ids, self._spec), size[0]) for ids, size in zip(grids, sizes, strict=True)]
         return list(self._each(self._decoded, pairs))
 
     def encode_blocks(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -144,7 +144,7 @@ class CodecTokenizer(Tokenizer):
         """
         decoding = Decoding(self._coder)
         for ids in grids:
-            if (samples := decoding.push(self._check(ids))).shape[1]:
+            if (samples := decoding.push(check_grid(ids, self._spec))).shape[1]:
                 yield samples
         if (samples := decoding.finish(length)).shape[1]:
             yield samples
@@ -168,11 +168,6 @@ class CodecTokenizer(Tokenizer):
 
     def _options(self) -> dict[str, Any]:
         return {"config": self.config.to_dict(), "block": self.block}
-
-    def _check(self, ids: Tensor) -> Tensor:
-        if isinstance(ids, Tensor) and ids.numel() == 0:
-            raise ValueError(f"an id grid of shape {tuple(ids.shape)} is empty; a sound has at least one sample")
-        return check_ids(ids, self._spec)
 
     def _encoded(self, samples: Tensor) -> Tensor:
         encoding = Encoding(self._coder)

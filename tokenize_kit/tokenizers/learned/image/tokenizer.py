@@ -15,7 +15,7 @@ from tokenize_kit.media.image import check_image
 from tokenize_kit.protocol import (
     Tokenizer,
     TokenSpec,
-    check_ids,
+    check_grid,
     fingerprint_of,
 )
 from tokenize_kit.tokenizers.learned.folder import is_mixed, load_network, save_network
@@ -123,7 +123,7 @@ class AutoencoderTokenizer(Tokenizer):
 
     def decode_batch(self, grids: Sequence[Tensor]) -> list[Sample]:
         """Decode grids of mixed sizes; those of one size go through the network together."""
-        checked = [self._check(ids) for ids in grids]
+        checked = [check_grid(ids, self._spec) for ids in grids]
 
         def work(group: Group) -> Tensor:
             return self._decode_equal(torch.stack([checked[place] for place in group.places]), group)
@@ -175,11 +175,6 @@ class AutoencoderTokenizer(Tokenizer):
 
     def _options(self) -> dict[str, Any]:
         return {"config": self.config.to_dict(), "tile": self.tile}
-
-    def _check(self, ids: Tensor) -> Tensor:
-        if isinstance(ids, Tensor) and ids.numel() == 0:
-            raise ValueError(f"an id grid of shape {tuple(ids.shape)} is empty; a picture has at least one pixel")
-        return check_ids(ids, self._spec)
 
     @property
     def _device(self) -> torch.device:
