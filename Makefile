@@ -25,7 +25,7 @@ contracts: setup
 	$(BIN)/lint-imports
 
 test: lint types contracts
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 clean:
 	rm -rf .venv demo_out
