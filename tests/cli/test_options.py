@@ -60,7 +60,7 @@ def parsed(monkeypatch, capsys, *typed):
         return options
 
     monkeypatch.setattr(cli, "all_commands", lambda: {"do it": cli.Command("do it", "nowhere:it", "Do it.", ())})
-    monkeypatch.setattr(cli, "_resolve", lambda command: (it, Options))
+    monkeypatch.setattr(cli, "resolve", lambda command: (it, Options))
     code = main(["do", "it", "--json", *typed])
     captured = capsys.readouterr()
     return json.loads(captured.out) if code == 0 else (code, captured.err)

@@ -21,13 +21,13 @@ from trainers.overrides import Overrides, changed, field_documents
 PARTS = {
     "train image": {
         "network": (NetworkConfig, {"channels"}),
-        "quantizer": (QuantizerConfig, set()),
+        "quantizer": (QuantizerConfig, {"library_defaults"}),
         "loss": (LossConfig, set()),
         "optimizer": (OptimizerConfig, set()),
     },
     "train audio": {
         "network": (CodecNetworkConfig, {"sample_rate", "channels"}),
-        "quantizer": (QuantizerConfig, set()),
+        "quantizer": (QuantizerConfig, {"library_defaults"}),
         "loss": (AudioLossConfig, set()),
         "optimizer": (OptimizerConfig, set()),
     },

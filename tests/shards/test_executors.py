@@ -259,7 +259,8 @@ def test_ray_replaces_a_dead_worker_some_times(deadly, tmp_path):
 
 
 RUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
 sys.path.insert(0, {sources!r})
 import toys.simple
 from tokenize_kit.shards.encode import encode, EncodeOptions

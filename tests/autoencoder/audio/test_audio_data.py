@@ -16,7 +16,7 @@ from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import key_fractions
 from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
-from trainers.autoencoder.audio import data
+from trainers.autoencoder import data
 from trainers.autoencoder.audio.data import DRAWS, Cropping, SoundBatches, Sounds, prepare, to_samples
 from trainers.autoencoder.audio.options import TrainAudioOptions
 

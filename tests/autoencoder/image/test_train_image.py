@@ -396,7 +396,8 @@ def test_two_processes_equal_one_with_the_joint_batch(emoji, tmp_path):
     for key, value in one.items():
         # Kernels differ from processor to processor in the order of their sums; a sum that lacks a process is 0.1 off.
         assert torch.allclose(value.float(), two[key].float(), atol=2e-3), key
-    assert torch.allclose(one["quantizer.codebook.shares"], two["quantizer.codebook.shares"], atol=1e-7)
+    # One vector between two codes may go the other way.
+    assert torch.allclose(one["quantizer.codebook.shares"], two["quantizer.codebook.shares"], atol=1e-3)
     assert len(log(tmp_path / "one")) == len(log(tmp_path / "two"))
     # A perplexity is that of each process's batch.
     for line, other in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
