@@ -402,7 +402,7 @@ def test_two_processes_equal_one_with_the_joint_batch(emoji, tmp_path):
     # A perplexity is that of each process's batch.
     for line, other in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
         numbers = set(line) - {"batch_perplexity", "warnings"}
-        assert {key: line[key] for key in numbers} == pytest.approx({key: other[key] for key in numbers}, rel=2e-3)
+        assert {key: line[key] for key in numbers} == pytest.approx({key: other[key] for key in numbers}, rel=1e-2)
     assert load_tokenizer(tmp_path / "two").spec == load_tokenizer(tmp_path / "one").spec
 
 
