@@ -3,7 +3,7 @@
     python benchmarks/codec_memory.py [--minutes 1 2 5 10] [--tokenizer FOLDER] [--quick]
 
 Pieces of the set ``music`` (48 kHz stereo, resampled) follow one another until a sound is long enough. It goes block by block
-from the Ogg files into a .tkc file and from there into a wav file (`compress_blocks`, `decompress_blocks`, `write_blocks`).
+from the Ogg files into a .tkc file and from there into a wav file (`compress_pieces`, `decompress_pieces`, `write_blocks`).
 Each length is a process of its own with one thread; its peak is ``VmHWM``, all that was resident, Python, torch and the network
 included, and ``start`` is what it was before the first block. The codec is the ``dac`` preset of size tiny in stereo with random
 weights: memory does not depend on what they have learnt. It is an error if the longest sound needs 5 % more than the shortest.
@@ -55,7 +55,7 @@ def worker(folder: str | None, seconds: float) -> None:
     """Compress and decompress one sound, and print what it took as JSON."""
     import torch
 
-    from tokenize_kit.container import compress_blocks, decompress_blocks
+    from tokenize_kit.container import compress_pieces, decompress_pieces
     from tokenize_kit.media.audio import write_blocks
     from tokenize_kit.protocol import load_tokenizer
     from tokenize_kit.tokenizers.learned.audio.model import Codec
@@ -73,11 +73,11 @@ def worker(folder: str | None, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         packed, wav = Path(temporary) / "a.tkc", Path(temporary) / "a.wav"
         begin = time.perf_counter()
-        found["bytes"], samples = compress_blocks(tokenizer, music(seconds, rate, channels), packed)
+        found["bytes"], samples = compress_pieces(tokenizer, music(seconds, rate, channels), packed)
         found["compress"], found["compress_peak"] = time.perf_counter() - begin, peak()
         assert samples == round(seconds * rate)
         begin = time.perf_counter()
-        write_blocks(decompress_blocks(tokenizer, packed), wav, rate)
+        write_blocks(decompress_pieces(tokenizer, packed), wav, rate)
         found["decompress"], found["peak"] = time.perf_counter() - begin, peak()
         assert wav.stat().st_size == 44 + 2 * channels * samples
     print(json.dumps(found))

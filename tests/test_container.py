@@ -20,9 +20,9 @@ from tokenize_kit.container import (
     PackedSample,
     bit_width,
     compress,
-    compress_blocks,
+    compress_pieces,
     decompress,
-    decompress_blocks,
+    decompress_pieces,
     from_bytes,
     pack_ids,
     to_bytes,
@@ -31,7 +31,7 @@ from tokenize_kit.container import (
 )
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.media.audio import read_audio, write_audio
-from tokenize_kit.protocol import BlockTokenizer, TokenSpec
+from tokenize_kit.protocol import PieceTokenizer, TokenSpec
 from tokenize_kit.tokenizers.audio.mulaw import MuLawTokenizer
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
 
@@ -251,9 +251,9 @@ def test_pieces_of_a_sound_make_the_file_of_the_whole(tmp_path, quantizer, sampl
     assert expected.shape == sound.shape
     assert torch.equal(expected, codec.decode_sized([codec.encode(sound)], [(samples,)])[0])
     for piece in (1, 7, 500, 2000):
-        assert compress_blocks(codec, sound.split(piece, 1), tmp_path / "pieces.tkc") == (size, (samples,))
+        assert compress_pieces(codec, sound.split(piece, 1), tmp_path / "pieces.tkc") == (size, (samples,))
         assert (tmp_path / "pieces.tkc").read_bytes() == (tmp_path / "whole.tkc").read_bytes()
-    assert torch.equal(torch.cat(list(decompress_blocks(codec, tmp_path / "pieces.tkc")), 1), expected)
+    assert torch.equal(torch.cat(list(decompress_pieces(codec, tmp_path / "pieces.tkc")), 1), expected)
 
 
 @pytest.mark.parametrize(("codes", "width"), [(1000, 10), (3, 2), (1025, 11)])
@@ -262,18 +262,18 @@ def test_fewer_codebooks_are_a_smaller_file_that_sounds_as_they_do(tmp_path, cod
     sound = sound_of(codec, 601)  # 101 steps of 6 samples
     ids, sizes = codec.encode(sound), []
     for count in (1, 2, 3):
-        size, _ = compress_blocks(codec, [sound], tmp_path / "a.tkc", codebooks=count)
+        size, _ = compress_pieces(codec, [sound], tmp_path / "a.tkc", codebooks=count)
         assert compress(codec, sound, tmp_path / "b.tkc", codebooks=count) == size
         assert (tmp_path / "a.tkc").read_bytes() == (tmp_path / "b.tkc").read_bytes()
         sizes.append(size)
         (expected,) = codec.decode_sized([ids[:, :count]], [(601,)])
         assert torch.equal(decompress(codec, tmp_path / "a.tkc"), expected)
-        assert torch.equal(torch.cat(list(decompress_blocks(codec, tmp_path / "a.tkc")), 1), expected)
+        assert torch.equal(torch.cat(list(decompress_pieces(codec, tmp_path / "a.tkc")), 1), expected)
     bits = [-(-101 * count * width // 8) for count in (1, 2, 3)]
     # Beside the ids there is one more width in the header for each codebook.
     assert [sizes[1] - sizes[0], sizes[2] - sizes[1]] == [bits[1] - bits[0] + 1, bits[2] - bits[1] + 1]
     for count in (0, 4):
-        for call in (compress, compress_blocks):
+        for call in (compress, compress_pieces):
             with pytest.raises(ValueError, match=rf"--codebooks {count} is not what the tokenizer has \(1 to 3\)"):
                 call(codec, sound if call is compress else [sound], tmp_path / "c.tkc", codebooks=count)
     assert not (tmp_path / "c.tkc").exists()
@@ -295,13 +295,13 @@ def test_damaged_files_of_a_codec_are_refused_before_anything_is_decoded(tmp_pat
         (to_bytes(replace(good, fingerprint="ab" * 32)), "made by another tokenizer"),
     ]:
         path.write_bytes(content)
-        for call in (decompress, decompress_blocks):
+        for call in (decompress, decompress_pieces):
             with pytest.raises(VerificationError, match=message):
                 call(codec, path)
     # Such a file can only be made on purpose.
     good.ids[20, 2] = 32  # of a codebook of 32
     path.write_bytes(to_bytes(replace(good, widths=(5, 5, 6))))
-    for call in (decompress, lambda *given: list(decompress_blocks(*given))):
+    for call in (decompress, lambda *given: list(decompress_pieces(*given))):
         with pytest.raises(ValueError, match="id 32 is outside the vocabulary"):
             call(codec, path)
 
@@ -319,10 +319,10 @@ def test_a_long_sound_is_never_held_as_a_whole(tmp_path, monkeypatch):
             del block
 
     fresh = (sound_of(codec, 100 + number % 2) for number in range(200))
-    _, (samples,) = compress_blocks(codec, counted(fresh, 0), tmp_path / "a.tkc")
+    _, (samples,) = compress_pieces(codec, counted(fresh, 0), tmp_path / "a.tkc")
     assert samples == 20_100
     heard = 0
-    for piece in counted(decompress_blocks(codec, tmp_path / "a.tkc"), 1):
+    for piece in counted(decompress_pieces(codec, tmp_path / "a.tkc"), 1):
         heard += piece.shape[1]
         del piece
     assert heard == samples
@@ -332,12 +332,12 @@ def test_a_long_sound_is_never_held_as_a_whole(tmp_path, monkeypatch):
 
 
 def test_what_takes_no_pieces_is_refused_and_told_apart():
-    assert isinstance(toy_codec(), BlockTokenizer)
-    assert not isinstance(ToyCodec(), BlockTokenizer)
+    assert isinstance(toy_codec(), PieceTokenizer)
+    assert not isinstance(ToyCodec(), PieceTokenizer)
     with pytest.raises(TypeError, match="ToyCodec does not take samples in pieces"):
-        compress_blocks(ToyCodec(), [], "a.tkc")
+        compress_pieces(ToyCodec(), [], "a.tkc")
     with pytest.raises(TypeError, match="PixelTokenizer does not take samples in pieces"):
-        decompress_blocks(PixelTokenizer(3), "a.tkc")
+        decompress_pieces(PixelTokenizer(3), "a.tkc")
 
 
 def test_sounds_pass_through_the_command_line_in_pieces(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ the grid and how many bits an id of each codebook takes. The ids follow in grid 
 significant first, so a file takes ids times bits and about 90 bytes. Integers are little-endian; a varint has 7 bits a byte,
 the lowest first.
 
-Samples of a kind that streams, such as sounds, can come and go in pieces (`compress_blocks`, `decompress_blocks`) in memory that
+Samples of a kind that streams, such as sounds, can come and go in pieces (`compress_pieces`, `decompress_pieces`) in memory that
 does not grow with their length. Only ids are held whole, because the header in front of them says how many there are: 600 ids a
 second make 4 MB an hour.
 
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import atomic_write
-from tokenize_kit.protocol import BlockTokenizer, TokenSpec, decode_sized, first_codebooks, modality_of
+from tokenize_kit.protocol import PieceTokenizer, TokenSpec, decode_sized, first_codebooks, modality_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,14 +151,14 @@ def compress(tokenizer: Tokenizer, sample: Sample, path: str | os.PathLike[str],
     return _write(tokenizer, ids, modality_of(tokenizer.spec).size(sample), path)
 
 
-def compress_blocks(
-    tokenizer: Tokenizer, blocks: Iterable[Tensor], path: str | os.PathLike[str], codebooks: int | None = None
+def compress_pieces(
+    tokenizer: Tokenizer, pieces: Iterable[Tensor], path: str | os.PathLike[str], codebooks: int | None = None
 ) -> tuple[int, tuple[int, ...]]:
     """Do the same with a sample that comes in pieces; the file has the same bytes as that of the whole.
 
     Args:
-        tokenizer: a `BlockTokenizer`, see `takes_blocks`.
-        blocks: the pieces, such as (C, n) of a sound.
+        tokenizer: a `PieceTokenizer`, see `takes_pieces`.
+        pieces: those of the sample, such as (C, n) of a sound.
         path: the file.
         codebooks: keep only the first so many codebooks of each step, for a lower rate.
 
@@ -171,13 +171,13 @@ def compress_blocks(
     modality, sizes = modality_of(tokenizer.spec), []
 
     def counted() -> Iterator[Tensor]:
-        for block in blocks:
-            sizes.append(modality.size(block))
-            yield block
+        for piece in pieces:
+            sizes.append(modality.size(piece))
+            yield piece
 
     kind = np.min_scalar_type(tokenizer.spec.max_vocab_size - 1)
-    pieces = _in_blocks(tokenizer).encode_blocks(counted())
-    parts = [_kept(ids, tokenizer.spec, codebooks).numpy().astype(kind) for ids in pieces]
+    grids = _in_pieces(tokenizer).encode_pieces(counted())
+    parts = [_kept(ids, tokenizer.spec, codebooks).numpy().astype(kind) for ids in grids]
     size = modality.joined_size(sizes)
     return _write(tokenizer, np.concatenate(parts), size, path), size
 
@@ -196,13 +196,13 @@ def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
     return decode_sized(tokenizer, [torch.from_numpy(packed.ids)], [packed.size])[0]
 
 
-def decompress_blocks(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Iterator[Tensor]:
+def decompress_pieces(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Iterator[Tensor]:
     """Decode a ``.tkc`` file in pieces, such as (C, n) of a sound; joined, they are what `decompress` gives.
 
     The file is read and checked by the call itself, before the first piece is asked for.
 
     Args:
-        tokenizer: a `BlockTokenizer`, see `takes_blocks`.
+        tokenizer: a `PieceTokenizer`, see `takes_pieces`.
         path: the file.
 
     Raises:
@@ -211,15 +211,15 @@ def decompress_blocks(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Ite
     """
     import torch
 
-    codec = _in_blocks(tokenizer)
+    codec = _in_pieces(tokenizer)
     packed = _read(tokenizer, path)
     length = packed.size[0] if tokenizer.spec.size_axes else None
-    return codec.decode_blocks(torch.split(torch.from_numpy(packed.ids), _STEPS_AT_ONCE), length)
+    return codec.decode_pieces(torch.split(torch.from_numpy(packed.ids), _STEPS_AT_ONCE), length)
 
 
-def takes_blocks(tokenizer: Tokenizer) -> bool:
+def takes_pieces(tokenizer: Tokenizer) -> bool:
     """Whether samples can be compressed and decompressed piece by piece."""
-    return modality_of(tokenizer.spec).streams and isinstance(tokenizer, BlockTokenizer)
+    return modality_of(tokenizer.spec).streams and isinstance(tokenizer, PieceTokenizer)
 
 
 def widths_of(spec: TokenSpec, shape: Sequence[int]) -> tuple[int, ...]:
@@ -305,10 +305,10 @@ def _modality_name(reader: _Reader) -> str:
     return bytes(min(letter, 255) for letter in spelled).decode(errors="ignore")
 
 
-def _in_blocks(tokenizer: Tokenizer) -> BlockTokenizer:
-    if not takes_blocks(tokenizer):
+def _in_pieces(tokenizer: Tokenizer) -> PieceTokenizer:
+    if not takes_pieces(tokenizer):
         raise TypeError(f"{type(tokenizer).__name__} does not take samples in pieces; use compress and decompress")
-    assert isinstance(tokenizer, BlockTokenizer)
+    assert isinstance(tokenizer, PieceTokenizer)
     return tokenizer
 
 

@@ -75,7 +75,7 @@ def test_sounds_in_bfloat16_have_mostly_the_ids_of_float32(network):
     assert (mixed.shape, mixed.dtype) == (exact.shape, torch.int64)
     assert 0.6 < (mixed == exact).double().mean() < 1
     # The same in any pieces, as in float32.
-    assert torch.equal(torch.cat(list(codec.encode_blocks(sound.split(77, 1)))), mixed)
+    assert torch.equal(torch.cat(list(codec.encode_pieces(sound.split(77, 1)))), mixed)
     rounded = codec.decode(exact)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - decoded).abs().mean() < 0.02

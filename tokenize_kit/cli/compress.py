@@ -90,13 +90,13 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
         FileNotFoundError: the file or the tokenizer is not there.
         ValueError: the file is not what the tokenizer reads, or ``target`` does not end in ``.tkc``.
     """
-    from tokenize_kit.container import takes_blocks
+    from tokenize_kit.container import takes_pieces
     from tokenize_kit.protocol import load_tokenizer, placed
 
     if not options.target.lower().endswith(".tkc"):
         raise ValueError(f"{options.target} does not end in .tkc; give the .tkc file to write as the second name")
     tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
-    work = _compress_pieces if takes_blocks(tokenizer) else _compress_whole
+    work = _compress_pieces if takes_pieces(tokenizer) else _compress_whole
     written, size, conversion = work(options, tokenizer, progress)
     rate = tokenizer.spec.sample_rate
     return CompressResult(
@@ -129,7 +129,7 @@ def _compress_whole(
 def _compress_pieces(
     options: CompressOptions, tokenizer: Tokenizer, progress: Progress
 ) -> tuple[int, tuple[int, ...], str]:
-    from tokenize_kit.container import compress_blocks
+    from tokenize_kit.container import compress_pieces
     from tokenize_kit.protocol import modality_of
 
     spec = tokenizer.spec
@@ -147,7 +147,7 @@ def _compress_pieces(
             raise ValueError(f"{options.source}: {error}") from None
         _note(options.source, stream.conversion, progress)
         shown = _shown(pieces(stream), "compress", spec, progress)
-        written, size = compress_blocks(tokenizer, shown, options.target, options.codebooks)
+        written, size = compress_pieces(tokenizer, shown, options.target, options.codebooks)
     return written, size, stream.conversion
 
 
@@ -178,7 +178,7 @@ def decompress_command(options: DecompressOptions, progress: Progress) -> Decomp
         ValueError: it is no .tkc file, or ``target`` has another ending than such a sample is written with.
         VerificationError: it is damaged, or another tokenizer made it.
     """
-    from tokenize_kit.container import decompress, decompress_blocks, takes_blocks
+    from tokenize_kit.container import decompress, decompress_pieces, takes_pieces
     from tokenize_kit.protocol import load_tokenizer, modality_of, placed
 
     tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
@@ -186,11 +186,11 @@ def decompress_command(options: DecompressOptions, progress: Progress) -> Decomp
     kind = modality_of(spec)
     if target.suffix.lower() != kind.suffix:
         raise ValueError(f"{options.target} does not end in {kind.suffix}, which is what {kind.name} is written as")
-    if takes_blocks(tokenizer):
+    if takes_pieces(tokenizer):
         sizes = []
 
         def counted() -> Iterator[Tensor]:
-            for piece in decompress_blocks(tokenizer, options.source):
+            for piece in decompress_pieces(tokenizer, options.source):
                 sizes.append(kind.size(piece))
                 yield piece
 

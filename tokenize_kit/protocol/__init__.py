@@ -30,8 +30,8 @@ from tokenize_kit.protocol.placement import Placement, placed, placement_for
 from tokenize_kit.protocol.registry import EXECUTORS, MODALITIES, MODELS, QUANTIZERS, TOKENIZERS, TRAINERS, Registry
 from tokenize_kit.protocol.spec import TokenSpec
 from tokenize_kit.protocol.tokenizer import (
-    BlockTokenizer,
     DeviceTokenizer,
+    PieceTokenizer,
     PipelinedEncoder,
     RaggedEncoder,
     ShowsTokens,
@@ -55,9 +55,9 @@ __all__ = [
     "QUANTIZERS",
     "TOKENIZERS",
     "TRAINERS",
-    "BlockTokenizer",
     "DeviceTokenizer",
     "Modality",
+    "PieceTokenizer",
     "PipelinedEncoder",
     "Placement",
     "RaggedEncoder",

@@ -99,25 +99,25 @@ class SizedTokenizer(Protocol):
 
 
 @runtime_checkable
-class BlockTokenizer(Protocol):
-    """A tokenizer of sounds that takes them in pieces, in memory that does not grow with the length.
+class PieceTokenizer(Protocol):
+    """A tokenizer that takes samples in pieces along one axis (`Modality.piece_axis`), in memory that does not grow with it.
 
-    However a sound is cut, the pieces that come out, joined, are what the whole gives.
+    However a sample is cut, the pieces that come out, joined, are what the whole gives.
     """
 
-    def encode_blocks(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Encode the pieces (C, n) of one sound; yield its ids in pieces along the first axis.
+    def encode_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Encode the pieces of one sample, such as (C, n) of a sound; yield its ids in pieces along the first axis.
 
         Raises:
             TypeError, ValueError: as `Tokenizer.encode`, for any piece.
         """
         ...
 
-    def decode_blocks(self, grids: Iterable[Tensor], length: int | None = None) -> Iterator[Tensor]:
-        """Decode the pieces of one grid; yield the samples in pieces (C, n), cut to the true ``length`` if it is given.
+    def decode_pieces(self, grids: Iterable[Tensor], length: int | None = None) -> Iterator[Tensor]:
+        """Decode the pieces of one grid; yield those of the sample, cut to the true ``length`` along that axis if it is given.
 
         Raises:
-            TypeError, ValueError: as `Tokenizer.decode`, for any piece, or they do not cover ``length`` samples.
+            TypeError, ValueError: as `Tokenizer.decode`, for any piece, or they do not cover that length.
         """
         ...
 

@@ -67,13 +67,13 @@ def test_pieces_of_any_size_give_the_same_bits(kind):
         (sound,) = codec.decode_sized([ids], [(length,)])
         for size in (1, 7, hop, hop * codec.block + 1):
             pieces = samples.split(size, 1)
-            assert torch.equal(torch.cat(list(codec.encode_blocks(pieces))), ids)
+            assert torch.equal(torch.cat(list(codec.encode_pieces(pieces))), ids)
             stream = codec.stream()
             for _ in range(2):  # a stream can serve one sound after the other
                 assert torch.equal(torch.cat([*map(stream.encode, pieces), stream.finish()]), ids)
         for size in (1, 3, codec.block, 2 * codec.block + 1):
             pieces = ids.split(size)
-            assert torch.equal(torch.cat(list(codec.decode_blocks(pieces, length)), 1), sound)
+            assert torch.equal(torch.cat(list(codec.decode_pieces(pieces, length)), 1), sound)
             stream = codec.stream()
             for _ in range(2):
                 made = torch.cat([*map(stream.decode, pieces), stream.finish_decode(length)], 1)
@@ -184,15 +184,15 @@ def test_what_is_wrong_in_a_piece_is_refused_as_in_a_whole_sound():
         (good * 3, r"values in \[-1, 1\]"),
         (good[:, :0], "has no samples"),
     ):
-        for call in (codec.encode, stream.encode, lambda piece: list(codec.encode_blocks([good, piece]))):
+        for call in (codec.encode, stream.encode, lambda piece: list(codec.encode_pieces([good, piece]))):
             with pytest.raises(ValueError, match=message):
                 call(bad)
     with pytest.raises(TypeError, match=r"torch\.float64"):
         stream.encode(good.double())
-    for call in (stream.finish, lambda: list(codec.encode_blocks([]))):
+    for call in (stream.finish, lambda: list(codec.encode_pieces([]))):
         with pytest.raises(ValueError, match="a sound without a sample has no ids"):
             call()
-    for call in (stream.finish_decode, lambda: list(codec.decode_blocks([]))):
+    for call in (stream.finish_decode, lambda: list(codec.decode_pieces([]))):
         with pytest.raises(ValueError, match="no ids, no sound"):
             call()
     ids = codec.encode(good)
@@ -236,7 +236,7 @@ def test_memory_does_not_grow_with_the_length(kind):
             yield noise(codec, 10, place)
 
     produced, seen = 0, []
-    for ids in codec.encode_blocks(endless()):
+    for ids in codec.encode_pieces(endless()):
         produced += len(ids)
         seen.append(len(pulled) * 10 - produced * codec.config.network.hop)
         if produced > 200:

@@ -120,19 +120,19 @@ class CodecTokenizer(Tokenizer):
         pairs = [(check_grid(ids, self._spec), size[0]) for ids, size in zip(grids, sizes, strict=True)]
         return list(self._each(self._decoded, pairs))
 
-    def encode_blocks(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def encode_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Encode a sound that comes in pieces (C, n), in bounded memory: yield its ids in pieces.
 
         Raises:
             TypeError, ValueError: as `encode`, for any piece.
         """
         encoding = Encoding(self._coder)
-        for block in blocks:
-            if len(ids := encoding.push(check_audio(block, self._spec.channels))):
+        for piece in pieces:
+            if len(ids := encoding.push(check_audio(piece, self._spec.channels))):
                 yield ids
         yield encoding.finish()
 
-    def decode_blocks(self, grids: Iterable[Tensor], length: int | None = None) -> Iterator[Tensor]:
+    def decode_pieces(self, grids: Iterable[Tensor], length: int | None = None) -> Iterator[Tensor]:
         """Decode ids that come in pieces (k, ...), in bounded memory: yield the samples in pieces (C, n).
 
         Args:
