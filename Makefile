@@ -1,6 +1,8 @@
 # Two commands on a fresh machine do all: make demo, make test. Both install what they need into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that run the tests, each with one thread.
+JOBS ?= 2
 
 .PHONY: setup demo test lint types contracts clean
 
@@ -25,7 +27,7 @@ contracts: setup
 	$(BIN)/lint-imports
 
 test: lint types contracts
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 clean:
 	rm -rf .venv demo_out
