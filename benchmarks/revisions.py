@@ -35,13 +35,16 @@ class Revision:
     python: Path
     """The interpreter whose ``import tokenize_kit`` is the checkout."""
 
-    def start(self, words: Sequence[str | Path], folder: Path, threads: int = 1) -> subprocess.Popen[str]:
-        """Start ``python WORDS`` in a folder, on so many threads; stdout is piped, stderr goes on."""
+    def start(
+        self, words: Sequence[str | Path], folder: Path, threads: int = 1, *, fed: bool = False
+    ) -> subprocess.Popen[str]:
+        """Start ``python WORDS`` in a folder, on so many threads; stdout is piped, stdin if it is ``fed``, stderr goes on."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         environment |= {"PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONWARNINGS": "ignore"}
         command = [str(self.python), *map(str, words)]
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+        stdin = subprocess.PIPE if fed else None
+        return subprocess.Popen(command, cwd=folder, env=environment, stdin=stdin, stdout=subprocess.PIPE, text=True)
 
     def run(self, words: Sequence[str | Path], folder: Path, threads: int = 1) -> str:
         """Run ``python WORDS`` in a folder and return its stdout.

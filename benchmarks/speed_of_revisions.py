@@ -1,13 +1,13 @@
 """Is a revision as fast as another? Six jobs, old beside new in turns, and for each the ratio of speed with its interval.
 
-    python benchmarks/speed_of_revisions.py BASE [HEAD] [--rounds 9] [--only WORD...] [--quick]
+    python benchmarks/speed_of_revisions.py BASE [HEAD] [--rounds 25] [--only WORD...] [--quick]
 
-The jobs: reading packed batches, training a Transformer, generating, encoding a folder of pictures, jsonl to shards, and a codec
-that encodes and decodes a sound. In each round both revisions (HEAD is the checked-out one by default) do all of them in a fresh
-process on one thread, in the order A B, B A, A B ...; every job is done once before its clock starts, so that no import is in
-it, and then twice, of which the faster one counts. The ratio is the mean of the logarithms over the rounds, with the 95 %
-interval of Student's t: of two equal revisions it holds 1 nineteen times of twenty. Inputs, tokenizers and models are made once,
-by the base. About fifteen minutes with nine rounds. Run it alone.
+The jobs: reading packed batches, training a Transformer, generating, encoding a folder of pictures, jsonl to shards, and a
+codec that encodes and decodes a sound. Each revision (HEAD is the checked-out one by default) has one process of one thread. For
+each job they take turns, A B, B A, A B ..., a second or some at a time, so that what slows the machine down for a while slows both;
+every job is done once before its clock starts. The ratio is the mean of the logarithms over the rounds, with the 95 % interval of
+Student's t: of two equal revisions it holds 1 nineteen times of twenty. Inputs, tokenizers and models are made once, by the base.
+Run it alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import io
 import json
 import math
 import statistics
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -146,19 +147,18 @@ JOBS: dict[str, Callable[[int, Path], float]] = {
 }
 
 
-def worker(names: list[str]) -> None:
-    """Do the jobs, each once before the clock starts and then twice, and print the better speed of each as JSON."""
+def worker() -> None:
+    """Do each job that is named on stdin, and print its speed; the first time it is only warmed up."""
     import torch
 
     torch.set_num_threads(1)
-    speeds = {}
+    answers, sys.stdout = sys.stdout, sys.stderr
+    done: dict[str, int] = {}
     with tempfile.TemporaryDirectory(dir=".") as temporary:
-        for name in names:
-            job = JOBS[name]
-            if name != "packed reading, tokens/s":
-                job(0, Path(temporary))
-            speeds[name] = max(job(number, Path(temporary)) for number in (1, 2))
-    print(json.dumps(speeds))
+        for line in sys.stdin:
+            name = line.strip()
+            number = done[name] = done.get(name, -1) + 1
+            print(JOBS[name](number, Path(temporary)), file=answers, flush=True)
 
 
 # --- the comparison
@@ -182,43 +182,37 @@ def build_inputs(folder: Path, assets: Path, quick: bool) -> None:
         (folder / "speech" / path.name).write_bytes(path.read_bytes())
 
 
-_T = {
-    1: 12.71,
-    2: 4.303,
-    3: 3.182,
-    4: 2.776,
-    5: 2.571,
-    6: 2.447,
-    7: 2.365,
-    8: 2.306,
-    9: 2.262,
-    10: 2.228,
-    11: 2.201,
-    12: 2.179,
-}
-"""Two-sided 95 % points of Student's t by degrees of freedom."""
-
-
 def interval(ratios: list[float]) -> tuple[float, float, float]:
     """Return the mean ratio and its 95 % interval, from the logarithms."""
+    from scipy.stats import t as student
+
     logs = [math.log(ratio) for ratio in ratios]
     mean = statistics.fmean(logs)
     freedom = len(logs) - 1
-    half = _T.get(freedom, 2.16) * statistics.stdev(logs) / math.sqrt(len(logs)) if freedom else math.inf
+    half = float(student.ppf(0.975, freedom)) * statistics.stdev(logs) / math.sqrt(len(logs)) if freedom else math.inf
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
+def asked(process: subprocess.Popen[str], name: str) -> float:
+    """Have a worker do a job, and return its speed."""
+    assert process.stdin is not None, "it is fed"
+    assert process.stdout is not None, "it is read"
+    process.stdin.write(f"{name}\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", metavar="BASE", nargs="?")
     parser.add_argument("head", metavar="HEAD", nargs="?", default="HEAD")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--only", nargs="+", default=[""], help="only the jobs whose names contain one of these words")
     parser.add_argument("--quick", action="store_true", help="small inputs: shows that it runs, not a result")
-    parser.add_argument("--worker", nargs="+", choices=list(JOBS), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker)
+        worker()
         return
     if options.base is None:
         parser.error("name the revision to compare with, such as a commit or a tag")
@@ -233,17 +227,19 @@ def main() -> None:
         runner = "import sys; from tokenize_kit.cli import main; sys.exit(main(sys.argv[1:]))"
         for line in MAKING:
             revisions[0].run(["-c", runner, *line.split(), "--quiet"], folder)
-        for number in range(options.rounds):
-            found: dict[int, dict[str, float]] = {}
+        words = [Path(__file__).resolve(), "--worker"]
+        workers = [revision.start(words, folder, fed=True) for revision in revisions]
+        for name in names:
             began = time.monotonic()
-            for which in (0, 1) if number % 2 == 0 else (1, 0):
-                words = [Path(__file__).resolve(), "--worker", *names]
-                found[which] = json.loads(revisions[which].run(words, folder))
-            for name in names:
-                speeds[name].append((found[0][name], found[1][name]))
-            print(
-                f"round {number + 1} of {options.rounds}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
-            )
+            for number in range(options.rounds + 1):
+                found = [0.0, 0.0]
+                for which in (0, 1) if number % 2 == 0 else (1, 0):
+                    found[which] = asked(workers[which], name)
+                if number:
+                    speeds[name].append((found[0], found[1]))
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        for process in workers:
+            process.communicate()
     print(f"\nMedian speed and ratio of speed over {options.rounds} rounds, one thread\n")
     print(f"| job | base {revisions[0].commit} | head {revisions[1].commit} | head / base | 95 % interval |")
     print("| --- | ---: | ---: | ---: | --- |")
