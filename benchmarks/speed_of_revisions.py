@@ -4,7 +4,7 @@
 
 The jobs: reading packed batches, training a Transformer, generating, encoding a folder of pictures, jsonl to shards, and a
 codec that encodes and decodes a sound. Each revision (HEAD is the checked-out one by default) has one process of one thread. For
-each job they take turns, A B, B A, A B ..., a second or some at a time, so that what slows the machine down for a while slows both;
+each job they take turns, A B, B A, A B ..., a second or some at a time, so that what slows the machine for a while slows both;
 every job is done once before its clock starts. The ratio is the mean of the logarithms over the rounds, with the 95 % interval of
 Student's t: of two equal revisions it holds 1 nineteen times of twenty. Inputs, tokenizers and models are made once, by the base.
 Run it alone.
