@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from tokenize_kit.modalities.text import TEXT
 from tokenize_kit.protocol import (
-    Tokenizer,
     TokenSpec,
     check_ids,
     check_kind,
-    check_target,
-    fingerprint_of,
     read_options,
-    write_config,
 )
 from tokenize_kit.tokenizers.text.corpus import Corpus, VocabularyResult
-from tokenize_kit.tokenizers.text.engines import Texts, encoded_in_parts, utf8
+from tokenize_kit.tokenizers.text.engines import Texts
+from tokenize_kit.tokenizers.text.vocabulary import VocabularyTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenize_kit.progress import Progress
-    from tokenize_kit.protocol import Sample
 
 NAME = "chars"
 Fallback = Literal["unknown", "bytes"]
@@ -45,7 +40,7 @@ _ABSENT = 0xFFFFFFFF
 _PIECE_BYTES = 1 << 20
 
 
-class CharsTokenizer(Tokenizer):
+class CharsTokenizer(VocabularyTokenizer):
     """Characters (Unicode code points) to ids ``(time,)`` and back.
 
     Args:
@@ -56,6 +51,8 @@ class CharsTokenizer(Tokenizer):
     Raises:
         ValueError: a character comes twice or is a lone surrogate, or there is no such fallback.
     """
+
+    name = NAME
 
     def __init__(self, characters: str, fallback: Fallback = "unknown") -> None:
         if fallback not in get_args(Fallback):
@@ -75,44 +72,6 @@ class CharsTokenizer(Tokenizer):
             step=(1,) if fallback == "unknown" else (None,),
             lossless=fallback == "bytes",
         )
-
-    @property
-    def spec(self) -> TokenSpec:
-        """One axis ``time``; lossless with the fallback ``bytes``."""
-        return self._spec
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 over the characters in their order and the fallback."""
-        return fingerprint_of(NAME, self._options())
-
-    def encode(self, sample: Sample) -> Tensor:
-        """Encode one text to ids ``(time,)``, int64.
-
-        Raises:
-            TypeError: the sample is not a str.
-            ValueError: it has a lone surrogate.
-        """
-        import torch
-
-        values, _ = self._encode(Texts.one_text(utf8(TEXT.check(sample, self._spec))))
-        return torch.from_numpy(values.astype("int64"))
-
-    def encode_batch(self, samples: Sequence[Sample]) -> list[Tensor]:
-        """Encode many texts at once; equal to `encode` one by one, and faster."""
-        import torch
-
-        values, lengths = self.encode_ragged(list(samples))
-        return list(torch.split(torch.from_numpy(values.astype("int64")), lengths.tolist())) if len(lengths) else []
-
-    def encode_ragged(self, texts: Any) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Encode many texts into one flat array; see `tokenize_kit.protocol.RaggedEncoder`.
-
-        Raises:
-            TypeError: the texts are no sequence of str and no Arrow array of strings.
-            ValueError: a text is null or has a lone surrogate; names which.
-        """
-        return encoded_in_parts(texts, self._encode)
 
     def decode(self, ids: Tensor) -> str:
         """Decode ids ``(time,)``; unknown ones, and bytes that are not UTF-8, as a model may sample them, become U+FFFD.
@@ -136,19 +95,17 @@ class CharsTokenizer(Tokenizer):
         """
         return [self._tokens[i] for i in check_ids(ids, self._spec).tolist()]
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``tokenizer_config.json``, which holds the characters, into ``folder``."""
-        write_config(check_target(folder, self), self, self._options())
-
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote."""
         return cls(**read_options(folder, NAME, {"characters": str, "fallback": str}))
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """See `VocabularyTokenizer.options`."""
         return {"characters": self.characters, "fallback": self.fallback}
 
-    def _encode(self, texts: Texts) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    def divide(self, texts: Texts) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """See `VocabularyTokenizer.divide`."""
         import numpy as np
 
         points, lengths = texts.code_points()

@@ -27,17 +27,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from tokenize_kit.modalities.text import TEXT
 from tokenize_kit.protocol import (
-    Tokenizer,
     TokenSpec,
     check_ids,
     check_kind,
-    check_target,
-    fingerprint_of,
     read_options,
-    write_config,
 )
 from tokenize_kit.tokenizers.text.corpus import Corpus, VocabularyResult
-from tokenize_kit.tokenizers.text.engines import PART_BYTES, Texts, encoded_in_parts, utf8
+from tokenize_kit.tokenizers.text.engines import PART_BYTES, Texts, utf8
+from tokenize_kit.tokenizers.text.vocabulary import VocabularyTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenize_kit.progress import Progress
-    from tokenize_kit.protocol import Sample
 
 NAME = "words"
 UNKNOWN, JOINED = 0, 1
@@ -63,7 +59,7 @@ _LETTERS = ((0, 0x3400), (0x4DC0, 0x4E00), (0xA000, 0xF900), (0xFB00, 0x20000), 
 _PIECE_BYTES = 1 << 20
 
 
-class WordsTokenizer(Tokenizer):
+class WordsTokenizer(VocabularyTokenizer):
     """Words, marks and white space to ids ``(time,)`` and back; see the module for how a text is divided.
 
     Args:
@@ -73,6 +69,8 @@ class WordsTokenizer(Tokenizer):
     Raises:
         ValueError: a word is no str, is empty, comes twice or has a lone surrogate.
     """
+
+    name = NAME
 
     def __init__(self, words: Sequence[str], lowercase: bool = False) -> None:
         self.words = tuple(words)
@@ -87,44 +85,6 @@ class WordsTokenizer(Tokenizer):
         self._spec = TokenSpec(
             modality=TEXT.name, vocab_size=_FIRST + len(self.words), axes=("time",), step=(None,), lossless=False
         )
-
-    @property
-    def spec(self) -> TokenSpec:
-        """One axis ``time``; not lossless, as unknown words are lost."""
-        return self._spec
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 over the words in their order and whether case is folded."""
-        return fingerprint_of(NAME, self._options())
-
-    def encode(self, sample: Sample) -> Tensor:
-        """Encode one text to ids ``(time,)``, int64.
-
-        Raises:
-            TypeError: the sample is not a str.
-            ValueError: it has a lone surrogate.
-        """
-        import torch
-
-        values, _ = self._encode(Texts.one_text(utf8(TEXT.check(sample, self._spec))))
-        return torch.from_numpy(values.astype("int64"))
-
-    def encode_batch(self, samples: Sequence[Sample]) -> list[Tensor]:
-        """Encode many texts at once; equal to `encode` one by one, and faster."""
-        import torch
-
-        values, lengths = self.encode_ragged(list(samples))
-        return list(torch.split(torch.from_numpy(values.astype("int64")), lengths.tolist())) if len(lengths) else []
-
-    def encode_ragged(self, texts: Any) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Encode many texts into one flat array; see `tokenize_kit.protocol.RaggedEncoder`.
-
-        Raises:
-            TypeError: the texts are no sequence of str and no Arrow array of strings.
-            ValueError: a text is null or has a lone surrogate; names which.
-        """
-        return encoded_in_parts(texts, self._encode)
 
     def decode(self, ids: Tensor) -> str:
         """Decode ids ``(time,)``: a space before each word that follows a word or a mark, unless the ids say otherwise.
@@ -150,19 +110,17 @@ class WordsTokenizer(Tokenizer):
             apart = kind != _SPACE
         return shown
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``tokenizer_config.json``, which holds the words, into ``folder``."""
-        write_config(check_target(folder, self), self, self._options())
-
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote."""
         return cls(**read_options(folder, NAME, {"words": list, "lowercase": bool}))
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
+        """See `VocabularyTokenizer.options`."""
         return {"words": list(self.words), "lowercase": self.lowercase}
 
-    def _encode(self, texts: Texts) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    def divide(self, texts: Texts) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """See `VocabularyTokenizer.divide`."""
         import numpy as np
         import pyarrow.compute as pc
 
