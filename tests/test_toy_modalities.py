@@ -14,7 +14,7 @@ from toys.world import Letters
 
 from tokenize_kit.cli import main
 from tokenize_kit.media.audio import read_audio
-from tokenize_kit.protocol import modality_named, resolved
+from tokenize_kit.protocol import MODALITIES, modality_named, resolved
 from tokenize_kit.shards import ShardSet
 
 TOKENIZERS = {"series": SeriesTokenizer(), "toy-video": VideoTokenizer()}
@@ -228,3 +228,14 @@ def test_what_a_declaration_names_is_resolved_when_asked():
     for wrong in ("json:nothing", "no_such_module:x", "json", ":x"):
         with pytest.raises(ValueError, match="cannot be had as module:attribute"):
             resolved(wrong)
+
+
+def test_without_their_package_sound_shards_are_not_called_damaged(world, capsys, monkeypatch):
+    monkeypatch.delitem(MODALITIES._registered, "series")
+    capsys.readouterr()
+    for words in (["verify", "shards/series/files"], ["inspect", "shards/series/files"]):
+        assert main([*words, "--quiet"]) == 4
+        told = capsys.readouterr().err
+        assert "modality 'series' is not one of audio, image, text" in told
+        assert "install the package that brings it" in told
+        assert "damaged" not in told

@@ -11,12 +11,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tokenize_kit.errors import MissingPackageError
 from tokenize_kit.protocol.registry import MODALITIES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     Sample: TypeAlias = str | Tensor
+
+
+class UnknownModalityError(MissingPackageError, ValueError):
+    """A kind of data that no installed package brings; what is of that kind may be sound."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class TokenSpec:
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
-            raise ValueError(f"modality {self.modality!r} is not one of {', '.join(MODALITIES.names())}")
+            raise UnknownModalityError(
+                f"modality {self.modality!r} is not one of {', '.join(MODALITIES.names())}; install the package that brings it"
+            )
         if len(self.axes) != len(self.step) or not self.axes:
             raise ValueError(f"axes {self.axes} and step {self.step} must have one entry for each grid axis")
         sizes = self.codebook_sizes

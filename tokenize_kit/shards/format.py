@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tokenize_kit.errors import MissingPackageError
 from tokenize_kit.files import read_json_object
 from tokenize_kit.protocol import TokenSpec
 
@@ -185,6 +186,8 @@ def read_manifest(folder: Path) -> Manifest:
         if any(Path(file.name).name != file.name or set(file.tokens) != set(streams) for file in files):
             raise ValueError("a file entry names another folder or other streams")
         shard_schema(list(streams.values()), columns)
+    except MissingPackageError as error:
+        raise MissingPackageError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it from a copy or run 'encode' again") from None
     return manifest
