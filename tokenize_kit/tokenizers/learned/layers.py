@@ -193,6 +193,14 @@ class TransposedConvolution(Spread):
         if normed:
             weight_norm(self)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of a whole sample.
+
+        The bias is added before the ends are cut off: its gradient is a sum over all places, whose order decides the last bit.
+        """
+        y = self.finish(self.spread(x))
+        return y.narrow(self.axis, self.left, y.shape[self.axis] - self.right - self.left)
+
     def spread(self, x: Tensor) -> Tensor:
         """See `Spread.spread`."""
         axis, count, parts = self.axis, x.shape[self.axis], self.span // self.stride
