@@ -299,7 +299,7 @@ class QuantizedTask(Task, Generic[L]):
 
 _COLLAPSE = (
     "the codebook is hardly used: for vq and rvq raise --quantizer.dead-code-threshold or lower --quantizer.codebook-dim, for "
-    "lfq, bsq and gumbel raise --loss.entropy-weight, for library change its options, or take fewer codes"
+    "lfq, bsq and gumbel raise --loss.entropy-weight, or take fewer codes"
 )
 
 
