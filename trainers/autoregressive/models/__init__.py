@@ -172,11 +172,6 @@ def register_model(name: str, cls: type[SequenceModel]) -> None:
     MODELS.register(name, cls)
 
 
-def registered_models() -> list[str]:
-    """Names of all models that can be built here, sorted."""
-    return MODELS.names()
-
-
 def model_class(name: str) -> type[SequenceModel]:
     """Return the model class that is registered as ``name``.
 
