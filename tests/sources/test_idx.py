@@ -186,7 +186,7 @@ def test_samples_for_trainers_and_metrics(tmp_path):
     (tmp_path / f"{NAME}.gz").write_bytes(gzip.compress(idx(PICTURES)))
     spec = TokenSpec("image", 256, ("height", "width", "channel"), (1, 1, None), lossless=True, channels=3)
     failures = []
-    found = list(iter_samples([str(tmp_path)], spec, lambda *failure: failures.append(failure)))
+    found = list(iter_samples([str(tmp_path)], spec, failures.append))
     assert failures == []
     assert torch.equal(found[7].sample, torch.from_numpy(PICTURES[7]).expand(3, 5, 4))
     kept = iter_samples([str(tmp_path)], spec, lambda *failure: None, keep=lambda key: key.endswith(("@2", "@9")))

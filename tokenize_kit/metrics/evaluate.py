@@ -35,6 +35,7 @@ from tokenize_kit.protocol import (
     resolved,
     tokenizer_name,
 )
+from tokenize_kit.sources.blocks import Failure, one_line
 from tokenize_kit.sources.heldout import in_part
 from tokenize_kit.sources.samples import KeyedSample, iter_samples
 
@@ -264,12 +265,13 @@ class _Failures:
         self._limit = limit
         self._progress = progress
 
-    def add(self, key: str, reason: str) -> None:
-        self.count += 1
-        self._progress.note(f"left out {key}: {reason}")
+    def add(self, failure: Failure) -> None:
+        self.count += failure.samples
+        self._progress.note(f"left out {failure.key}: {failure.reason}")
         if self.count > self._limit:
             raise TooManyFailuresError(
-                f"more than {self._limit} samples failed, the last is {key}: {reason}; mend them or raise --max-failures"
+                f"more than {self._limit} samples failed, the last is {failure.key}: {failure.reason}; mend them or raise "
+                "--max-failures"
             )
 
 
@@ -306,5 +308,5 @@ def _encode(
                 grids.append(cut(tokenizer.encode(item.sample)))
                 kept.append(item)
             except ValueError as error:
-                failures.add(item.key, str(error))
+                failures.add(Failure(item.key, one_line(error)))
         return kept, grids

@@ -110,6 +110,29 @@ class Modality(ABC):
             ValueError: they are not one.
         """
 
+    def read_noting(
+        self,
+        data: bytes | NDArray[np.uint8],
+        spec: TokenSpec,
+        at_least: int | None = None,  # noqa: ARG002
+    ) -> tuple[Sample, tuple[str, ...]]:
+        """Read a sample as `read` does, and say what had to be done to it, each in words that are counted over samples.
+
+        Args:
+            data: the bytes of one file, or pixels.
+            spec: what is wanted.
+            at_least: the size that `resize` will be asked for; a decoder may give a sample that is smaller than the file says,
+                but no smaller than this along any axis.
+
+        Returns:
+            The sample, and notes such as ``48000 Hz stereo to 16000 Hz mono``.
+
+        Raises:
+            ValueError: it is none.
+        """
+        conversion = self.conversion(data, spec) if isinstance(data, bytes) else ""
+        return self.read(data, spec), ((conversion,) if conversion else ())
+
     @abstractmethod
     def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:
         """Write one sample of that spec as a file that ends in `suffix`, whole or not at all.

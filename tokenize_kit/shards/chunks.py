@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tokenize_kit.protocol import modality_named
+from tokenize_kit.protocol import Modality, modality_named
 from tokenize_kit.shards.recipe import Recipe
 from tokenize_kit.sources.blocks import Content, one_line
 from tokenize_kit.sources.reading import Failure, SampleBlock
@@ -32,6 +32,7 @@ class Chunk:
 
     keys: Sequence[str] | pa.Array
     samples: dict[str, Values]
+    """By source, see `SampleBlock.contents`."""
     columns: dict[str, Sequence[Any] | pa.Array]
     read: int
     """How many samples were read for it: the rows, and those that could not be decoded."""
@@ -79,11 +80,12 @@ def all_chunks(blocks: Iterable[SampleBlock], recipe: Recipe, limit: int | None)
 
 def chunks_of(block: SampleBlock, recipe: Recipe) -> Iterator[Chunk]:
     """Decode a block chunk by chunk; samples that are not what their tokenizer wants become failures."""
-    textual = recipe.read.textual
-    if recipe.read.text_only and textual and isinstance(block.contents[textual], pa.Array):
+    if recipe.read.text_only and isinstance(block.contents[recipe.read.sources[0].name], pa.Array):
         failures = list(block.failures)
         yield Chunk(block.keys, {**block.contents}, block.columns, len(block), failures, Counter(), block.size)
         return
+    kinds = {source.name: modality_named(source.modality) for source in recipe.read.sources}
+    decoders = {name: _decoder(kind, name, recipe) for name, kind in kinds.items()}
     keys, columns = as_list(block.keys), {name: as_list(values) for name, values in block.columns.items()}
     contents = {name: as_list(values) for name, values in block.contents.items()}
     failures, conversions = list(block.failures), Counter[str]()
@@ -107,13 +109,13 @@ def chunks_of(block: SampleBlock, recipe: Recipe) -> Iterator[Chunk]:
             failures, conversions, decoded, kept = [], Counter(), [], []
             start, size = row, 0
         try:
-            samples = {name: _decode(values[row], name, recipe, conversions) for name, values in contents.items()}
+            samples = {name: decoders[name](values[row], conversions) for name, values in contents.items()}
         except (ValueError, TypeError) as error:
             failures.append(Failure(key, one_line(error)))
             continue
         decoded.append(samples)
         kept.append(row)
-        size += sum(modality_named(name).values(sample) for name, sample in samples.items())
+        size += sum(kinds[name].values(sample) for name, sample in samples.items())
     last = chunk(len(keys))
     last.size = block.size
     yield last
@@ -124,15 +126,19 @@ def as_list(values: Sequence[Any] | pa.Array) -> list[Any]:
     return list(values.to_pylist()) if isinstance(values, pa.Array) else list(values)
 
 
-def _decode(content: Content, modality: str, recipe: Recipe, conversions: Counter[str]) -> Sample:
-    kind = modality_named(modality)
+def _decoder(kind: Modality, source: str, recipe: Recipe) -> Callable[[Content, Counter[str]], Sample]:
+    """Return what makes a sample of a content, and counts what had to be done to it."""
     if kind.textual:
-        return cast("str", content)
-    # Streams of one modality share the sample, so their specs agree in what it must look like; the run checked that.
-    spec = next(stream.spec for stream in recipe.streams if stream.spec.modality == modality)
-    sample = kind.read(cast("bytes | NDArray[np.uint8]", content), spec)
-    if isinstance(content, bytes) and (conversion := kind.conversion(content, spec)):
-        conversions[conversion] += 1
-    if recipe.image_size is not None and kind.resizable:
-        sample = kind.resize(sample, recipe.image_size, crop=recipe.crop)
-    return sample
+        return lambda content, _: cast("str", content)
+    # Streams of one source share the sample, so their specs agree in what it must look like; the run checked that.
+    spec = next(stream.spec for stream in recipe.streams if recipe.sources[stream.name] == source)
+    size = recipe.image_size if kind.resizable else None
+
+    def decode(content: Content, conversions: Counter[str]) -> Sample:
+        sample, notes = kind.read_noting(cast("bytes | NDArray[np.uint8]", content), spec, at_least=size)
+        if size is not None:
+            sample = kind.resize(sample, size, crop=recipe.crop)
+        conversions.update(notes)
+        return sample
+
+    return decode

@@ -280,26 +280,31 @@ class _Run:
 
     def _count(self, result: UnitResult) -> None:
         """Keep a finished unit and stop the run if there are too many failures by now."""
+        from tokenize_kit.sources.blocks import count_lost
+
         self.results[result.unit] = result
         for what in result.conversions.keys() - self.conversions:
             self.progress.note(f"{self.converted} of {what.replace(' to ', ' are converted to ', 1)}")
         self.conversions.update(result.conversions)
-        self.failed += len(result.failures)
+        self.failed += count_lost(result.failures)
         if self.failed > self.options.max_failures:
             self._stop([])
 
     def _stop(self, more: Sequence[Failure]) -> NoReturn:
+        from tokenize_kit.sources.blocks import count_lost
+
         failures = [failure for index in sorted(self.results) for failure in self.results[index].failures]
         failures += more
         _write_failures(self.out, failures)
         raise TooManyFailuresError(
-            f"{len(failures)} samples could not be read, more than --max-failures {self.options.max_failures}; "
+            f"{count_lost(failures):,} samples could not be read, more than --max-failures {self.options.max_failures}; "
             f"{self.out}/failures.jsonl lists them, {_most_frequent(failures)}. Finished shards are kept: mend the input in a "
             "new run, or continue this one with a higher --max-failures"
         )
 
     def _finish(self, results: Sequence[UnitResult], plan: dict[str, Any]) -> None:
         from tokenize_kit.shards.format import Manifest
+        from tokenize_kit.sources.blocks import count_lost
 
         failures = [failure for result in results for failure in result.failures]
         # dataset.json follows in the same folder.
@@ -307,7 +312,7 @@ class _Run:
         if not any(result.file.rows for result in results):
             if failures:
                 raise TooManyFailuresError(
-                    f"none of {len(failures)} samples could be read; {self.out}/failures.jsonl lists them, "
+                    f"none of {count_lost(failures):,} samples could be read; {self.out}/failures.jsonl lists them, "
                     f"{_most_frequent(failures)}"
                 )
             raise ValueError(f"the input holds no samples: {', '.join(self.options.data)}")
@@ -317,19 +322,21 @@ class _Run:
             tuple(result.file for result in results),
             plan["options"],
             plan["inputs"],
-            len(failures),
+            count_lost(failures),
         )
         write_json(self.out / "dataset.json", manifest.to_dict())
         # Left behind by killed processes; what another run writes here at this moment is its own.
         remove_abandoned(self.out.rglob("*.partial-*"))
 
     def _result(self, results: Sequence[UnitResult], complete: bool) -> EncodeResult:
+        from tokenize_kit.sources.blocks import count_lost
+
         return EncodeResult(
             out=self.options.out,
             rows=sum(result.file.rows for result in results),
             tokens={name: sum(result.file.tokens[name] for result in results) for name in self.tokenizers},
             shards=len(results),
-            failures=sum(len(result.failures) for result in results),
+            failures=sum(count_lost(result.failures) for result in results),
             input_bytes=sum(self.units[result.unit].size for result in results),
             output_bytes=sum(result.file.bytes for result in results),
             seconds=round(time.monotonic() - self.began, 3),
@@ -450,7 +457,7 @@ def _stream(name: str, tokenizer: Tokenizer) -> Any:
 
 
 def _write_failures(out: Path, failures: Sequence[Failure], *, durable_name: bool = True) -> None:
-    lines = [json.dumps({"key": item.key, "reason": item.reason}, ensure_ascii=False) + "\n" for item in failures]
+    lines = [json.dumps(failure.to_dict(), ensure_ascii=False) + "\n" for failure in failures]
     write_text(out / "failures.jsonl", "".join(lines), durable_name=durable_name)
 
 
@@ -462,6 +469,9 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _most_frequent(failures: Sequence[Failure]) -> str:
-    reason, count = Counter(failure.reason for failure in failures).most_common(1)[0]
+    reasons: Counter[str] = Counter()
+    for failure in failures:
+        reasons[failure.reason] += failure.samples
+    reason, count = reasons.most_common(1)[0]
     first = next(failure for failure in failures if failure.reason == reason)
     return f"most frequent ({count} times) is: {first.key}: {reason}"

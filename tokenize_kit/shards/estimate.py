@@ -12,6 +12,7 @@ from tokenize_kit.shards.recipe import Recipe
 from tokenize_kit.shards.rows import Rows
 from tokenize_kit.shards.unit import encode_block
 from tokenize_kit.shards.writer import ShardWriter
+from tokenize_kit.sources.blocks import count_lost
 from tokenize_kit.sources.planning import Unit
 from tokenize_kit.sources.reading import read_unit
 
@@ -57,7 +58,7 @@ def _look(unit: Unit, tokenizers: Mapping[str, Tokenizer], recipe: Recipe, seen:
         if whole > BLOCK_SAMPLES:
             block = block.head(BLOCK_SAMPLES)
             size = size * BLOCK_SAMPLES // whole
-        seen.failures += len(block.failures) + len(encode_block(block, tokenizers, recipe, rows))
+        seen.failures += count_lost(block.failures) + count_lost(encode_block(block, tokenizers, recipe, rows))
         seen.bytes += size
         if time.monotonic() - began > SECONDS_EACH or whole > BLOCK_SAMPLES:
             break

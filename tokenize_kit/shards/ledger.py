@@ -12,6 +12,7 @@ from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import read_json_object
 from tokenize_kit.shards.format import FileEntry
 from tokenize_kit.shards.recipe import Recipe, unit_digest
+from tokenize_kit.sources.blocks import count_lost
 from tokenize_kit.sources.planning import Unit
 from tokenize_kit.sources.reading import Failure
 
@@ -34,13 +35,12 @@ class UnitResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``NNNNN.json``."""
-        failures = [{"key": failure.key, "reason": failure.reason} for failure in self.failures]
-        return {**asdict(self), "failures": failures}
+        return {**asdict(self), "failures": [failure.to_dict() for failure in self.failures]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> UnitResult:
         """Read the content of ``NNNNN.json``."""
-        failures = tuple(Failure(failure["key"], failure["reason"]) for failure in values["failures"])
+        failures = tuple(map(Failure.from_dict, values["failures"]))
         file = FileEntry(**values["file"])
         conversions, made = dict(values.get("conversions", {})), dict(values.get("made", {}))
         return cls(
@@ -52,7 +52,7 @@ class FailureLimitError(TooManyFailuresError):
     """A unit alone has more failures than allowed; carries them for the ledger."""
 
     def __init__(self, failures: Sequence[Failure]) -> None:
-        super().__init__(f"{len(failures)} samples could not be read")
+        super().__init__(f"{count_lost(failures)} samples could not be read")
         self.failures = list(failures)
 
 

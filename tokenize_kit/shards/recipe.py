@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tokenize_kit.files import canonical_json
@@ -22,6 +23,12 @@ class Recipe:
     crop: bool = True
     codebooks: int | None = None
     """Keep only so many of the ids of each place of a grid with codebooks."""
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """The name of the source from which each stream is made, see `tokenize_kit.sources.planning.Source`."""
+        named = {source.name for source in self.read.named}
+        return {stream.name: stream.name if stream.name in named else stream.spec.modality for stream in self.streams}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""

@@ -28,7 +28,7 @@ class Rows:
 
     def __init__(self, writer: ShardWriter, recipe: Recipe) -> None:
         self._writer = writer
-        self._recipe = recipe
+        self.recipe = recipe
         self.tokens = {stream.name: 0 for stream in recipe.streams}
         self.conversions: Counter[str] = Counter()
         """What was done to files that were not as their tokenizer wants them, and to how many."""
@@ -38,7 +38,7 @@ class Rows:
         self._bytes = 0
         self._keys: list[pa.Array] = []
         self._ids: dict[str, list[tuple[Ids, NDArray[np.int64]]]] = {name: [] for name in self.tokens}
-        self._columns: dict[str, list[pa.Array]] = {name: [] for name in self._recipe.read.columns}
+        self._columns: dict[str, list[pa.Array]] = {name: [] for name in self.recipe.read.columns}
 
     def add(
         self, keys: Sequence[str] | pa.Array, encoded: Encoded, columns: Mapping[str, Sequence[Any] | pa.Array]
@@ -48,15 +48,15 @@ class Rows:
             return 0
         tokens = 0
         self._keys.append(_as_array(keys, pa.string()))
-        for stream in self._recipe.streams:
+        for stream in self.recipe.streams:
             values, shapes = encoded[stream.name]
-            if self._recipe.codebooks is not None and stream.spec.axes[-1] == "codebook":
-                values, shapes = _first_codebooks(values, shapes, stream.num_axes - 1, self._recipe.codebooks)
+            if self.recipe.codebooks is not None and stream.spec.axes[-1] == "codebook":
+                values, shapes = _first_codebooks(values, shapes, stream.num_axes - 1, self.recipe.codebooks)
             self._ids[stream.name].append((values, shapes))
             self.tokens[stream.name] += len(values)
             tokens += len(values)
             self._bytes += len(values) * np.dtype(stream.dtype).itemsize
-        for name, kind in self._recipe.read.columns.items():
+        for name, kind in self.recipe.read.columns.items():
             self._columns[name].append(_as_array(columns[name], COLUMN_TYPES[kind]))
         if self._bytes >= BATCH_BYTES:
             self.flush()

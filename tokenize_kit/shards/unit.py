@@ -27,7 +27,7 @@ from tokenize_kit.shards.provenance import made_with
 from tokenize_kit.shards.recipe import Recipe, unit_digest
 from tokenize_kit.shards.rows import Encoded, Ragged, Rows
 from tokenize_kit.shards.writer import open_shard
-from tokenize_kit.sources.blocks import one_line
+from tokenize_kit.sources.blocks import count_lost, one_line
 from tokenize_kit.sources.planning import Unit
 from tokenize_kit.sources.reading import Failure, SampleBlock, read_unit
 
@@ -71,7 +71,7 @@ def encode_unit(
         OSError: the disk is full, or an input file cannot be read.
     """
     failures: list[Failure] = []
-    samples = 0
+    samples = lost = 0
     path = Path(out) / f"{unit.index:05}.arrow"
     try:
         with (
@@ -84,10 +84,11 @@ def encode_unit(
             rows = Rows(writer, recipe)
             for done in _encode_chunks(chunks, tokenizers, rows):
                 failures += done.failures
+                lost += count_lost(done.failures)
                 samples += done.samples
                 if report:
                     report(done.samples, done.tokens, done.size)
-                if max_failures is not None and len(failures) > max_failures:
+                if max_failures is not None and lost > max_failures:
                     raise FailureLimitError(failures)
             rows.flush()
     except OSError as error:
@@ -108,12 +109,12 @@ def encode_block(block: SampleBlock, tokenizers: Mapping[str, Tokenizer], recipe
     return [failure for one in done for failure in one.failures][len(block.failures) :]
 
 
-def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, Values]) -> Encoded:
-    """Encode samples, given by modality, with the tokenizer of each stream: flat ids, and shapes.
+def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, Values], recipe: Recipe) -> Encoded:
+    """Encode samples, given by source, with the tokenizer of each stream: flat ids, and shapes.
 
     Shapes are (samples, axes), or with the true sizes of the samples beside them (samples, axes + size_axes).
     """
-    return {name: _encode_values(tokenizer, samples[tokenizer.spec.modality]) for name, tokenizer in tokenizers.items()}
+    return {name: _encode_values(tokenizers[name], samples[source]) for name, source in recipe.sources.items()}
 
 
 def _encode_values(tokenizer: Tokenizer, values: Values) -> Ragged:
@@ -142,7 +143,7 @@ def _flat(tokenizer: Tokenizer, samples: Sequence[Sample], grids: Sequence[Tenso
 
 @contextmanager
 def _encoders(
-    tokenizers: Mapping[str, Tokenizer],
+    tokenizers: Mapping[str, Tokenizer], recipe: Recipe
 ) -> Iterator[Callable[[Mapping[str, Values]], Callable[[], Encoded]]]:
     """Yield a function that begins to encode samples and returns another one, which waits for what `encode_samples` gives."""
     with ExitStack() as stack:
@@ -160,8 +161,7 @@ def _encoders(
 
         def begin(samples: Mapping[str, Values]) -> Callable[[], Encoded]:
             waits = {
-                name: begin_one(name, tokenizer, samples[tokenizer.spec.modality])
-                for name, tokenizer in tokenizers.items()
+                name: begin_one(name, tokenizers[name], samples[source]) for name, source in recipe.sources.items()
             }
             return lambda: {name: wait() for name, wait in waits.items()}
 
@@ -182,7 +182,7 @@ def _encode_chunks(chunks: Iterable[Chunk], tokenizers: Mapping[str, Tokenizer],
     """Encode chunks into rows, in order; pipelined tokenizers have begun with a chunk before the one before is done."""
     ahead = any(isinstance(tokenizer, PipelinedEncoder) for tokenizer in tokenizers.values())
     running: deque[tuple[Chunk, Callable[[], Encoded] | None]] = deque()
-    with _encoders(tokenizers) as begin:
+    with _encoders(tokenizers, rows.recipe) as begin:
         for chunk in chunks:
             try:
                 running.append((chunk, begin(chunk.samples)))
@@ -200,19 +200,19 @@ def _finish(chunk: Chunk, wait: Callable[[], Encoded] | None, tokenizers: Mappin
     with suppress(ValueError, TypeError):
         encoded = wait() if wait else None
     if encoded is None:  # one of the samples is refused: find out which
-        chunk = _without_refused(chunk.as_lists(), tokenizers)
-        encoded = encode_samples(tokenizers, chunk.samples)
+        chunk = _without_refused(chunk.as_lists(), tokenizers, rows.recipe)
+        encoded = encode_samples(tokenizers, chunk.samples, rows.recipe)
     tokens = rows.add(chunk.keys, encoded, chunk.columns)
     rows.conversions.update(chunk.conversions)
     return _Done(chunk.read, tokens, chunk.size, chunk.failures)
 
 
-def _without_refused(chunk: Chunk, tokenizers: Mapping[str, Tokenizer]) -> Chunk:
+def _without_refused(chunk: Chunk, tokenizers: Mapping[str, Tokenizer], recipe: Recipe) -> Chunk:
     """Return the chunk without the samples that a tokenizer refuses; they are added to its failures."""
 
     def accepted(places: range) -> list[int]:
         try:
-            encode_samples(tokenizers, chunk.pick(places).samples)
+            encode_samples(tokenizers, chunk.pick(places).samples, recipe)
         except (ValueError, TypeError) as error:
             if len(places) == 1:
                 chunk.failures.append(Failure(chunk.keys[places[0]], one_line(error)))

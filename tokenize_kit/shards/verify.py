@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from tokenize_kit.shards.format import (
     read_manifest,
 )
 from tokenize_kit.shards.reader import local_folder, read_batches, stream_array
+from tokenize_kit.sources.blocks import Failure, count_lost
 
 _SHOWN = 10
 
@@ -238,7 +240,12 @@ def _check_folder(folder: Path, manifest: Manifest) -> list[str]:
     if strays := sorted(path.name for path in folder.glob("*.arrow") if path.name not in listed):
         problems.append(f"{strays[0]} is not listed in {MANIFEST_FILE}")
     ledger = folder / FAILURES_FILE
-    lines = ledger.read_bytes().count(b"\n") if ledger.is_file() else 0
-    if ledger.is_file() and lines != manifest.failures:
-        problems.append(f"{FAILURES_FILE} has {lines} lines, expected {manifest.failures}")
+    if ledger.is_file():
+        try:
+            lost = count_lost(Failure.from_dict(json.loads(line)) for line in ledger.read_bytes().splitlines())
+        except (ValueError, KeyError, TypeError):
+            problems.append(f"{FAILURES_FILE} is damaged")
+        else:
+            if lost != manifest.failures:
+                problems.append(f"{FAILURES_FILE} tells of {lost} samples, expected {manifest.failures}")
     return problems

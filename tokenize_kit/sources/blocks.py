@@ -7,7 +7,7 @@ block, and reading goes on behind it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeAlias
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tokenize_kit.media.text import read_text
 from tokenize_kit.sources.cutting import cut_record
+from tokenize_kit.sources.names import without_surrogates
 from tokenize_kit.sources.planning import Piece, ReadOptions
 
 MAX_MEMBER_BYTES = 1 << 30
@@ -44,6 +45,23 @@ class Failure:
     reason: str
     at: int = 0
     """How many samples of its block stand before it."""
+    samples: int = 1
+    """How many samples are known to be lost by it: the rows of a table without the column, say."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its line of failures.jsonl; `from_dict` is its inverse."""
+        values: dict[str, Any] = {"key": self.key, "reason": self.reason}
+        return values if self.samples == 1 else {**values, "samples": self.samples}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Failure:
+        """Read a line of failures.jsonl."""
+        return cls(values["key"], values["reason"], samples=values.get("samples", 1))
+
+
+def count_lost(failures: Iterable[Failure]) -> int:
+    """Return how many samples the failures stand for."""
+    return sum(failure.samples for failure in failures)
 
 
 @dataclass
@@ -53,7 +71,7 @@ class SampleBlock:
     keys: Sequence[str] | pa.Array
     """One a sample."""
     contents: dict[str, Sequence[Content] | pa.Array]
-    """For each modality one content a sample; an Arrow array of large strings if it came as one."""
+    """For each source one content a sample; an Arrow array of large strings if it came as one."""
     columns: dict[str, Sequence[Any] | pa.Array]
     """For each extra column one value a sample."""
     size: int
@@ -87,7 +105,7 @@ class Collector:
         """Bytes of input that were read; the readers add to it."""
         self._bytes = 0
         self._keys: list[str] = []
-        self._contents: dict[str, list[Content]] = {name: [] for name in self._options.modalities}
+        self._contents: dict[str, list[Content]] = {source.name: [] for source in self._options.sources}
         self._columns: dict[str, list[Any]] = {name: [] for name in self._options.columns}
         self._failures: list[Failure] = []
 
@@ -102,9 +120,9 @@ class Collector:
         for name, value in ready.items():
             self._columns[name].append(value)
 
-    def fail(self, key: str, reason: str) -> None:
-        """Record a sample that cannot be read."""
-        self._failures.append(Failure(key, reason, len(self._keys)))
+    def fail(self, key: str, reason: str, samples: int = 1) -> None:
+        """Record a sample that cannot be read, or as many as are known to be lost."""
+        self._failures.append(Failure(without_surrogates(key), without_surrogates(reason), len(self._keys), samples))
 
     @property
     def full(self) -> bool:
@@ -167,9 +185,9 @@ def text_of(value: Mapping[str, Any], name: str) -> str:
 
 
 def text_name(options: ReadOptions) -> str:
-    """Return the modality that texts are samples of."""
-    assert options.textual is not None, "texts are only read where they are wanted"
-    return options.textual
+    """Return the name of the one source of samples that are one text each."""
+    assert options.text_only, "whole files and lines are samples only where a sample is one text"
+    return options.sources[0].name
 
 
 def add_long_text(out: Collector, key: str, text: str, columns: Mapping[str, Any], options: ReadOptions) -> None:

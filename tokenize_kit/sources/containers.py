@@ -128,20 +128,21 @@ def add_fields(out: Collector, key: str, fields: Fields, options: ReadOptions) -
         contents: dict[str, Content] = {}
         columns: dict[str, Any] = {}
         record: dict[str, Any] = {}
-        if ".json" in fields and (options.columns or options.textual):
+        if ".json" in fields and (options.columns or options.texts):
             record = parse_json_object(fields[".json"]())
-        for modality in options.modalities:
-            kind = modality_named(modality)
+        for source in options.sources:
+            kind = modality_named(source.modality)
+            field = options.field_of(source)
             extensions = [name for name in fields if "." + name.rpartition(".")[2] in kind.extensions]
             if len(extensions) > 1:
-                raise ValueError(f"it has more than one {modality}: {', '.join(sorted(extensions))}")
+                raise ValueError(f"it has more than one {source.modality}: {', '.join(sorted(extensions))}")
             if extensions:
                 data = kind.self_describing(extensions[0], fields[extensions[0]]())
-                contents[modality] = read_text(data) if kind.textual else data
-            elif kind.textual and options.text_field in record:
-                contents[modality] = text_of(record, options.text_field)
+                contents[source.name] = read_text(data) if kind.textual else data
+            elif kind.textual and field in record:
+                contents[source.name] = text_of(record, field)
             else:
-                raise ValueError(f"it has no {modality}; its files are {', '.join(sorted(fields)) or 'none'}")
+                raise ValueError(f"it has no {source.name}; its files are {', '.join(sorted(fields)) or 'none'}")
         for name in options.columns:
             columns[name] = column_of(name, fields, record)
         if options.text_only:
@@ -170,7 +171,7 @@ def read_parquet(piece: Piece, options: ReadOptions, out: Collector) -> Iterator
     with open_source(piece.url) as file:
         table = pq.ParquetFile(file)
         groups = list(range(piece.start, table.num_row_groups if piece.stop is None else piece.stop))
-        wanted = [options.field_of(modality) for modality in options.modalities]
+        wanted = [options.field_of(source) for source in options.sources]
         names = list(dict.fromkeys([*wanted, *options.columns]))
         if missing := [name for name in names if name not in table.schema_arrow.names]:
             out.fail(piece.key, f"no column {missing[0]!r}; it has {', '.join(table.schema_arrow.names)}")
@@ -198,7 +199,7 @@ def read_parquet(piece: Piece, options: ReadOptions, out: Collector) -> Iterator
 def _parquet_fast(key: str, row: int, batch: pa.RecordBatch, size: int, options: ReadOptions) -> SampleBlock | None:
     """Take the columns of a batch as they are; None if anything in it calls for a closer look."""
     try:
-        texts = batch.column(options.text_field).cast(pa.large_string())
+        texts = batch.column(options.field_of(options.sources[0])).cast(pa.large_string())
         columns: dict[str, Sequence[Any] | pa.Array] = {
             name: batch.column(name).cast(COLUMN_TYPES[kind]) for name, kind in options.columns.items()
         }
@@ -214,10 +215,10 @@ def _add_row(out: Collector, key: str, batch: pa.RecordBatch, number: int, optio
     try:
         row = {name: batch.column(name)[number].as_py() for name in batch.schema.names}
         contents: dict[str, Content] = {}
-        for modality in options.modalities:
-            name = options.field_of(modality)
-            textual = modality == options.textual
-            contents[modality] = text_of(row, name) if textual else _bytes_of(row[name], name, modality)
+        for source in options.sources:
+            name = options.field_of(source)
+            textual = source in options.texts
+            contents[source.name] = text_of(row, name) if textual else _bytes_of(row[name], name, source.modality)
         columns = {name: row[name] for name in options.columns}
         if options.text_only:
             add_long_text(out, key, str(contents[text_name(options)]), columns, options)
@@ -240,8 +241,8 @@ def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sam
 
     The labels are read if a column or the text is to be ``label``.
     """
-    names = [*options.columns, *([options.text_field] if options.textual else [])]
-    pictures = [name for name in options.modalities if modality_named(name).takes_pixels]
+    names = [*options.columns, *map(options.field_of, options.texts)]
+    pictures = [source.name for source in options.sources if modality_named(source.modality).takes_pixels]
     try:
         with open_source(piece.url, piece.compression) as file:
             header = read_header(file)
@@ -255,8 +256,7 @@ def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sam
                 contents: dict[str, Content] = dict.fromkeys(pictures, pixels)
                 if labels is not None:
                     columns = {"label": int(labels[row])}
-                    if options.textual:
-                        contents[options.textual] = str(labels[row])
+                    contents |= {source.name: str(labels[row]) for source in options.texts}
                 out.add(f"{piece.key}@{row}", contents, columns)
                 read += progress
                 if out.full:

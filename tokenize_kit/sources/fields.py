@@ -70,7 +70,7 @@ def _look_jsonl(file: SourceFile, options: ReadOptions, names: Sequence[str]) ->
         except ValueError:
             continue  # the run itself lists it as a failure
     fields = sorted({str(name) for value in objects for name in value})
-    for name in (options.text_field, *names):
+    for name in (*map(options.field_of, options.texts), *names):
         if objects and name not in fields:
             raise ValueError(
                 f"{file.url} has no field {name!r}; it has {', '.join(fields) or 'none'}{_hint(name, options)}"
@@ -84,19 +84,19 @@ def _look_parquet(file: SourceFile, options: ReadOptions, names: Sequence[str]) 
             schema = pq.ParquetFile(source).schema_arrow
     except pa.ArrowException as error:
         raise ValueError(f"{file.url} is not a readable parquet file: {error}") from None
-    wanted = {options.field_of(modality): modality for modality in options.modalities}
+    wanted = {options.field_of(source): source for source in options.sources}
     for name in (*wanted, *names):
         if name not in schema.names:
             raise ValueError(
                 f"{file.url} has no column {name!r}; it has {', '.join(schema.names)}{_hint(name, options)}"
             )
-    for name, modality in wanted.items():
+    for name, wants in wanted.items():
         kind = _value_type(schema.field(name).type)
-        if modality == options.textual and _kind(kind) != "string":
+        if wants in options.texts and _kind(kind) != "string":
             raise ValueError(f"column {name!r} of {file.url} is {kind}, expected strings; choose another with --field")
-        if modality != options.textual and not (pa.types.is_struct(kind) or _is_binary(kind)):
+        if wants not in options.texts and not (pa.types.is_struct(kind) or _is_binary(kind)):
             raise ValueError(
-                f"column {name!r} of {file.url} is {kind}, expected the bytes of {modality} files; "
+                f"column {name!r} of {file.url} is {kind}, expected the bytes of {wants.modality} files; "
                 "choose another with --media-field"
             )
     found: dict[str, set[str]] = {}
@@ -134,7 +134,7 @@ def _look_tar(file: SourceFile, names: Sequence[str]) -> dict[str, set[str]]:
 
 
 def _look_idx(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
-    wanted = [*names, *([options.text_field] if options.textual else [])]
+    wanted = [*names, *map(options.field_of, options.texts)]
     for name in wanted:
         if name != "label":
             raise ValueError(f"{file.url} has no column {name!r}; it has label{_hint(name, options)}")
@@ -189,6 +189,7 @@ def _kind(kind: pa.DataType) -> str | None:
 
 
 def _hint(name: str, options: ReadOptions) -> str:
-    if name == options.text_field:
-        return "; choose one with --field"
-    return "; choose one with --media-field" if name in map(options.field_of, options.modalities) else ""
+    source = next((source for source in options.sources if options.field_of(source) == name), None)
+    if source is None:
+        return ""
+    return "; choose one with --field" if source in options.texts else "; choose one with --media-field"

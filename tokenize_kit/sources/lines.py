@@ -122,7 +122,7 @@ def read_jsonl(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[S
             offset, data = offset + cut, data[cut:] if cut else b""
         if not data:
             continue
-        block = _jsonl_fast(piece.key, offset, data, size, options)
+        block = _jsonl_fast(piece.key, offset, data, size, options) if options.text_only else None
         if block is None:
             out.size += size
             begin = 0
@@ -151,7 +151,8 @@ def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOpti
     # Arrow parses in parallel what it may divide, and a line may not be longer than two of its parts.
     longest = int((ends - starts).max()) + 2
     kinds = {name: COLUMN_TYPES[kind] for name, kind in options.columns.items()}
-    schema = pa.schema({**kinds, options.text_field: pa.large_string()})
+    field = options.field_of(options.sources[0])
+    schema = pa.schema({**kinds, field: pa.large_string()})
     try:
         table = pj.read_json(
             pa.BufferReader(data),
@@ -160,7 +161,7 @@ def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOpti
         )
     except pa.ArrowException:
         return None
-    texts = _one_chunk(table.column(options.text_field))
+    texts = _one_chunk(table.column(field))
     # The bytes were UTF-8, so only an escape (half of a surrogate pair) can have made something else of them.
     if len(texts) != len(starts) or not fits(texts, options.max_document_bytes, validate=b"\\u" in data):
         return None
@@ -182,6 +183,10 @@ def _add_json_line(out: Collector, key: str, offset: int, line: bytes, options: 
     place = f"{key}@{offset}"
     try:
         value = parse_json_object(line)
-        add_long_text(out, place, text_of(value, options.text_field), value, options)
+        texts = {source.name: text_of(value, options.field_of(source)) for source in options.texts}
+        if options.text_only:
+            add_long_text(out, place, texts[text_name(options)], value, options)
+        else:
+            out.add(place, texts, value)
     except ValueError as error:
         out.fail(place, one_line(error))

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokenize_kit.opening import COMPRESSIONS, filesystem_of
+from tokenize_kit.sources.names import printable
 
 PLAIN = "text"
 """The kind of files that are nothing but text, to be divided into samples."""
@@ -31,7 +32,7 @@ class SourceFile:
     url: str
     """Local path or fsspec URL."""
     key: str
-    """Its name in keys and ledgers: relative to the folder or glob that was given."""
+    """Its name in keys and ledgers: relative to the folder or glob that was given, and `printable`."""
     size: int
     """Bytes, compressed if it is compressed."""
     kind: str
@@ -173,14 +174,14 @@ def _local(path: Path, key: str, kinds: Collection[str]) -> SourceFile:
 
 def _source(path: str, name: str, key: str, status: os.stat_result, kinds: Collection[str]) -> SourceFile:
     kind, compression = kind_of(name, kinds)
-    return SourceFile(path, key, status.st_size, kind or "", compression, str(status.st_mtime_ns))
+    return SourceFile(path, printable(key), status.st_size, kind or "", compression, str(status.st_mtime_ns))
 
 
 def _remote(filesystem: Any, path: str, info: dict[str, Any], key: str, kinds: Collection[str]) -> SourceFile:
     kind, compression = kind_of(path, kinds)
     tag = next((info[name] for name in ("ETag", "etag", "mtime", "LastModified", "created") if info.get(name)), "")
     return SourceFile(
-        filesystem.unstrip_protocol(path), key, int(info.get("size") or 0), kind or "", compression, str(tag)
+        filesystem.unstrip_protocol(path), printable(key), int(info.get("size") or 0), kind or "", compression, str(tag)
     )
 
 

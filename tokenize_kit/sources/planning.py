@@ -91,11 +91,23 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Source:
+    """One content of a sample, from which one or several streams are made."""
+
+    name: str
+    """Its name in `SampleBlock.contents`: the modality, or the stream that has a field of its own."""
+    modality: str
+    """What kind of data it is."""
+    field: str | None = None
+    """Where it is found; None leaves it to the options for all (``text_field``, ``media_field``)."""
+
+
+@dataclass(frozen=True)
 class ReadOptions:
     """How samples are read out of files."""
 
     modalities: tuple[str, ...] = ("text",)
-    """What a sample must have, each once."""
+    """What a sample must have, each once, beside what is `named`."""
     split: str = "none"
     """What a sample of a txt file is: ``none`` (the whole file), ``lines`` or ``paragraphs``."""
     text_field: str = "text"
@@ -106,6 +118,8 @@ class ReadOptions:
     """Extra columns to carry: name to ``string``, ``int64``, ``float64`` or ``bool``."""
     max_document_bytes: int = 16 << 20
     """A longer text is cut."""
+    named: tuple[Source, ...] = ()
+    """What else a sample must have, each found in a field of its own and named after its stream."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -114,36 +128,53 @@ class ReadOptions:
             raise ValueError(f"max_document_bytes {self.max_document_bytes} is below 8")
 
     @cached_property
-    def textual(self) -> str | None:
-        """The modality among them whose samples are texts, which lines, JSON and tables hold as they are; None without one."""
-        return next((name for name in self.modalities if modality_named(name).textual), None)
+    def sources(self) -> tuple[Source, ...]:
+        """Everything that a sample must have."""
+        return (*(Source(name, name) for name in self.modalities), *self.named)
+
+    @cached_property
+    def texts(self) -> tuple[Source, ...]:
+        """Those of the sources that are texts, which lines, JSON and tables hold as they are."""
+        return tuple(source for source in self.sources if modality_named(source.modality).textual)
+
+    @property
+    def all_text(self) -> bool:
+        """Whether samples are nothing but texts, one or several."""
+        return self.texts == self.sources
 
     @property
     def text_only(self) -> bool:
-        """Whether samples are nothing but text."""
-        return self.modalities == (self.textual,)
+        """Whether a sample is one text and nothing else."""
+        return self.all_text and len(self.sources) == 1
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of files that can hold such samples."""
-        if self.text_only:
+        if self.all_text:
             return (PLAIN, "jsonl", "parquet", "tar")
-        files = (PLAIN if name == self.textual else name for name in self.modalities)
-        pixels = any(modality_named(name).takes_pixels for name in self.modalities)
-        return (*files, "parquet", "tar", *(["idx"] if pixels else []))
+        files = (PLAIN if source in self.texts else source.modality for source in self.sources)
+        pixels = any(modality_named(source.modality).takes_pixels for source in self.sources)
+        return (*dict.fromkeys(files), "parquet", "tar", *(["idx"] if pixels else []))
 
-    def field_of(self, modality: str) -> str:
-        """The jsonl field or parquet column of a modality."""
-        return self.text_field if modality == self.textual else self.media_field or modality
+    def field_of(self, source: Source) -> str:
+        """The jsonl field or parquet column of a source."""
+        if source.field is not None:
+            return source.field
+        return self.text_field if source in self.texts else self.media_field or source.modality
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
-        return {**asdict(self), "modalities": list(self.modalities)}
+        values = {**asdict(self), "modalities": list(self.modalities), "named": [asdict(one) for one in self.named]}
+        if not self.named:
+            # Left out where it says nothing, so that runs from before there was the option can be continued.
+            del values["named"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ReadOptions:
         """Build options from `to_dict`'s form."""
-        return cls(**{**values, "modalities": tuple(values["modalities"])})
+        named = tuple(Source(**one) for one in values.get("named", ()))
+        return cls(**{**values, "modalities": tuple(values["modalities"]), "named": named})
 
 
 def find_sources(inputs: Sequence[str], options: ReadOptions) -> list[SourceFile]:
@@ -189,11 +220,11 @@ def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) 
     pieces: list[Piece] = []
     samples: dict[str, list[SourceFile]] = {}
     for file in files:
-        if file.kind in ("jsonl", "parquet", "tar", "idx") or options.text_only:
+        if file.kind in ("jsonl", "parquet", "tar", "idx") or options.all_text:
             pieces += _divide(file, options, unit_bytes)
         elif file.kind != PLAIN or PurePosixPath(file.key).suffix.lower() in _endings(options):
             # Files of one stem are one sample, but only where a sample has several of them.
-            key = file.key if len(options.modalities) == 1 else stem_of(file.key)[0]
+            key = file.key if len(options.sources) == 1 else stem_of(file.key)[0]
             samples.setdefault(key, []).append(file)
     for key, group in samples.items():
         members = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in group)
@@ -203,7 +234,7 @@ def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) 
 
 def _endings(options: ReadOptions) -> tuple[str, ...]:
     """Return the endings of files that hold the text of one sample."""
-    return () if options.textual is None else modality_named(options.textual).extensions
+    return tuple(ending for source in options.texts for ending in modality_named(source.modality).extensions)
 
 
 def _divide(file: SourceFile, options: ReadOptions, unit_bytes: int) -> list[Piece]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenize_kit.protocol.modality import modality_of
+from tokenize_kit.sources.blocks import Failure, one_line
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample, TokenSpec
@@ -29,7 +30,7 @@ class KeyedSample(NamedTuple):
 def iter_samples(
     data: Sequence[str],
     spec: TokenSpec,
-    on_failure: Callable[[str, str], None],
+    on_failure: Callable[[Failure], None],
     *,
     split: str = "none",
     field: str = "text",
@@ -43,7 +44,7 @@ def iter_samples(
     Args:
         data: what to read, see `listing.list_files`.
         spec: the samples that are wanted: modality and channels.
-        on_failure: called with the key and the reason of a sample that cannot be read; reading goes on.
+        on_failure: called with each `Failure`: a sample that cannot be read; reading goes on.
         split: what a sample of a txt file is: ``none``, ``lines`` or ``paragraphs``.
         field: jsonl field or parquet column of a text.
         media_field: parquet column of a picture; None is the name of the modality.
@@ -65,18 +66,19 @@ def iter_samples(
     for unit in plan_units(find_sources(data, options), options, _UNIT_BYTES):
         for block in read_unit(unit, options):
             for failure in block.failures:
-                on_failure(failure.key, failure.reason)
+                on_failure(failure)
             for key, content in zip(block.keys, block.contents[spec.modality], strict=True):
                 name = _plain(key)
                 if keep is not None and not keep(name):
                     continue
                 value = _plain(content)
                 try:
-                    sample = value if kind.textual else kind.read(value, spec)
-                    if on_conversion and isinstance(value, bytes) and (conversion := kind.conversion(value, spec)):
-                        on_conversion(conversion)
+                    sample, notes = (value, ()) if kind.textual else kind.read_noting(value, spec, at_least=image_size)
+                    if on_conversion:
+                        for note in notes:
+                            on_conversion(note)
                 except ValueError as error:
-                    on_failure(name, str(error))
+                    on_failure(Failure(name, one_line(error)))
                     continue
                 if image_size is not None:
                     sample = kind.resize(sample, image_size)

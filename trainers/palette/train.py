@@ -191,18 +191,20 @@ def _count_colors(options: TrainPaletteOptions, progress: Progress) -> tuple[NDA
 
     from tokenize_kit.errors import TooManyFailuresError
     from tokenize_kit.media.image import check_image
+    from tokenize_kit.sources.blocks import Failure
     from tokenize_kit.sources.samples import iter_samples
     from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 
     failures = 0
 
-    def failed(key: str, reason: str) -> None:
+    def failed(failure: Failure) -> None:
         nonlocal failures
-        failures += 1
-        progress.note(f"cannot read {key}: {reason}")
+        failures += failure.samples
+        progress.note(f"cannot read {failure.key}: {failure.reason}")
         if failures > options.max_failures:
             raise TooManyFailuresError(
-                f"more than {options.max_failures} pictures cannot be read, the last is {key}: {reason}; "
+                f"more than {options.max_failures} pictures cannot be read, the last is {failure.key}: "
+                f"{failure.reason}; "
                 "mend them or raise --max-failures"
             )
 

@@ -70,7 +70,7 @@ def load_tokenizers(folders: Mapping[str, str], recipe: Recipe) -> dict[str, Tok
 
 def described(error: Exception) -> dict[str, Any]:
     """Return an error as plain data."""
-    failures = [[failure.key, failure.reason] for failure in getattr(error, "failures", [])]
+    failures = [failure.to_dict() for failure in getattr(error, "failures", [])]
     place = [error.errno, error.strerror, error.filename] if isinstance(error, OSError) else []
     return {"kind": type(error).__name__, "message": str(error), "failures": failures, "os": place}
 
@@ -78,7 +78,7 @@ def described(error: Exception) -> dict[str, Any]:
 def raise_again(error: Mapping[str, Any]) -> None:
     """Raise here what `described` says was raised in a worker."""
     if error["failures"]:
-        raise FailureLimitError([Failure(key, reason) for key, reason in error["failures"]])
+        raise FailureLimitError([Failure.from_dict(failure) for failure in error["failures"]])
     if error["os"]:
         raise OSError(*error["os"]) if error["os"][0] is not None else OSError(error["message"])
     kinds: dict[str, type[Exception]] = {"ValueError": ValueError, "TypeError": TypeError, "MemoryError": MemoryError}

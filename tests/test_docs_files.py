@@ -1,0 +1,35 @@
+"""Every row of the tables of docs/files.md names the tests that hold it, and they exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = [
+    line
+    for line in (ROOT / "docs" / "files.md").read_text().splitlines()
+    if line.startswith("|") and not line.startswith(("| what ", "| ---"))
+]
+
+
+@pytest.fixture(scope="module")
+def known():
+    """The names of all tests."""
+    texts = (path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    return {name for text in texts for name in re.findall(r"^ *(?:async )?def (test_\w+)", text, re.MULTILINE)}
+
+
+def test_there_are_rows():
+    assert ROWS
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip()[:60])
+def test_a_row_names_its_tests(row, known):
+    cells = re.split(r"(?<!\\)\|", row.strip().strip("|"))
+    assert len(cells) == 3, row
+    named = re.findall(r"`(test_\w+)`", cells[2])
+    assert named, row
+    assert set(named) <= known
