@@ -80,7 +80,7 @@ def all_chunks(blocks: Iterable[SampleBlock], recipe: Recipe, limit: int | None)
 
 def chunks_of(block: SampleBlock, recipe: Recipe) -> Iterator[Chunk]:
     """Decode a block chunk by chunk; samples that are not what their tokenizer wants become failures."""
-    if recipe.read.text_only and isinstance(block.contents[recipe.read.sources[0].name], pa.Array):
+    if recipe.read.all_text and all(isinstance(values, pa.Array) for values in block.contents.values()):
         failures = list(block.failures)
         yield Chunk(block.keys, {**block.contents}, block.columns, len(block), failures, Counter(), block.size)
         return

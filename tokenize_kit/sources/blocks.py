@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tokenize_kit.media.text import read_text
 from tokenize_kit.sources.cutting import cut_record
+from tokenize_kit.sources.json_values import LongInteger, as_float
 from tokenize_kit.sources.names import without_surrogates
 from tokenize_kit.sources.planning import Piece, ReadOptions
 
@@ -29,6 +29,9 @@ MAX_BLOCK_BYTES = 8 << 20
 
 COLUMN_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 """The types that an extra column may have."""
+
+_SHOWN = 80
+"""So much of a wrong value is quoted."""
 
 Content: TypeAlias = str | bytes | NDArray[np.uint8]
 """What a sample has of one modality: text is decoded already, everything else is the bytes of a file.
@@ -47,21 +50,26 @@ class Failure:
     """How many samples of its block stand before it."""
     samples: int = 1
     """How many samples are known to be lost by it: the rows of a table without the column, say."""
+    incomplete: bool = False
+    """Whether nothing is damaged, but a part of the sample is not there; such are counted apart."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return its line of failures.jsonl; `from_dict` is its inverse."""
         values: dict[str, Any] = {"key": self.key, "reason": self.reason}
-        return values if self.samples == 1 else {**values, "samples": self.samples}
+        if self.samples != 1:
+            values["samples"] = self.samples
+        return {**values, "incomplete": True} if self.incomplete else values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Failure:
         """Read a line of failures.jsonl."""
-        return cls(values["key"], values["reason"], samples=values.get("samples", 1))
+        samples, incomplete = values.get("samples", 1), values.get("incomplete", False)
+        return cls(values["key"], values["reason"], samples=samples, incomplete=incomplete)
 
 
 def count_lost(failures: Iterable[Failure]) -> int:
-    """Return how many samples the failures stand for."""
-    return sum(failure.samples for failure in failures)
+    """Return how many samples the failures stand for, without those that are only incomplete."""
+    return sum(failure.samples for failure in failures if not failure.incomplete)
 
 
 @dataclass
@@ -120,9 +128,11 @@ class Collector:
         for name, value in ready.items():
             self._columns[name].append(value)
 
-    def fail(self, key: str, reason: str, samples: int = 1) -> None:
-        """Record a sample that cannot be read, or as many as are known to be lost."""
-        self._failures.append(Failure(without_surrogates(key), without_surrogates(reason), len(self._keys), samples))
+    def fail(self, key: str, reason: str, samples: int = 1, *, incomplete: bool = False) -> None:
+        """Record a sample that cannot be read or is incomplete, or as many as are known to be lost."""
+        apart = incomplete and self._options.incomplete == "skip"
+        at = len(self._keys)
+        self._failures.append(Failure(without_surrogates(key), without_surrogates(reason), at, samples, apart))
 
     @property
     def full(self) -> bool:
@@ -145,43 +155,6 @@ class Collector:
 
 Reader: TypeAlias = Callable[[Piece, ReadOptions, Collector], Iterator[SampleBlock]]
 """Reads a piece: yields blocks, or leaves samples in the collector for a later block."""
-
-
-def parse_json_object(line: bytes) -> dict[str, Any]:
-    """Parse one line of a jsonl file.
-
-    Raises:
-        ValueError: it is not UTF-8, not JSON, or not an object.
-    """
-    try:
-        value = json.loads(read_text(line))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError("not JSON that can be read: it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON {type(value).__name__}, expected an object")
-    return value
-
-
-def text_of(value: Mapping[str, Any], name: str) -> str:
-    """Return the text field of a JSON object or table row.
-
-    Raises:
-        ValueError: there is none, or it is not a string, or one that UTF-8 cannot hold.
-    """
-    if name not in value:
-        raise ValueError(f"no field {name!r}; it has {', '.join(sorted(map(str, value))) or 'none'}")
-    text = value[name]
-    if not isinstance(text, str):
-        kind = "null" if text is None else f"a JSON {type(text).__name__}"
-        raise ValueError(f"field {name!r} is {kind}, expected a string")
-    try:
-        # JSON may escape half of a surrogate pair, which is no character and has no UTF-8 form.
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"field {name!r} has a lone surrogate at character {error.start}") from None
-    return text
 
 
 def text_name(options: ReadOptions) -> str:
@@ -209,7 +182,7 @@ def as_column(name: str, value: Any, kind: str) -> Any:
     if value is None:
         return None
     if kind == "string":
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        text = _as_text(value)
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
@@ -219,9 +192,20 @@ def as_column(name: str, value: Any, kind: str) -> Any:
         return value
     if kind == "int64" and isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return value
-    if kind == "float64" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    raise ValueError(f"column {name!r} is {value!r}, expected {kind}")
+    if kind == "float64" and isinstance(value, (int, float, LongInteger)) and not isinstance(value, bool):
+        return as_float(value)
+    raise ValueError(f"column {name!r} is {_shortened(value)}, expected {kind}")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (str, LongInteger)):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _shortened(value: Any) -> str:
+    text = str(value) if isinstance(value, LongInteger) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def fits(texts: pa.Array, limit: int, validate: bool = True) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tokenize_kit.media.text import read_text
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.blocks import (
@@ -24,17 +23,14 @@ from tokenize_kit.sources.blocks import (
     add_long_text,
     fits,
     one_line,
-    parse_json_object,
     read_sized,
     text_name,
-    text_of,
 )
 from tokenize_kit.sources.idx import labels_url, read_header, read_labels, read_pictures
+from tokenize_kit.sources.members import add_fields
+from tokenize_kit.sources.parts import text_of
 from tokenize_kit.sources.planning import Piece, ReadOptions
 from tokenize_kit.sources.tar import hidden_member, member_problem, open_tar, stem_of, tar_index
-
-Fields: TypeAlias = Mapping[str, Callable[[], bytes]]
-"""The files of one sample by extension, read when they are called for."""
 
 
 def read_files(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
@@ -120,50 +116,6 @@ def _stream_members(piece: Piece, file: IO[bytes], out: Collector) -> Iterator[t
                 content = archive.extractfile(member)
                 assert content is not None, "a regular member has content"
                 yield member.name, member.size, content
-
-
-def add_fields(out: Collector, key: str, fields: Fields, options: ReadOptions) -> None:
-    """Add a sample that is made of files, named by extension; only those that are needed are read."""
-    try:
-        contents: dict[str, Content] = {}
-        columns: dict[str, Any] = {}
-        record: dict[str, Any] = {}
-        if ".json" in fields and (options.columns or options.texts):
-            record = parse_json_object(fields[".json"]())
-        for source in options.sources:
-            kind = modality_named(source.modality)
-            field = options.field_of(source)
-            extensions = [name for name in fields if "." + name.rpartition(".")[2] in kind.extensions]
-            if len(extensions) > 1:
-                raise ValueError(f"it has more than one {source.modality}: {', '.join(sorted(extensions))}")
-            if extensions:
-                data = kind.self_describing(extensions[0], fields[extensions[0]]())
-                contents[source.name] = read_text(data) if kind.textual else data
-            elif kind.textual and field in record:
-                contents[source.name] = text_of(record, field)
-            else:
-                raise ValueError(f"it has no {source.name}; its files are {', '.join(sorted(fields)) or 'none'}")
-        for name in options.columns:
-            columns[name] = column_of(name, fields, record)
-        if options.text_only:
-            add_long_text(out, key, str(contents[text_name(options)]), columns, options)
-        else:
-            out.add(key, contents, columns)
-    except ValueError as error:
-        out.fail(key, one_line(error))
-
-
-def column_of(name: str, fields: Fields, record: Mapping[str, Any]) -> Any:
-    """Return an extra column of a sample made of files: a key of its json, or the text of the file with that extension."""
-    if name in record:
-        return record[name]
-    if f".{name}" not in fields:
-        return None
-    text = read_text(fields[f".{name}"]())
-    try:
-        return int(text)
-    except ValueError:
-        return text
 
 
 def read_parquet(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:

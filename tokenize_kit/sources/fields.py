@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from tokenize_kit.media.text import read_text
 from tokenize_kit.opening import open_source, read_exactly
-from tokenize_kit.sources.blocks import parse_json_object
 from tokenize_kit.sources.idx import labels_url
+from tokenize_kit.sources.json_values import parse_json_object
 from tokenize_kit.sources.listing import SourceFile
 from tokenize_kit.sources.planning import ReadOptions
 from tokenize_kit.sources.tar import tar_index

@@ -6,7 +6,8 @@ unusual, the same block is read again sample by sample, with equal results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,9 @@ from tokenize_kit.sources.blocks import (
     COLUMN_TYPES,
     Collector,
     SampleBlock,
-    add_long_text,
     fits,
     one_line,
-    parse_json_object,
     text_name,
-    text_of,
 )
 from tokenize_kit.sources.cutting import (
     LineSplitter,
@@ -35,14 +33,17 @@ from tokenize_kit.sources.cutting import (
     record_blocks,
     whole_documents,
 )
+from tokenize_kit.sources.json_values import BYTE_ORDER_MARK, MAX_DEPTH, parse_json_object
 from tokenize_kit.sources.planning import Piece, ReadOptions
+from tokenize_kit.sources.rows import add_row
 
 MAX_LINE_BYTES = 256 << 20
 """A jsonl line above this is refused: the file is most likely not jsonl, and would fill the memory."""
 
 _PARSE_BYTES = 1 << 20
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_INFINITE = re.compile(rb"Inf(?:inity)?[ \t\r]*[,}\]]")
+_NOT_A_NUMBER = re.compile(rb"NaN[ \t\r]*[,}\]]")
 
 
 def read_documents(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
@@ -122,7 +123,7 @@ def read_jsonl(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[S
             offset, data = offset + cut, data[cut:] if cut else b""
         if not data:
             continue
-        block = _jsonl_fast(piece.key, offset, data, size, options) if options.text_only else None
+        block = _jsonl_fast(piece.key, offset, data, size, options)
         if block is None:
             out.size += size
             begin = 0
@@ -134,7 +135,10 @@ def read_jsonl(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[S
 
 
 def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOptions) -> SampleBlock | None:
-    """Parse a block with Arrow; None if anything in it calls for a closer look."""
+    """Parse a block with Arrow; None if anything in it calls for a closer look.
+
+    What comes out is, to the letter, what `_add_json_line` gives for each line alone.
+    """
     import pyarrow.json as pj
 
     raw = np.frombuffer(data, np.uint8)
@@ -146,13 +150,15 @@ def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOpti
     # One object a line, nothing before or after it: only then are rows and lines the same thing.
     if (raw[starts] != ord("{")).any() or (raw[last] != ord("}")).any() or b"\0" in data:
         return None
+    kinds = {name: COLUMN_TYPES[kind] for name, kind in options.columns.items()}
+    fields = {source.name: options.field_of(source) for source in options.texts}
+    if not _plain_names([*kinds, *fields.values()]) or _unlike_python(data, starts, kinds.values()):
+        return None
     if not fits(_large_strings(data, np.array([0, len(data)])), len(data)):
         return None
     # Arrow parses in parallel what it may divide, and a line may not be longer than two of its parts.
     longest = int((ends - starts).max()) + 2
-    kinds = {name: COLUMN_TYPES[kind] for name, kind in options.columns.items()}
-    field = options.field_of(options.sources[0])
-    schema = pa.schema({**kinds, field: pa.large_string()})
+    schema = pa.schema({**kinds, **dict.fromkeys(fields.values(), pa.large_string())})
     try:
         table = pj.read_json(
             pa.BufferReader(data),
@@ -161,14 +167,38 @@ def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOpti
         )
     except pa.ArrowException:
         return None
-    texts = _one_chunk(table.column(field))
+    if len(table) != len(starts):
+        return None
+    # Only texts that are samples by themselves are cut.
+    limit = options.max_document_bytes if options.text_only else len(data)
+    texts = {name: _one_chunk(table.column(field)) for name, field in fields.items()}
     # The bytes were UTF-8, so only an escape (half of a surrogate pair) can have made something else of them.
-    if len(texts) != len(starts) or not fits(texts, options.max_document_bytes, validate=b"\\u" in data):
+    if not all(fits(column, limit, validate=b"\\u" in data) for column in texts.values()):
         return None
     columns: dict[str, Sequence[Any] | pa.Array] = {
         name: _one_chunk(table.column(name)).cast(kind) for name, kind in kinds.items()
     }
-    return SampleBlock(_offset_keys(key, starts + offset), {text_name(options): texts}, columns, size)
+    return SampleBlock(_offset_keys(key, starts + offset), {**texts}, columns, size)
+
+
+def _plain_names(names: Sequence[str]) -> bool:
+    """Whether places are names of fields and can be nothing else, see `tokenize_kit.sources.parts`."""
+    return not any("." in name or ":" in name for name in names)
+
+
+def _unlike_python(data: bytes, starts: NDArray[np.int64], kinds: Iterable[pa.DataType]) -> bool:
+    """Whether a block may hold something that Arrow reads and Python's parser does not, or reads otherwise."""
+    # Arrow knows more words for numbers that are none, such as Inf, and nests without end; it keeps the sign of -0.
+    for word, pattern in ((b"Inf", _INFINITE), (b"NaN", _NOT_A_NUMBER)):
+        if word in data and pattern.search(data):
+            return True
+    if pa.float64() in kinds and b"-0" in data:
+        return True
+    if data.count(b"{") + data.count(b"[") - len(starts) < MAX_DEPTH:
+        return False
+    raw = np.frombuffer(data, np.uint8)
+    brackets = np.flatnonzero((raw == ord("{")) | (raw == ord("[")))
+    return int(np.bincount(np.searchsorted(starts, brackets, side="right")).max(initial=0)) > MAX_DEPTH
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
@@ -176,17 +206,14 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _add_json_line(out: Collector, key: str, offset: int, line: bytes, options: ReadOptions) -> None:
-    if offset == 0:
-        line = line.removeprefix(BYTE_ORDER_MARK)
+    # Files that were joined have the mark in the middle; in JSON it means nothing anywhere.
+    line = line.removeprefix(BYTE_ORDER_MARK)
     if not line.strip():
         return
     place = f"{key}@{offset}"
     try:
         value = parse_json_object(line)
-        texts = {source.name: text_of(value, options.field_of(source)) for source in options.texts}
-        if options.text_only:
-            add_long_text(out, place, texts[text_name(options)], value, options)
-        else:
-            out.add(place, texts, value)
     except ValueError as error:
         out.fail(place, one_line(error))
+    else:
+        add_row(out, place, value, options)

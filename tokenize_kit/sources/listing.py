@@ -21,7 +21,13 @@ PLAIN = "text"
 """The kind of files that are nothing but text, to be divided into samples."""
 
 TEXT_SUFFIXES = (".txt", ".text", ".md")
-JSON_SUFFIXES = (".jsonl", ".ndjson")
+TABLE_SUFFIXES = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".jsonlines", ".jl"), "jsonl"),
+    ".json": "json",
+    ".csv": "csv",
+    **dict.fromkeys((".tsv", ".tab"), "tsv"),
+}
+"""Which kind of rows a file holds by its ending."""
 _IDX_PICTURES = re.compile(r"[-.]idx[34]-ubyte$")
 
 
@@ -36,7 +42,8 @@ class SourceFile:
     size: int
     """Bytes, compressed if it is compressed."""
     kind: str
-    """``text``, ``jsonl``, ``parquet``, ``tar``, ``idx``, or the modality of a media file such as ``image``."""
+    """``text``, ``jsonl``, ``json``, ``csv``, ``tsv``, ``parquet``, ``tar``, ``idx``, or the modality of a media file, such as
+    ``image``."""
     compression: str = ""
     """``gz``, ``zst`` or nothing."""
     version: str = ""
@@ -84,8 +91,8 @@ def kind_of(name: str, kinds: Collection[str] = ()) -> tuple[str | None, str]:
     suffix = posixpath.splitext(name)[1]
     if suffix in TEXT_SUFFIXES:
         return PLAIN, compression
-    if suffix in JSON_SUFFIXES:
-        return "jsonl", compression
+    if suffix in TABLE_SUFFIXES:
+        return TABLE_SUFFIXES[suffix], compression
     if suffix == ".tar":
         return "tar", compression
     if _IDX_PICTURES.search(name):

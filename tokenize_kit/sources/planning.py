@@ -19,6 +19,7 @@ from tokenize_kit.files import canonical_json
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.idx import read_header
+from tokenize_kit.sources.json_values import holds_lines
 from tokenize_kit.sources.listing import PLAIN, SourceFile, list_files
 from tokenize_kit.sources.tar import stem_of, tar_index
 
@@ -26,6 +27,16 @@ MAX_FILES_PER_UNIT = 10_000
 """A unit of many tiny files ends here, so that a killed run does not repeat too many of them."""
 
 SPLITS = ("none", "lines", "paragraphs")
+INCOMPLETE = ("skip", "fail")
+
+TEXT_FIELD = "text"
+"""The field of texts where no other is named; in files of one stem a text file comes first then."""
+
+TABLES = ("jsonl", "json", "csv", "tsv", "parquet")
+"""The kinds of files that hold rows."""
+
+MEMBERS = ("json",)
+"""Those of them that belong to the other files of their stem, where there are such."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,8 @@ class Piece:
     """A part of one input file, or one sample made of whole files."""
 
     kind: str
-    """``text``, ``jsonl``, ``parquet``, ``tar``, ``idx``, or ``files`` (one sample made of ``members``)."""
+    """``text``, ``jsonl``, ``json``, ``csv``, ``tsv``, ``parquet``, ``tar``, ``idx``, or ``files`` (one sample made of
+    ``members``)."""
     key: str
     """Where the keys of its samples begin."""
     size: int
@@ -55,7 +67,7 @@ class Piece:
     compression: str = ""
     """``gz``, ``zst`` or nothing."""
     start: int = 0
-    """First byte (text, jsonl), row group (parquet), sample (tar) or picture (idx)."""
+    """First byte (text, jsonl, json of lines), row group (parquet), sample (tar) or picture (idx)."""
     stop: int | None = None
     """The one after the last; None reads to the end. The text and jsonl readers move both to the next boundary."""
     members: tuple[Member, ...] = ()
@@ -110,7 +122,7 @@ class ReadOptions:
     """What a sample must have, each once, beside what is `named`."""
     split: str = "none"
     """What a sample of a txt file is: ``none`` (the whole file), ``lines`` or ``paragraphs``."""
-    text_field: str = "text"
+    text_field: str = TEXT_FIELD
     """jsonl field or parquet column of the text."""
     media_field: str | None = None
     """Parquet column of the picture, sound or video; None is the name of the modality."""
@@ -120,10 +132,14 @@ class ReadOptions:
     """A longer text is cut."""
     named: tuple[Source, ...] = ()
     """What else a sample must have, each found in a field of its own and named after its stream."""
+    incomplete: str = "skip"
+    """What a sample is of which a part is not there: left out and counted apart (``skip``), or a failure (``fail``)."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
+        if self.incomplete not in INCOMPLETE:
+            raise ValueError(f"incomplete {self.incomplete!r} is not one of {', '.join(INCOMPLETE)}")
         if self.max_document_bytes < 8:
             raise ValueError(f"max_document_bytes {self.max_document_bytes} is below 8")
 
@@ -151,10 +167,23 @@ class ReadOptions:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of files that can hold such samples."""
         if self.all_text:
-            return (PLAIN, "jsonl", "parquet", "tar")
-        files = (PLAIN if source in self.texts else source.modality for source in self.sources)
+            return (PLAIN, *TABLES, "tar")
+        files = dict.fromkeys(PLAIN if source in self.texts else source.modality for source in self.sources)
         pixels = any(modality_named(source.modality).takes_pixels for source in self.sources)
-        return (*dict.fromkeys(files), "parquet", "tar", *(["idx"] if pixels else []))
+        return (*files, *(MEMBERS if self.texts else ()), "parquet", "tar", *(["idx"] if pixels else []))
+
+    @property
+    def by_stem(self) -> bool:
+        """Whether a sample is made of all files of one stem."""
+        return len(self.sources) > 1 or (not self.text_only and self.place_of(self.sources[0]) is not None)
+
+    def place_of(self, source: Source) -> str | None:
+        """Where the user said that a source is, see `tokenize_kit.sources.parts`; None if it was left to the defaults."""
+        if source.field is not None:
+            return source.field
+        if source in self.texts:
+            return None if self.text_field == TEXT_FIELD else self.text_field
+        return self.media_field
 
     def field_of(self, source: Source) -> str:
         """The jsonl field or parquet column of a source."""
@@ -165,9 +194,11 @@ class ReadOptions:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
         values = {**asdict(self), "modalities": list(self.modalities), "named": [asdict(one) for one in self.named]}
+        # Left out where they say nothing, so that runs from before there were the options can be continued.
         if not self.named:
-            # Left out where it says nothing, so that runs from before there was the option can be continued.
             del values["named"]
+        if self.incomplete == "skip":
+            del values["incomplete"]
         return values
 
     @classmethod
@@ -219,17 +250,31 @@ def plan_units(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: in
 def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) -> list[Piece]:
     pieces: list[Piece] = []
     samples: dict[str, list[SourceFile]] = {}
+    texts = {stem_of(file.key)[0] for file in files if file.kind == PLAIN}
     for file in files:
-        if file.kind in ("jsonl", "parquet", "tar", "idx") or options.all_text:
-            pieces += _divide(file, options, unit_bytes)
-        elif file.kind != PLAIN or PurePosixPath(file.key).suffix.lower() in _endings(options):
+        if file.kind in MEMBERS and options.all_text and stem_of(file.key)[0] in texts:
+            continue  # it tells of the text beside it
+        if _is_member(file, options):
             # Files of one stem are one sample, but only where a sample has several of them.
-            key = file.key if len(options.sources) == 1 else stem_of(file.key)[0]
+            key = stem_of(file.key)[0] if options.by_stem else file.key
             samples.setdefault(key, []).append(file)
+        elif file.kind != PLAIN or options.text_only:
+            pieces += _divide(file, options, unit_bytes)
     for key, group in samples.items():
+        if all(file.kind in MEMBERS for file in group):
+            continue  # such as metadata.json beside pictures: it tells of no sample
         members = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in group)
         pieces.append(Piece("files", key, sum(file.size for file in group), members=members))
     return pieces
+
+
+def _is_member(file: SourceFile, options: ReadOptions) -> bool:
+    """Whether a file is a part of a sample, and not one or many samples itself."""
+    if file.kind == PLAIN:
+        return not options.text_only and PurePosixPath(file.key).suffix.lower() in _endings(options)
+    if file.kind in MEMBERS:
+        return not options.all_text
+    return file.kind not in (*TABLES, "tar", "idx")
 
 
 def _endings(options: ReadOptions) -> tuple[str, ...]:
@@ -241,7 +286,9 @@ def _divide(file: SourceFile, options: ReadOptions, unit_bytes: int) -> list[Pie
     whole = Piece(file.kind, file.key, file.size, file.url, file.compression)
     if file.kind == "parquet":
         return _divide_parquet(whole, unit_bytes)
-    if file.compression or file.size <= unit_bytes:
+    if file.compression or file.size <= unit_bytes or file.kind in ("csv", "tsv"):
+        return [whole]  # a newline between quotes ends no row, so only who has read a table from its beginning can tell
+    if file.kind == "json" and not _holds_lines(file):
         return [whole]
     if file.kind == "tar":
         return _divide_tar(whole, unit_bytes)
@@ -257,6 +304,11 @@ def _divide(file: SourceFile, options: ReadOptions, unit_bytes: int) -> list[Pie
 
 def _part(whole: Piece, start: int, stop: int, size: int) -> Piece:
     return Piece(whole.kind, whole.key, size, whole.url, whole.compression, start, stop)
+
+
+def _holds_lines(file: SourceFile) -> bool:
+    with open_source(file.url) as opened:
+        return holds_lines(opened)
 
 
 def _divide_parquet(whole: Piece, unit_bytes: int) -> list[Piece]:

@@ -15,15 +15,19 @@ from tokenize_kit.sources.containers import read_files, read_idx, read_parquet, 
 from tokenize_kit.sources.lines import read_documents, read_jsonl, read_split
 from tokenize_kit.sources.listing import PLAIN
 from tokenize_kit.sources.planning import Piece, ReadOptions, Unit
+from tokenize_kit.sources.tables import read_delimited, read_json
 
 __all__ = ["Failure", "SampleBlock", "read_unit"]
 
 _READERS: dict[str, Reader] = {
+    "csv": read_delimited,
     "files": read_files,
     "idx": read_idx,
+    "json": read_json,
     "jsonl": read_jsonl,
     "parquet": read_parquet,
     "tar": read_tar,
+    "tsv": read_delimited,
 }
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, tarfile.TarError, pa.ArrowException)
 

@@ -1,0 +1,139 @@
+"""One sample out of files of one stem, tar members or files of a folder: which of them holds which part.
+
+Besides what `tokenize_kit.sources.parts` tells, a place can be:
+
+    desc_fr.txt         the file with this ending; txt is also the only one that ends so after further dots
+    .txt                the same, whatever keys the .json of the sample has
+    desc_fr.txt:2       a line of it
+    caption, meta.text  a key of its .json; one of that name wins over a file that ends so
+    info.json:caption   a key of the JSON file with this ending
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from tokenize_kit.media.text import read_text
+from tokenize_kit.modalities import modality_named
+from tokenize_kit.protocol import Modality
+from tokenize_kit.sources.blocks import Collector, Content, add_long_text, one_line, text_name
+from tokenize_kit.sources.json_values import parse_json_object
+from tokenize_kit.sources.parts import MISSING, MissingPartError, line_of, listed, text_of, value_at
+from tokenize_kit.sources.planning import ReadOptions, Source
+
+Fields: TypeAlias = Mapping[str, Callable[[], bytes]]
+"""The files of one sample by extension, read when they are called for."""
+
+_RECORD = ".json"
+
+
+def add_fields(out: Collector, key: str, fields: Fields, options: ReadOptions) -> None:
+    """Add a sample that is made of files, named by extension; only those that are needed are read."""
+    try:
+        files = _Files(fields)
+        contents = {source.name: files.content(source, options) for source in options.sources}
+        columns = {name: files.column(name) for name in options.columns}
+        if options.text_only:
+            add_long_text(out, key, str(contents[text_name(options)]), columns, options)
+        else:
+            out.add(key, contents, columns)
+    except MissingPartError as error:
+        out.fail(key, one_line(error), incomplete=True)
+    except ValueError as error:
+        out.fail(key, one_line(error))
+
+
+class _Files:
+    """The files of one sample."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self._records: dict[str, dict[str, Any]] = {}
+
+    def content(self, source: Source, options: ReadOptions) -> Content:
+        """Return what the files have for a source.
+
+        Raises:
+            MissingPartError: nothing.
+            ValueError: several files could be it, or the one is no text.
+        """
+        kind, place = modality_named(source.modality), options.place_of(source)
+        if place is None:
+            return self._usual(source, kind, options.field_of(source))
+        if kind.textual:
+            text = self._text(place)
+            if text is not MISSING:
+                return str(text)
+        elif extension := self._extension(place):
+            return kind.self_describing(extension, self._fields[extension]())
+        raise MissingPartError(f"it has no {place}; {self._there(place)}")
+
+    def _usual(self, source: Source, kind: Modality, key: str) -> Content:
+        """Return the file that has an ending of this kind, or else a text of the record."""
+        found = [name for name in self._fields if "." + name.rpartition(".")[2] in kind.extensions]
+        if len(found) > 1:
+            raise ValueError(
+                f"it has more than one {source.name}: {', '.join(sorted(found))}; "
+                f"choose with --field {source.name}={sorted(found)[-1][1:]}"
+            )
+        if found:
+            data = kind.self_describing(found[0], self._fields[found[0]]())
+            return read_text(data) if kind.textual else data
+        if kind.textual and value_at(self._record(), key) is not MISSING:
+            return text_of(self._record(), key)
+        raise MissingPartError(f"it has no {source.name}; its files are {listed(self._fields)}")
+
+    def _text(self, place: str) -> Any:
+        """Return the text at a place that the user named, or `MISSING`."""
+        if not place.startswith(".") and value_at(self._record(), place) is not MISSING:
+            return text_of(self._record(), place)
+        if extension := self._extension(place):
+            return read_text(self._fields[extension]())
+        base, _, rest = place.rpartition(":")
+        if base and rest.isdecimal() and (extension := self._extension(base)):
+            return line_of(read_text(self._fields[extension]()), int(rest))
+        base, _, rest = place.partition(":")
+        if rest and ("." + base).endswith(_RECORD) and (extension := self._extension(base)):
+            record = self._record(extension)
+            return MISSING if value_at(record, rest) is MISSING else text_of(record, rest)
+        return MISSING
+
+    def _extension(self, place: str) -> str | None:
+        """Return the extension of the file that a place names, if there is one.
+
+        Raises:
+            ValueError: it is the end of several.
+        """
+        wanted = "." + place.removeprefix(".").lower()
+        if wanted in self._fields:
+            return wanted
+        found = [name for name in self._fields if name.endswith(wanted)]
+        if len(found) > 1:
+            raise ValueError(f"{', '.join(sorted(found))} all end in {place}; name one of them")
+        return found[0] if found else None
+
+    def _record(self, extension: str = _RECORD) -> dict[str, Any]:
+        """Return the object in a JSON file; empty if there is none."""
+        if extension not in self._records:
+            there = extension in self._fields
+            self._records[extension] = parse_json_object(self._fields[extension]()) if there else {}
+        return self._records[extension]
+
+    def _there(self, place: str) -> str:
+        keys = (
+            f", the keys of its .json {listed(self._record())}" if _RECORD in self._fields and place[:1] != "." else ""
+        )
+        return f"its files are {listed(self._fields)}{keys}"
+
+    def column(self, name: str) -> Any:
+        """Return an extra column: a key of the record, or the text of the file with that ending; None without either."""
+        if (value := value_at(self._record(), name)) is not MISSING:
+            return value
+        if f".{name}" not in self._fields:
+            return None
+        text = read_text(self._fields[f".{name}"]())
+        try:
+            return int(text)
+        except ValueError:
+            return text
