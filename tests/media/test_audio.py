@@ -145,8 +145,8 @@ def test_channels_are_averaged_or_copied():
     twice = read_audio(encoded(values[:, :1], subtype="FLOAT"), channels=2).samples
     assert torch.equal(twice[0], twice[1])
     assert torch.equal(twice[:1], read_audio(encoded(values[:, :1], subtype="FLOAT")).samples)
-    with pytest.raises(ValueError, match="6 channels cannot be made stereo"):
-        read_audio(encoded(tone(0.1, channels=6)), channels=2)
+    with pytest.raises(ValueError, match="9 channels cannot be made stereo"):
+        read_audio(encoded(tone(0.1, channels=9)), channels=2)
 
 
 @pytest.mark.parametrize(("source", "wanted"), [(44_100, 16_000), (48_000, 16_000), (8000, 16_000), (22_255, 16_000)])

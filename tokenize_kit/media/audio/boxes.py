@@ -1,0 +1,148 @@
+"""MP4, MOV and M4A files (ISO/IEC 14496-12), and AVI files: whether every box and chunk is there.
+
+FFmpeg takes a file that was cut for one that ends there. The boxes say their sizes, and an index of segments (``sidx``) those of
+what follows it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from tokenize_kit.media.audio.lengths import is_placeholder
+from tokenize_kit.media.audio.part import CUT, Peek, end_without_tags
+
+MP4_TYPES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
+_HARMLESS = (b"free", b"skip", b"wide")
+
+
+class Movie(NamedTuple):
+    """What the boxes of an MP4 file say of it."""
+
+    fragmented: bool
+    """Whether the samples are in fragments, whose number the head does not say."""
+    seconds: float
+    """How long all fragments are together, if that is said; else 0."""
+
+
+def check_mp4(peek: Peek) -> Movie:
+    """Refuse an MP4 file that is cut short.
+
+    Raises:
+        ValueError: it is.
+    """
+    place, before = 0, b""
+    movie: Movie | None = None
+    while peek.size - place >= 8:
+        name, size, inside = _box(peek, place)
+        end = place + size
+        if not name.isascii() or not all(0x20 <= byte for byte in name):
+            if peek.empty(place, peek.size) or end_without_tags(peek, place) == place:
+                break
+            raise ValueError(f"{peek.size - place:,} bytes that are no box follow in an MP4 file; {CUT}")
+        if end > peek.size and name not in _HARMLESS:
+            raise ValueError(f"the file ends inside its box {name.decode()} of {size:,} bytes; {CUT}")
+        if name == b"moov":
+            movie = _movie(peek, inside, end)
+        elif name == b"sidx":
+            _check_index(peek, inside, end)
+        before = name if name not in _HARMLESS else before
+        place = end
+    if movie is None:
+        raise ValueError(f"an MP4 file without its index (moov); {CUT}")
+    if before == b"moof":
+        raise ValueError(f"an MP4 file that ends before the samples of its last fragment; {CUT}")
+    return movie
+
+
+def _box(peek: Peek, place: int) -> tuple[bytes, int, int]:
+    """Return name, size with the head, and first byte of the box at a place."""
+    head = peek.at(place, 16)
+    size, name, inside = int.from_bytes(head[:4], "big"), head[4:8], place + 8
+    if size == 1 and len(head) == 16:
+        size, inside = int.from_bytes(head[8:], "big"), place + 16
+    elif size == 0 and any(name):
+        size = peek.size - place
+    return name, max(size, inside - place), inside
+
+
+def _children(peek: Peek, place: int, end: int) -> dict[bytes, tuple[int, int]]:
+    """Return where the first child of each name lies."""
+    found: dict[bytes, tuple[int, int]] = {}
+    while end - place >= 8:
+        name, size, inside = _box(peek, place)
+        found.setdefault(name, (inside, min(end, place + size)))
+        place += size
+    return found
+
+
+def _movie(peek: Peek, place: int, end: int) -> Movie:
+    children = _children(peek, place, end)
+    if b"mvex" not in children:
+        return Movie(False, 0.0)
+    seconds = 0.0
+    header, extends = children.get(b"mvhd"), _children(peek, *children[b"mvex"])
+    if header and b"mehd" in extends:
+        version = peek.at(header[0], 1)
+        scale = int.from_bytes(peek.at(header[0] + (20 if version == b"\1" else 12), 4), "big")
+        start = extends[b"mehd"][0]
+        wide = 8 if peek.at(start, 1) == b"\1" else 4
+        seconds = int.from_bytes(peek.at(start + 4, wide), "big") / scale if scale else 0.0
+    return Movie(True, seconds)
+
+
+def _check_index(peek: Peek, place: int, end: int) -> None:
+    """Refuse a file that has fewer bytes than its index of segments says."""
+    version = peek.at(place, 1)[0]
+    wide = 8 if version else 4
+    count_at = place + 12 + 2 * wide
+    first = int.from_bytes(peek.at(place + 12 + wide, wide), "big")
+    count = int.from_bytes(peek.at(count_at + 2, 2), "big")
+    entries = peek.at(count_at + 4, 12 * count)
+    total = sum(size & 0x7FFFFFFF for (size,) in struct.iter_unpack(">I8x", entries[: len(entries) // 12 * 12]))
+    if end + first + total > peek.size:
+        raise ValueError(f"the file ends after {peek.size:,} of {end + first + total:,} bytes; {CUT}")
+
+
+def check_avi(peek: Peek) -> None:
+    """Refuse an AVI file that is cut short.
+
+    Raises:
+        ValueError: it is.
+    """
+    place = 0
+    while peek.size - place >= 12:
+        head = peek.at(place, 12)
+        size = int.from_bytes(head[4:8], "little")
+        if head[:4] != b"RIFF":
+            if peek.empty(place, peek.size) or head[:4] in (b"JUNK", b"LIST", b"idx1"):
+                return
+            raise ValueError(f"{peek.size - place:,} bytes that are no chunk follow in an AVI file; {CUT}")
+        end = place + 8 + size
+        if is_placeholder(size):
+            _check_movie_chunks(peek, place + 12, peek.size)
+            return
+        if end > peek.size:
+            raise ValueError(f"the file ends after {peek.size - place - 8:,} of {size:,} bytes; {CUT}")
+        _check_movie_chunks(peek, place + 12, end)
+        place = end + size % 2
+
+
+def _check_movie_chunks(peek: Peek, place: int, end: int) -> None:
+    """Refuse lists and chunks of an AVI file that do not end where the next begins."""
+    while end - place >= 8:
+        head = peek.at(place, 12)
+        size = int.from_bytes(head[4:8], "little")
+        if head[:4] == b"LIST" and (head[8:12] in (b"movi", b"rec ")):
+            # Its chunks lie one behind the other, so the walk goes on inside.
+            if not is_placeholder(size) and place + 8 + size > end:
+                raise ValueError(f"the file ends inside a list of {size:,} bytes; {CUT}")
+            place += 12
+            continue
+        if not head[:4].isascii() or min(head[:4]) < 0x20:
+            if peek.empty(place, end):
+                return
+            raise ValueError(f"there is no chunk at byte {place:,} of an AVI file; {CUT}")
+        place += 8 + size + size % 2
+        if place > end + 1:
+            raise ValueError(f"the file ends inside a chunk of {size:,} bytes; {CUT}")

@@ -1,0 +1,134 @@
+"""Which parts a sound file has, and whether all of each is there, before anything is decoded.
+
+The rule: what a format states is compared with what is there, by a walk over its chunks, pages, frames or boxes; what it does not state
+is read to the end. Decoders take a part for the whole without a word.
+"""
+
+from __future__ import annotations
+
+from typing import IO
+
+from tokenize_kit.media.audio.aiff import aiff_parts, au_parts, caf_parts
+from tokenize_kit.media.audio.boxes import MP4_TYPES, check_avi, check_mp4
+from tokenize_kit.media.audio.decoders import decode_again
+from tokenize_kit.media.audio.ebml import check_matroska
+from tokenize_kit.media.audio.flac import flac_parts
+from tokenize_kit.media.audio.mpeg import check_adts, looks_like_mpeg, mpeg_parts
+from tokenize_kit.media.audio.ogg import ogg_parts
+from tokenize_kit.media.audio.part import CUT, Part, Peek, spans, start_without_tags
+from tokenize_kit.media.audio.speakers import WAV
+from tokenize_kit.media.audio.wav import W64_RIFF, wav_parts, wave64_parts
+
+_AMR = {b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5), b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5)}
+"""Bytes of a frame after its first, by its type."""
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+
+
+def parts_of(file: IO[bytes]) -> list[Part]:
+    """Return the parts of a sound file, one at least.
+
+    Raises:
+        ValueError: it is damaged or cut short, or holds something else than it says.
+    """
+    peek = Peek(file)
+    start = start_without_tags(peek)
+    head = peek.at(start, 16)
+    kind, form = head[:4], head[8:12]
+    if kind in (b"RIFF", b"RIFX", b"RF64", b"BW64") and form == b"WAVE":
+        return wav_parts(peek, start)
+    if kind == b"FORM" and form in (b"AIFF", b"AIFC"):
+        return aiff_parts(peek, start)
+    if kind == b"fLaC":
+        return flac_parts(peek, start, decode_again)
+    if kind == b"OggS":
+        return ogg_parts(peek, start)
+    if kind in (b".snd", b"dns."):
+        return au_parts(peek, start)
+    if kind == b"caff":
+        return caf_parts(peek, start)
+    if head == W64_RIFF:
+        return wave64_parts(peek, start)
+    if kind == b"\x1a\x45\xdf\xa3":
+        check_matroska(peek)
+        return [Part(file, container=True)]
+    if kind == b"RIFF" and form == b"AVI ":
+        check_avi(peek)
+        return [Part(file, container=True)]
+    if head[4:8] in MP4_TYPES:
+        movie = check_mp4(peek)
+        return [Part(file, container=True, fragmented=movie.fragmented, seconds=movie.seconds)]
+    return _raw_parts(peek, start, head)
+
+
+def _raw_parts(peek: Peek, start: int, head: bytes) -> list[Part]:
+    """The same for files that begin with their first frame, and for those that are rare."""
+    for mark, sizes in _AMR.items():
+        if head.startswith(mark):
+            _check_amr(peek, start + len(mark), sizes)
+            return [_tail(peek, start)]
+    if head == _ASF:
+        _check_asf(peek, start)
+        return [Part(_tail(peek, start).file, container=True)]
+    if head[:8] == b"NIST_1A\n":
+        return [_sphere(peek, start)]
+    if len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+        check_adts(peek, start, peek.size)
+        return [_tail(peek, start)]
+    if looks_like_mpeg(peek, start):
+        return mpeg_parts(peek, start, peek.size)
+    # What the decoders know besides, such as VOC.
+    return [_tail(peek, start)]
+
+
+def _tail(peek: Peek, start: int) -> Part:
+    return Part(spans(peek.file, [(start, peek.size)]) if start else peek.file)
+
+
+def _check_amr(peek: Peek, place: int, sizes: tuple[int, ...]) -> None:
+    while place < peek.size:
+        kind = peek.at(place, 1)[0] >> 3 & 15
+        # 15 is a frame without data, 14 one that was lost.
+        place += 1 + (sizes[kind] if kind < len(sizes) else 0)
+        if len(sizes) <= kind < 14:
+            raise ValueError(f"there is no AMR frame at byte {place:,}; the sound is damaged")
+    if place > peek.size:
+        raise ValueError(f"the sound ends in the middle of an AMR frame; {CUT}")
+
+
+def _check_asf(peek: Peek, start: int) -> None:
+    """Refuse an ASF (WMA) file that has fewer bytes than its header says."""
+    place = start + 30
+    end = start + int.from_bytes(peek.at(start + 16, 8), "little")
+    live = False
+    while place < end and (size := int.from_bytes(peek.at(place + 16, 8), "little")) >= 24:
+        if peek.at(place, 16) == _ASF_FILE:
+            live = bool(peek.at(place + 88, 1)[0] & 1)
+        place += size
+    size = int.from_bytes(peek.at(end + 16, 8), "little")
+    if peek.at(end, 16) != _ASF_DATA:
+        raise ValueError(f"an ASF file without its data; {CUT}")
+    if not live and size and end + size > peek.size:
+        raise ValueError(f"the file ends after {peek.size - end:,} of {size:,} bytes of its data; {CUT}")
+
+
+def _sphere(peek: Peek, start: int) -> Part:
+    """Examine a NIST SPHERE file, as many collections of speech are."""
+    text = peek.at(start, 1 << 16).split(b"end_head", 1)[0].decode("latin-1")
+    lines = text.splitlines()
+    words = {
+        name: value for line in lines[2:] if len(found := line.split(maxsplit=2)) == 3 for name, _, value in [found]
+    }
+    try:
+        size = int(lines[1])
+        count, width, channels = (
+            int(words.get(name, "0")) for name in ("sample_count", "sample_n_bytes", "channel_count")
+        )
+    except (IndexError, ValueError):
+        raise ValueError(f"a SPHERE file whose header cannot be read; {CUT}") from None
+    block, there = width * max(1, channels), peek.size - start - size
+    if "," not in words.get("sample_coding", "") and block and count * block > there:
+        raise ValueError(f"the sound ends after {there // block:,} of {count:,} samples; {CUT}")
+    return _tail(peek, start)._replace(samples=count or None, speakers=WAV.get(channels, ()))

@@ -1,0 +1,118 @@
+"""FLAC files: every frame to the end of the file, compared with the number of samples and the MD5 that the header states.
+
+The decoder stops where the header says, so it is given a header that says more than any file holds. Whether that was all is
+then known from the true header: its number of samples (0 where the encoder wrote to a pipe and did not know), and its MD5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import numpy as np
+
+from tokenize_kit.media.audio.part import CUT, Block, Part, Peek, end_without_tags, spans
+from tokenize_kit.media.audio.speakers import WAV
+
+_MOST = (1 << 36) - 1
+_WIDTHS = {8: np.dtype("i1"), 16: np.dtype("<i2"), 24: np.dtype("<i4")}
+
+
+def flac_parts(peek: Peek, start: int, decode: Callable[[IO[bytes]], Iterator[Block]]) -> list[Part]:
+    """Return the part of a FLAC file that begins with ``fLaC`` at ``start``.
+
+    Args:
+        peek: the file.
+        start: where it begins.
+        decode: decodes a file as far as its header says, where the frames are followed by something else.
+
+    Raises:
+        ValueError: it is damaged or cut short.
+    """
+    head = peek.at(start, 42)
+    if len(head) < 42 or head[4] & 0x7F or int.from_bytes(head[5:8], "big") < 34:
+        raise ValueError(f"a FLAC file without STREAMINFO; {CUT}")
+    packed = int.from_bytes(head[18:26], "big")
+    rate, channels, bits = packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
+    total, digest = packed & _MOST, head[26:42]
+    place, last = start + 4, False
+    while not last:
+        block = peek.at(place, 4)
+        if len(block) < 4:
+            raise ValueError(f"a FLAC file that ends in its header; {CUT}")
+        last = bool(block[0] & 0x80)
+        place += 4 + int.from_bytes(block[1:], "big")
+    end = end_without_tags(peek, place)
+    patched = head[:18] + (packed >> 36 << 36 | _MOST).to_bytes(8, "big") + head[26:]
+    file = spans(peek.file, [patched, (start + 42, end)])
+    plain = spans(peek.file, [head, (start + 42, end)])
+    check = _Check(total, digest if any(digest) else b"", bits, lambda: decode(plain), (peek.file, start))
+    speakers = WAV.get(channels, ())
+    return [Part(file, counted=False, speakers=speakers, rate=rate, channels=channels, verified=check.blocks)]
+
+
+class _Check:
+    """Compares what comes out of a decoder with what STREAMINFO says."""
+
+    def __init__(
+        self, total: int, digest: bytes, bits: int, again: Callable[[], Iterator[Block]], file: tuple[IO[bytes], int]
+    ) -> None:
+        self._total, self._digest, self._again, self._file = total, digest, again, file
+        self._width = _WIDTHS.get(bits)
+        self._scale = float(1 << bits - 1)
+        self._bits = bits
+        self._hash = hashlib.md5(usedforsecurity=False)
+        self._done = 0
+
+    def blocks(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Pass on the blocks of the decoder.
+
+        Raises:
+            ValueError: they are not what the header says.
+        """
+        try:
+            for block in blocks:
+                self._take(block)
+                yield block
+        except ValueError:
+            if not (self._total and self._digest and self._width):
+                raise
+            yield from self._rest()
+        right = not self._digest or not self._width or self._hash.digest() == self._digest
+        if self._total and self._done != self._total and not (self._digest and self._width and right):
+            raise ValueError(f"the header says {self._total:,} samples and the file holds {self._done:,}; {CUT}")
+        if not right:
+            raise ValueError(f"the sound has another MD5 than its header says; {CUT}")
+
+    def _rest(self) -> Iterator[Block]:
+        """Yield what is missing if the frames are whole and something else follows them, which the decoder stumbled over."""
+        if _holds_another(*self._file):
+            raise ValueError("two FLAC files in one; take them apart")
+        skip = self._done
+        for block in self._again():
+            part, skip = block[skip:], max(0, skip - len(block))
+            if len(part):
+                self._take(part)
+                yield part
+
+    def _take(self, block: Block) -> None:
+        self._done += len(block)
+        if not (self._digest and self._width):
+            return
+        whole = (block * self._scale).astype(self._width)
+        if self._bits == 24:
+            self._hash.update(np.ascontiguousarray(whole.view("u1").reshape(-1, 4)[:, :3]))
+        else:
+            self._hash.update(whole)
+
+
+def _holds_another(file: IO[bytes], start: int) -> bool:
+    mark = b"fLaC\0\0\0\x22"
+    file.seek(start + 8)
+    before = b""
+    while piece := file.read(1 << 20):
+        if mark in before + piece:
+            return True
+        before = piece[-8:]
+    return False

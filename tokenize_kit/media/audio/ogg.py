@@ -1,0 +1,150 @@
+"""Ogg files (RFC 3533): every page of every link, and the pages of one sound apart from those of other tracks.
+
+A chained file is several files one behind the other, its links: each gets a decoder of its own. A page has a checksum, a serial number of
+its track, and a number of its own, and the last page of a track is marked; so a page that is damaged, missing or cut off is found
+without decoding anything.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tokenize_kit.media.audio.part import CUT, Part, Peek, end_without_tags, spans
+from tokenize_kit.media.audio.speakers import VORBIS, WAV
+
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_MOST_TRACKS = 256
+
+
+class _Sound(NamedTuple):
+    """What the first packet of a sound track says."""
+
+    rate: int
+    channels: int
+    speakers: tuple[str, ...]
+    packet: int
+    """The most samples of a packet."""
+
+
+@dataclass
+class _Track:
+    """The pages of one logical stream."""
+
+    sound: _Sound | None
+    pages: list[tuple[int, int]] = field(default_factory=list)
+    """Stretches of the file; pages that follow one another are one."""
+    number: int = -1
+    """Of the last page."""
+    ended: bool = False
+    packets: int = 0
+    """So many ended on the page that had a granule position first."""
+    first: int = -1
+    """The first granule position behind the headers."""
+    last: int = -1
+    """The last one."""
+
+
+def ogg_parts(peek: Peek, start: int) -> list[Part]:
+    """Return one part for each link of an Ogg file that begins at ``start``.
+
+    Raises:
+        ValueError: a page is damaged, missing or cut, or a link holds no sound that is known.
+    """
+    links: list[dict[int, _Track]] = [{}]
+    place, end, begun = start, end_without_tags(peek, start), False
+    while place < end:
+        head = peek.at(place, 27)
+        if head[:4] != b"OggS":
+            if peek.empty(place, end):
+                break
+            raise ValueError(f"there is no Ogg page at byte {place:,}; {CUT}")
+        if len(head) < 27:
+            raise ValueError("the sound ends in the middle of an Ogg page; it is damaged or cut short")
+        _, kind, granule, serial, number, checksum, count = struct.unpack("<xxxxBBqIIIB", head)
+        table = peek.at(place + 27, count)
+        body = sum(table)
+        size = 27 + count + body
+        page = peek.at(place, size)
+        if len(page) < size or place + size > end:
+            raise ValueError(f"the sound ends in the middle of an Ogg page; {CUT}")
+        if _checksum(page[:22] + bytes(4) + page[26:]) != checksum:
+            raise ValueError(f"the Ogg page at byte {place:,} does not fit its checksum; the sound is damaged")
+        if kind & 2:
+            if begun:
+                links.append({})
+            begun = False
+            if len(links[-1]) > _MOST_TRACKS:
+                raise ValueError(f"an Ogg file of more than {_MOST_TRACKS} tracks")
+            track = links[-1][serial] = _Track(_sound_of(page[27 + count :]), number=number - 1)
+        else:
+            begun = True
+            found = links[-1].get(serial)
+            if found is None:
+                raise ValueError(f"the Ogg page at byte {place:,} belongs to no track; {CUT}")
+            track = found
+        if number != (track.number + 1) & 0xFFFFFFFF:
+            raise ValueError(f"Ogg pages are missing before byte {place:,}; {CUT}")
+        _add(track, place, size, granule, sum(length < 255 for length in table))
+        track.number, track.ended = number, bool(kind & 4)
+        place += size
+    return [_part(peek, link, index) for index, link in enumerate(links)]
+
+
+def _add(track: _Track, place: int, size: int, granule: int, packets: int) -> None:
+    if track.pages and track.pages[-1][1] == place:
+        track.pages[-1] = (track.pages[-1][0], place + size)
+    else:
+        track.pages.append((place, place + size))
+    if granule > 0 or (granule == 0 and track.last > 0):
+        if track.first < 0:
+            track.first, track.packets = granule, packets
+        if granule < track.last and track.sound:
+            raise ValueError(f"the Ogg page at byte {place:,} goes back in time; the sound is damaged")
+        track.last = granule
+
+
+def _part(peek: Peek, link: dict[int, _Track], index: int) -> Part:
+    sounds = [(track, track.sound) for track in link.values() if track.sound]
+    if not sounds:
+        which = f"link {index + 1} of an Ogg file" if index else "an Ogg file"
+        raise ValueError(f"{which} without a sound track that is known (Vorbis, Opus, FLAC, Speex)")
+    track, sound = sounds[0]
+    if not track.ended:
+        raise ValueError(f"the last Ogg page of the sound is not marked as the last; {CUT}")
+    whole = track.pages == [(0, peek.size)]
+    # A stream that was recorded from its middle does not begin at 0, which the decoder takes for a longer one.
+    shifted = track.first > track.packets * sound.packet
+    samples = track.last - track.first if shifted else None
+    note = f"the first of {len(sounds)} sound tracks taken" if len(sounds) > 1 else ""
+    file = peek.file if whole else spans(peek.file, list(track.pages))
+    return Part(file, samples, 0, not shifted, sound.speakers, sound.rate, sound.channels, note=note)
+
+
+def _sound_of(head: bytes) -> _Sound | None:
+    """Read the first packet of a track; None if it is no sound that is known."""
+    if head[:7] == b"\x01vorbis" and len(head) >= 30:
+        channels, rate = struct.unpack_from("<BI", head, 11)
+        return _Sound(rate, channels, VORBIS.get(channels, ()), 1 << (head[28] >> 4))
+    if head[:8] == b"OpusHead" and len(head) >= 19:
+        channels = head[9]
+        return _Sound(48_000, channels, VORBIS.get(channels, ()) if head[18] == 1 else (), 5760)
+    if head[:5] == b"\x7fFLAC" and len(head) >= 35:
+        packed = int.from_bytes(head[27:35], "big")
+        channels = (packed >> 41 & 7) + 1
+        return _Sound(packed >> 44, channels, WAV.get(channels, ()), 65_535)
+    if head[:8] == b"Speex   " and len(head) >= 68:
+        rate, _, _, channels, _, frame, _, per_packet = struct.unpack_from("<8I", head, 36)
+        return _Sound(rate, channels, (), max(1, frame * max(1, per_packet)))
+    return None
+
+
+def _checksum(page: bytes) -> int:
+    """Return the checksum of a page whose own is zero.
+
+    It is that of zlib with the bits of each byte and of the result reversed, and without its inversions.
+    """
+    value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{value:032b}"[::-1], 2)
