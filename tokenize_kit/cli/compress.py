@@ -118,11 +118,11 @@ def _compress_whole(
     kind = modality_of(tokenizer.spec)
     ready = kind.self_describing(options.source, Path(options.source).read_bytes())
     try:
-        sample = kind.read(ready, tokenizer.spec)
-        conversion = kind.conversion(ready, tokenizer.spec)
+        sample, notes = kind.read_noting(ready, tokenizer.spec)
     except ValueError as error:
         raise ValueError(f"{options.source}: {error}") from None
-    _note(options.source, conversion, progress)
+    _tell(options.source, notes, progress)
+    conversion = "; ".join(notes)
     return compress(tokenizer, sample, options.target, options.codebooks), kind.size(sample), conversion
 
 
@@ -145,15 +145,17 @@ def _compress_pieces(
             stream = stack.enter_context(modality_of(spec).open_stream(Path(options.source), spec))
         except ValueError as error:
             raise ValueError(f"{options.source}: {error}") from None
-        _note(options.source, stream.conversion, progress)
+        _tell(options.source, filter(None, [stream.conversion]), progress)
         shown = _shown(pieces(stream), "compress", spec, progress)
         written, size = compress_pieces(tokenizer, shown, options.target, options.codebooks)
-    return written, size, stream.conversion
+        # What is known only when all was read, such as how much was clipped.
+        _tell(options.source, (note for note in stream.notes if note != stream.conversion), progress)
+    return written, size, "; ".join(stream.notes)
 
 
-def _note(source: str, conversion: str, progress: Progress) -> None:
-    if conversion:
-        progress.note(f"{source} is converted from {conversion}")
+def _tell(source: str, notes: Iterable[str], progress: Progress) -> None:
+    for note in notes:
+        progress.note(f"{source} is converted from {note}" if " to " in note else f"{source}: {note}")
 
 
 def _shown(pieces: Iterable[Tensor], label: str, spec: TokenSpec, progress: Progress) -> Iterator[Tensor]:

@@ -35,6 +35,7 @@ from tokenize_kit.protocol import (
     resolved,
     tokenizer_name,
 )
+from tokenize_kit.protocol.notes import announced, counted
 from tokenize_kit.sources.blocks import Failure, one_line
 from tokenize_kit.sources.heldout import in_part
 from tokenize_kit.sources.samples import KeyedSample, iter_samples
@@ -118,7 +119,7 @@ class _Run:
     def converted(self, what: str) -> None:
         """Count a sample that was not as the tokenizer wants it, see `Modality.conversion`."""
         if what not in self._conversions:
-            self._progress.note(f"{self._kind.plural} of {what.replace(' to ', ' are converted to ', 1)}")
+            self._progress.note(announced(self._kind.plural, what))
         self._conversions[what] += 1
 
     def add(self, batch: Sequence[KeyedSample]) -> None:
@@ -231,7 +232,7 @@ class _Run:
         if self._options.codebooks is not None:
             lines.append(f"Only the first {self._options.codebooks} codebooks of each place were decoded and counted.")
         for what, count in sorted(self._conversions.items()):
-            lines.append(f"{count:,} {self._kind.plural} were converted from {what} when they were read.")
+            lines.append(f"{counted(count, self._kind.plural, what)} when they were read.")
         threads = torch.get_num_threads()
         lines += [
             self._measure.protocol(),

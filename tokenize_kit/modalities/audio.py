@@ -28,9 +28,10 @@ class AudioModality(Modality):
     least = "a sound has at least one sample"
     # Of the last line the sound track is read.
     extensions = (
-        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"),
-        *(".g722", ".m4a", ".aac", ".mka"),
-        *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"),
+        *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph"),
+        *(".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga"),
+        *(".g722", ".m4a", ".m4b", ".aac", ".amr", ".mka", ".weba", ".wma"),
+        *(".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi"),
     )
     suffix = ".wav"
     size_axes = 1
@@ -46,6 +47,19 @@ class AudioModality(Modality):
 
         assert isinstance(data, bytes), "only pictures come as pixels"
         return read_audio(data, spec.sample_rate, spec.channels).samples
+
+    def read_noting(
+        self,
+        data: bytes | NDArray[np.uint8],
+        spec: TokenSpec,
+        at_least: int | None = None,  # noqa: ARG002
+    ) -> tuple[Sample, tuple[str, ...]]:
+        """See `tokenize_kit.media.audio.read_audio_noting`."""
+        from tokenize_kit.media.audio import read_audio_noting
+
+        assert isinstance(data, bytes), "only pictures come as pixels"
+        audio, notes = read_audio_noting(data, spec.sample_rate, spec.channels)
+        return audio.samples, notes
 
     def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:
         """See `tokenize_kit.media.audio.write_audio`."""
@@ -115,6 +129,10 @@ class _AudioStream(Stream):
     def __init__(self, reader: AudioReader) -> None:
         self._reader = reader
         self.conversion = reader.conversion
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._reader.notes
 
     def pieces(self) -> Iterator[Tensor]:
         return self._reader.blocks()

@@ -36,6 +36,11 @@ class Stream(ABC):
     conversion: str = ""
     """What is changed so that the pieces are as the spec wants them, see `Modality.conversion`."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the sample, as `Modality.read_noting` says it; complete when all pieces were read."""
+        return (self.conversion,) if self.conversion else ()
+
     @abstractmethod
     def pieces(self) -> Iterator[Tensor]:
         """Yield the sample once, in pieces; joined they are what `Modality.read` gives.
@@ -159,8 +164,9 @@ class Modality(ABC):
 
     @property
     def converts(self) -> bool:
-        """Whether `conversion` may have something to say."""
-        return type(self).conversion is not Modality.conversion
+        """Whether `conversion` or `read_noting` may have something to say."""
+        kind = type(self)
+        return kind.conversion is not Modality.conversion or kind.read_noting is not Modality.read_noting
 
     def self_describing(self, name: str, data: bytes) -> bytes:  # noqa: ARG002
         """Given the file's name or ending and its bytes, return bytes that `read` knows without the ending."""

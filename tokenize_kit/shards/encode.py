@@ -63,6 +63,8 @@ class EncodeResult:
 
     def to_text(self) -> str:
         """Return a line or two for a person."""
+        from tokenize_kit.protocol.notes import counted
+
         tokens = ", ".join(f"{count:,} {name}" for name, count in self.tokens.items())
         about = "about " if self.estimated else ""
         state = "would be made in" if self.estimated else "are in" if self.complete else "are so far in"
@@ -74,7 +76,7 @@ class EncodeResult:
             where = "" if self.estimated else f"; {self.out}/failures.jsonl says why"
             lines.append(f"{about}{self.failures:,} samples could not be read{where}")
         for what, count in self.conversions.items():
-            lines.append(f"{about}{count:,} {self.converted} were converted from {what}")
+            lines.append(about + counted(count, self.converted, what))
         if not self.complete:
             lines.append("other parts of the run are not finished yet; the last one to finish writes dataset.json")
         return "\n".join(lines)
@@ -280,11 +282,12 @@ class _Run:
 
     def _count(self, result: UnitResult) -> None:
         """Keep a finished unit and stop the run if there are too many failures by now."""
+        from tokenize_kit.protocol.notes import announced
         from tokenize_kit.sources.blocks import count_lost
 
         self.results[result.unit] = result
         for what in result.conversions.keys() - self.conversions:
-            self.progress.note(f"{self.converted} of {what.replace(' to ', ' are converted to ', 1)}")
+            self.progress.note(announced(self.converted, what))
         self.conversions.update(result.conversions)
         self.failed += count_lost(result.failures)
         if self.failed > self.options.max_failures:

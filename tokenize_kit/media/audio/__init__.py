@@ -5,10 +5,10 @@ decodes wav, aiff, au, caf, flac, ogg and mp3, FFmpeg (PyAV) everything else (`d
 mp4, webm, mkv, mov and avi. All sounds pass through `AudioReader`, which decodes block by block, so a file of any length needs
 a bounded memory (`stream_audio`), and reading a whole one (`read_audio`) gives the very same samples.
 
-Rules: many channels become one by their mean, two by the weights of Rec. ITU-R BS.775 (`speakers`), one becomes two by a copy; a wanted
-sample rate is reached with soxr's high quality (`RESAMPLER`), channels first; samples beyond full scale, which decoders of
-lossy formats and resampling make, are clipped and counted. `AudioReader.notes` says in words what was changed. A file that is
-shorter than it says of itself is refused; raw streams (G.722) say nothing of their length, so a part of one is a
+Rules: many channels become one by their mean, two by the weights of Rec. ITU-R BS.775 (`speakers`), one becomes two by a copy; a
+wanted sample rate is reached with soxr's high quality (`RESAMPLER`), channels first; samples beyond full scale, which decoders
+of lossy formats and resampling make, are clipped and counted. `AudioReader.notes` says in words what was changed. A file
+that is shorter than it says of itself is refused; raw streams (G.722) say nothing of their length, so a part of one is a
 shorter sound.
 """
 

@@ -36,7 +36,7 @@ def check_mp4(peek: Peek) -> Movie:
     while peek.size - place >= 8:
         name, size, inside = _box(peek, place)
         end = place + size
-        if not name.isascii() or not all(0x20 <= byte for byte in name):
+        if not name.isascii() or not all(byte >= 0x20 for byte in name):
             if peek.empty(place, peek.size) or end_without_tags(peek, place) == place:
                 break
             raise ValueError(f"{peek.size - place:,} bytes that are no box follow in an MP4 file; {CUT}")

@@ -1,7 +1,7 @@
 """The two decoders: libsndfile (soundfile) and FFmpeg (PyAV), each read block by block to the end of what it is given.
 
-What comes in from outside is hostile until shown otherwise: FFmpeg opens only named formats, none of which can point at other files,
-and whatever breaks inside a decoder becomes a ValueError.
+What comes in from outside is hostile until shown otherwise: FFmpeg opens only named formats, none of which can point at other
+files, and whatever breaks inside a decoder becomes a ValueError.
 """
 
 from __future__ import annotations

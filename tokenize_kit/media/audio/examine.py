@@ -1,7 +1,7 @@
 """Which parts a sound file has, and whether all of each is there, before anything is decoded.
 
-The rule: what a format states is compared with what is there, by a walk over its chunks, pages, frames or boxes; what it does not state
-is read to the end. Decoders take a part for the whole without a word.
+The rule: what a format states is compared with what is there, by a walk over its chunks, pages, frames or boxes; what it does
+not state is read to the end. Decoders take a part for the whole without a word.
 """
 
 from __future__ import annotations

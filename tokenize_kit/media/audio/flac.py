@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenize_kit.media.audio.part import CUT, Block, Part, Peek, end_without_tags, spans
 from tokenize_kit.media.audio.speakers import WAV
 
 _MOST = (1 << 36) - 1
-_WIDTHS = {8: np.dtype("i1"), 16: np.dtype("<i2"), 24: np.dtype("<i4")}
+_WIDTHS = {8: "i1", 16: "<i2", 24: "<i4"}
 
 
 def flac_parts(peek: Peek, start: int, decode: Callable[[IO[bytes]], Iterator[Block]]) -> list[Part]:
@@ -100,11 +101,10 @@ class _Check:
         self._done += len(block)
         if not (self._digest and self._width):
             return
-        whole = (block * self._scale).astype(self._width)
+        whole: NDArray[Any] = (block * self._scale).astype(self._width)
         if self._bits == 24:
-            self._hash.update(np.ascontiguousarray(whole.view("u1").reshape(-1, 4)[:, :3]))
-        else:
-            self._hash.update(whole)
+            whole = np.ascontiguousarray(whole.view("u1").reshape(-1, 4)[:, :3])
+        self._hash.update(whole.data)
 
 
 def _holds_another(file: IO[bytes], start: int) -> bool:

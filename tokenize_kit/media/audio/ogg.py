@@ -1,8 +1,8 @@
 """Ogg files (RFC 3533): every page of every link, and the pages of one sound apart from those of other tracks.
 
-A chained file is several files one behind the other, its links: each gets a decoder of its own. A page has a checksum, a serial number of
-its track, and a number of its own, and the last page of a track is marked; so a page that is damaged, missing or cut off is found
-without decoding anything.
+A chained file is several files one behind the other, its links: each gets a decoder of its own. A page has a checksum, the
+serial number of its track and a number of its own, and the last page of a track is marked; so a page that is damaged,
+missing or cut off is found without decoding anything.
 """
 
 from __future__ import annotations

@@ -104,9 +104,9 @@ class AudioReader:
         joined = "parts of a chained or joined file put together" if len(self._parts) > 1 else ""
         clipped = ""
         if self.clipped:
-            # Counted in tens, hundreds and so on, so that the notes of many sounds can be counted together.
+            # In tens, hundreds and so on, so that the notes of many sounds can be counted together.
             least = 10 ** (len(str(self.clipped)) - 1)
-            clipped = f"{least:,} to {10 * least - 1:,} values beyond full scale clipped"
+            clipped = f"{least:,}-{10 * least - 1:,} values beyond full scale clipped"
         return tuple(note for note in (self.conversion, joined, self._first.note, clipped) if note)
 
     def blocks(self, size: int = BLOCK_SAMPLES) -> Iterator[Tensor]:

@@ -13,7 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_MASK = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()
+_MASK = (
+    *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR"),
+    *("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR"),
+)
 """Of the bits of ``dwChannelMask`` in WAVE_FORMAT_EXTENSIBLE, from the lowest."""
 
 WAV = {
@@ -71,4 +74,5 @@ def stereo_weights(speakers: Sequence[str], channels: int) -> NDArray[np.float32
     largest = weights.sum(0).max()
     if not largest:
         raise ValueError(f"a sound of the channels {', '.join(speakers)} has nothing for left and right")
-    return (weights / largest).astype(np.float32)
+    scaled: NDArray[np.float32] = (weights / largest).astype(np.float32)
+    return scaled

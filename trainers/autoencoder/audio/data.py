@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokenize_kit.protocol.notes import counted
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.tokenizers.audio.pcm import SILENCE, PCMTokenizer
 from trainers.autoencoder.data import Ints, NumberedBatches, SampleBatch, Samples, decode_once
@@ -134,4 +135,4 @@ def prepare(
     result = decode_once(tokenizer, "pcm", options, data, folder, progress)
     if progress is not None:
         for what, count in result.conversions.items():
-            progress.note(f"{count:,} of {result.rows:,} sounds were converted from {what}")
+            progress.note(counted(count, f"of {result.rows:,} sounds", what))
