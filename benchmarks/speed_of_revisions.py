@@ -1,13 +1,13 @@
-"""Is a revision as fast as another? Six jobs, old beside new in turns, and for each the ratio of speed with its interval.
+"""Is a revision as fast as another? Ten jobs, old beside new in turns, and for each the ratio of speed with its interval.
 
     python benchmarks/speed_of_revisions.py BASE [HEAD] [--rounds 25] [--only WORD...] [--quick]
 
-The jobs: reading packed batches, training a Transformer, generating, encoding a folder of pictures, jsonl to shards, and a
-codec that encodes and decodes a sound. Each revision (HEAD is the checked-out one by default) has one process of one thread. For
-each job they take turns, A B, B A, A B ..., a second or some at a time, so that what slows the machine for a while slows both;
-every job is done once before its clock starts. The ratio is the mean of the logarithms over the rounds, with the 95 % interval of
-Student's t: of two equal revisions it holds 1 nineteen times of twenty. Inputs, tokenizers and models are made once, by the base.
-Run it alone.
+The jobs: reading packed batches, training a Transformer, generating, encoding folders of pictures (png, and jpeg) and of sounds
+(wav, flac, ogg, mp3), jsonl and parquet to shards, and a codec that encodes and decodes a sound. Each revision (HEAD is the
+checked-out one by default) has one process of one thread. For each job they take turns, A B, B A, A B ..., a second or some at a
+time, so that what slows the machine for a while slows both; every job is done once before its clock starts. The ratio is the mean
+of the logarithms over the rounds, with the 95 % interval of Student's t: of two equal revisions it holds 1 nineteen times of
+twenty. Inputs, tokenizers and models are made once, by the base. Run it alone.
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+from PIL import Image
 
 PLACES: dict[str, tuple[str, ...]] = {
     "TokenData": ("trainers.autoregressive.data:TokenData",),
@@ -42,6 +48,7 @@ MAKING = (
     "train bpe --data corpus.txt --vocab-size 4096 --out bpe",
     "train palette --data pictures --colors 64 --limit 100 --out palette",
     "train audio --data speech --preset encodec --steps 2 --batch-size 2 --validation-fraction 0.43 --device cpu --out codec",
+    "create mulaw --sample-rate 16000 --out mulaw",
     "encode --tokenizer bpe --data rows.jsonl --out shards",
     f"{TRAINING} {SMALL_MODEL} --steps 1 --out model",
 )
@@ -106,17 +113,17 @@ def generating(number: int, folder: Path) -> float:
     return float(result["tokens_per_second"])
 
 
-def pictures(number: int, folder: Path) -> float:
-    """Return pictures encoded a second."""
+def files(number: int, folder: Path, tokenizer: str, data: str) -> float:
+    """Return files encoded a second."""
     more = "" if number else "--limit 4"
-    result = command(f"encode --tokenizer palette --data pictures {more} --out {folder}/pictures-{number}")
+    result = command(f"encode --tokenizer {tokenizer} --data {data} {more} --out {folder}/{data}-{number}")
     return float(result["rows"] / result["seconds"])
 
 
-def jsonl(number: int, folder: Path) -> float:
-    """Return bytes of jsonl a second that become shards."""
+def texts(number: int, folder: Path, data: str) -> float:
+    """Return bytes of a file of texts a second that become shards."""
     more = "" if number else "--limit 4"
-    result = command(f"encode --tokenizer bpe --data rows.jsonl --shard-mb 4 {more} --out {folder}/rows-{number}")
+    result = command(f"encode --tokenizer bpe --data {data} --shard-mb 4 {more} --out {folder}/{data}-{number}")
     return float(result["input_bytes"] / result["seconds"])
 
 
@@ -140,8 +147,11 @@ JOBS: dict[str, Callable[[int, Path], float]] = {
     "packed reading, tokens/s": packed_reading,
     "training, tokens/s": training,
     "generation, tokens/s": generating,
-    "pictures to shards, pictures/s": pictures,
-    "jsonl to shards, bytes/s": jsonl,
+    "pictures to shards, pictures/s": partial(files, tokenizer="palette", data="pictures"),
+    "photographs to shards, pictures/s": partial(files, tokenizer="palette", data="photographs"),
+    "sounds to shards, sounds/s": partial(files, tokenizer="mulaw", data="sounds"),
+    "jsonl to shards, bytes/s": partial(texts, data="rows.jsonl"),
+    "parquet to shards, bytes/s": partial(texts, data="rows.parquet"),
     "codec encodes, times real time": codec,
     "codec decodes, times real time": lambda number, folder: codec(number, folder, decode=True),
 }
@@ -177,9 +187,35 @@ def build_inputs(folder: Path, assets: Path, quick: bool) -> None:
             file = archive.extractfile(member)
             assert file is not None, "every member is a file"
             (folder / "pictures" / member.name).write_bytes(file.read())
+    build_photographs(folder, 10 if quick else 300)
     (folder / "speech").mkdir()
     for path in (assets / "speech").iterdir():
         (folder / "speech" / path.name).write_bytes(path.read_bytes())
+    build_sounds(folder, 1 if quick else 6)
+    table = pa.table({"text": [json.loads(row)["text"] for row in rows * (1 if quick else 8)]})
+    pq.write_table(table, folder / "rows.parquet", row_group_size=4096)
+
+
+def build_photographs(folder: Path, count: int) -> None:
+    """Write jpeg files of two emoji each, side by side on white."""
+    (folder / "photographs").mkdir()
+    paths = sorted((folder / "pictures").iterdir())
+    for number in range(count):
+        sheet = Image.new("RGB", (256, 128), "white")
+        for place in (0, 1):
+            with Image.open(paths[(2 * number + place) % len(paths)]) as picture:
+                sheet.paste(picture.convert("RGBA").convert("RGB"), (128 * place, 0))
+        sheet.save(folder / "photographs" / f"{number:04}.jpg", quality=90)
+
+
+def build_sounds(folder: Path, copies: int) -> None:
+    """Write the speech in four formats, some times."""
+    (folder / "sounds").mkdir()
+    for path in sorted((folder / "speech").glob("*.flac")):
+        samples, rate = soundfile.read(path)
+        for copy in range(copies):
+            for ending in ("wav", "flac", "ogg", "mp3"):
+                soundfile.write(folder / "sounds" / f"{path.stem}-{copy}.{ending}", samples, rate)
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
