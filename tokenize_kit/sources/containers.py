@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.blocks import (
-    COLUMN_TYPES,
-    MAX_BLOCK_BYTES,
-    MAX_BLOCK_SAMPLES,
     MAX_MEMBER_BYTES,
     Collector,
     Content,
     SampleBlock,
-    add_long_text,
-    fits,
     one_line,
     read_sized,
-    text_name,
 )
 from tokenize_kit.sources.idx import labels_url, read_header, read_labels, read_pictures
 from tokenize_kit.sources.members import add_fields
-from tokenize_kit.sources.parts import text_of
 from tokenize_kit.sources.planning import Piece, ReadOptions
 from tokenize_kit.sources.tar import hidden_member, member_problem, open_tar, stem_of, tar_index
 
@@ -116,76 +107,6 @@ def _stream_members(piece: Piece, file: IO[bytes], out: Collector) -> Iterator[t
                 content = archive.extractfile(member)
                 assert content is not None, "a regular member has content"
                 yield member.name, member.size, content
-
-
-def read_parquet(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
-    """Read row groups of a parquet file; the key of a sample is the number of its row."""
-    with open_source(piece.url) as file:
-        table = pq.ParquetFile(file)
-        groups = list(range(piece.start, table.num_row_groups if piece.stop is None else piece.stop))
-        wanted = [options.field_of(source) for source in options.sources]
-        names = list(dict.fromkeys([*wanted, *options.columns]))
-        if missing := [name for name in names if name not in table.schema_arrow.names]:
-            out.fail(piece.key, f"no column {missing[0]!r}; it has {', '.join(table.schema_arrow.names)}")
-            return
-        sizes = [table.metadata.row_group(group) for group in groups]
-        rows = sum(group.num_rows for group in sizes)
-        row = sum(table.metadata.row_group(group).num_rows for group in range(piece.start))
-        if not rows:
-            return
-        row_bytes = sum(group.total_byte_size for group in sizes) // rows + 1
-        most = MAX_BLOCK_BYTES if options.text_only else MAX_BLOCK_SAMPLES
-        batch_rows = max(1, min(most, MAX_BLOCK_BYTES // row_bytes))
-        for batch in table.iter_batches(batch_rows, row_groups=groups, columns=names):
-            size = piece.size * batch.num_rows // rows
-            block = _parquet_fast(piece.key, row, batch, size, options) if options.text_only else None
-            if block is None:
-                out.size += size
-                for number in range(batch.num_rows):
-                    _add_row(out, f"{piece.key}@{row + number}", batch, number, options)
-                block = out.take()
-            row += batch.num_rows
-            yield block
-
-
-def _parquet_fast(key: str, row: int, batch: pa.RecordBatch, size: int, options: ReadOptions) -> SampleBlock | None:
-    """Take the columns of a batch as they are; None if anything in it calls for a closer look."""
-    try:
-        texts = batch.column(options.field_of(options.sources[0])).cast(pa.large_string())
-        columns: dict[str, Sequence[Any] | pa.Array] = {
-            name: batch.column(name).cast(COLUMN_TYPES[kind]) for name, kind in options.columns.items()
-        }
-    except pa.ArrowException:
-        return None
-    if not fits(texts, options.max_document_bytes):
-        return None
-    keys = [f"{key}@{row + number}" for number in range(batch.num_rows)]
-    return SampleBlock(keys, {text_name(options): texts}, columns, size)
-
-
-def _add_row(out: Collector, key: str, batch: pa.RecordBatch, number: int, options: ReadOptions) -> None:
-    try:
-        row = {name: batch.column(name)[number].as_py() for name in batch.schema.names}
-        contents: dict[str, Content] = {}
-        for source in options.sources:
-            name = options.field_of(source)
-            textual = source in options.texts
-            contents[source.name] = text_of(row, name) if textual else _bytes_of(row[name], name, source.modality)
-        columns = {name: row[name] for name in options.columns}
-        if options.text_only:
-            add_long_text(out, key, str(contents[text_name(options)]), columns, options)
-        else:
-            out.add(key, contents, columns)
-    except ValueError as error:  # UnicodeDecodeError is one
-        out.fail(key, one_line(error))
-
-
-def _bytes_of(value: Any, name: str, modality: str) -> bytes:
-    """Return the bytes of a media column: binary, or the struct of `datasets` with ``bytes`` and ``path``."""
-    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    if not isinstance(data, bytes):
-        raise ValueError(f"column {name!r} holds no bytes (only null, a path or another type)")
-    return modality_named(modality).self_describing(str(path or ""), data)
 
 
 def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:

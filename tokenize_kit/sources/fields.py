@@ -7,14 +7,12 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from tokenize_kit.media.text import read_text
 from tokenize_kit.opening import open_source, read_exactly
 from tokenize_kit.sources.idx import labels_url
 from tokenize_kit.sources.json_values import parse_json_object
 from tokenize_kit.sources.listing import SourceFile
+from tokenize_kit.sources.parquet_columns import look_parquet
 from tokenize_kit.sources.planning import ReadOptions
 from tokenize_kit.sources.tar import tar_index
 
@@ -36,7 +34,7 @@ def resolve_columns(files: Sequence[SourceFile], options: ReadOptions, names: Se
         if kind == "jsonl":
             found = _look_jsonl(file, options, names)
         elif kind == "parquet":
-            found = _look_parquet(file, options, names)
+            found = look_parquet([file.url for file in files if file.kind == kind], options, names)
         elif kind == "tar" and names:
             found = _look_tar(file, names)
         elif kind == "idx":
@@ -76,39 +74,6 @@ def _look_jsonl(file: SourceFile, options: ReadOptions, names: Sequence[str]) ->
                 f"{file.url} has no field {name!r}; it has {', '.join(fields) or 'none'}{_hint(name, options)}"
             )
     return _kinds_of(objects, names)
-
-
-def _look_parquet(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
-    try:
-        with open_source(file.url) as source:
-            schema = pq.ParquetFile(source).schema_arrow
-    except pa.ArrowException as error:
-        raise ValueError(f"{file.url} is not a readable parquet file: {error}") from None
-    wanted = {options.field_of(source): source for source in options.sources}
-    for name in (*wanted, *names):
-        if name not in schema.names:
-            raise ValueError(
-                f"{file.url} has no column {name!r}; it has {', '.join(schema.names)}{_hint(name, options)}"
-            )
-    for name, wants in wanted.items():
-        kind = _value_type(schema.field(name).type)
-        if wants in options.texts and _kind(kind) != "string":
-            raise ValueError(f"column {name!r} of {file.url} is {kind}, expected strings; choose another with --field")
-        if wants not in options.texts and not (pa.types.is_struct(kind) or _is_binary(kind)):
-            raise ValueError(
-                f"column {name!r} of {file.url} is {kind}, expected the bytes of {wants.modality} files; "
-                "choose another with --media-field"
-            )
-    found: dict[str, set[str]] = {}
-    for name in names:
-        kind = _value_type(schema.field(name).type)
-        word = _kind(kind)
-        if word is None:
-            raise ValueError(
-                f"column {name!r} of {file.url} is {kind}; only numbers, strings and booleans can be carried along"
-            )
-        found[name] = {word}
-    return found
 
 
 def _look_tar(file: SourceFile, names: Sequence[str]) -> dict[str, set[str]]:
@@ -168,24 +133,6 @@ def _kinds_of(objects: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dic
                 found[name].add(words.get(type(value[name]), "string"))
     # A column that is null in all of the first samples can still hold anything.
     return {name: kinds or {"string"} for name, kinds in found.items()}
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _kind(kind: pa.DataType) -> str | None:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "string"
-    if pa.types.is_boolean(kind):
-        return "bool"
-    if pa.types.is_integer(kind):
-        return "int64"
-    return "float64" if pa.types.is_floating(kind) else None
 
 
 def _hint(name: str, options: ReadOptions) -> str:

@@ -230,9 +230,6 @@ def plan_units(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: in
     """Divide the input into units of about ``unit_bytes``: small files are put together, large ones divided.
 
     A compressed file cannot be divided, so it is one unit whatever its size.
-
-    Raises:
-        ValueError: a parquet file is damaged.
     """
     if unit_bytes < 1:
         raise ValueError(f"a shard of {unit_bytes} bytes of input is too small")
@@ -312,19 +309,13 @@ def _holds_lines(file: SourceFile) -> bool:
 
 
 def _divide_parquet(whole: Piece, unit_bytes: int) -> list[Piece]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from tokenize_kit.sources.parquet_process import UnreadableError, describe
 
     try:
-        with open_source(whole.url) as file:
-            metadata = pq.ParquetFile(file).metadata
-    except pa.ArrowException as error:
-        raise ValueError(f"{whole.url} is not a readable parquet file: {error}") from None
-    sizes = []
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        sizes.append(sum(group.column(column).total_compressed_size for column in range(group.num_columns)))
-    return _divide_list(whole, sizes, unit_bytes)
+        facts = describe(whole.url)
+    except UnreadableError:
+        return [whole]  # reading it says what is wrong
+    return _divide_list(whole, facts.sizes, unit_bytes)
 
 
 def _divide_tar(whole: Piece, unit_bytes: int) -> list[Piece]:
