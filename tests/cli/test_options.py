@@ -76,6 +76,41 @@ def test_a_value_may_begin_like_an_option(monkeypatch, capsys, tmp_path, value):
     assert (got["prompt"], got["names"]) == (value, [value])
 
 
+@pytest.mark.parametrize(
+    "value", ["-- a dash", "--help me", "--x", "--", "-x", "---", "--a = b", "--no way", "- x", "--out of it"]
+)
+def test_a_prompt_may_begin_with_hyphens_as_a_word_of_its_own(monkeypatch, capsys, value):
+    assert parsed(monkeypatch, capsys, "--prompt", value, "--steps", "2") == {
+        **parsed(monkeypatch, capsys),
+        "prompt": value,
+        "steps": 2,
+    }
+    assert parsed(monkeypatch, capsys, "--dry", "--names", value.replace("x", "y z"), "b")["names"] == [
+        value.replace("x", "y z"),
+        "b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--prompt", "--stepps", "2"], "has no option --stepps; did you mean --steps?"),
+        (["--prompt", "--part.dept=2"], "has no option --part.dept; did you mean --part.depth?"),
+        (["--steps", "--x"], "has no option --x"),
+        (["--names", "--x"], "has no option --x"),
+        (["--dry", "-- a dash"], "has no option -- a dash"),
+    ],
+)
+def test_what_may_be_a_misspelt_option_is_no_prompt(monkeypatch, capsys, typed, message):
+    code, said = parsed(monkeypatch, capsys, *typed)
+    assert (code, message in said) == (2, True), said
+
+
+def test_known_options_behind_one_without_its_value_are_options(monkeypatch, capsys):
+    code, _ = parsed(monkeypatch, capsys, "--prompt", "--steps", "2")
+    assert code == 2
+
+
 def test_of_several_values_only_the_first_may_begin_like_an_option(monkeypatch, capsys, tmp_path):
     assert parsed(monkeypatch, capsys, "--names=--a", "--names", "b")["names"] == ["--a", "b"]
     code, said = parsed(monkeypatch, capsys, "--names", "a", "--names=--b")

@@ -33,6 +33,8 @@ class CompressOptions:
     """The tokenizer's folder."""
     codebooks: int | None = None
     """Keep only the first N codebooks of each step, for a lower rate; None keeps all."""
+    allow_special: tuple[str, ...] = ()
+    """Special tokens that become their ids where they stand in a text: all, or each by its name; by default they are text."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where a learned tokenizer computes; auto takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -91,11 +93,12 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
         ValueError: the file is not what the tokenizer reads, or ``target`` does not end in ``.tkc``.
     """
     from tokenize_kit.container import takes_pieces
-    from tokenize_kit.protocol import load_tokenizer, placed
+    from tokenize_kit.protocol import allowing, load_tokenizer, placed
 
     if not options.target.lower().endswith(".tkc"):
         raise ValueError(f"{options.target} does not end in .tkc; give the .tkc file to write as the second name")
     tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
+    tokenizer = allowing(tokenizer, options.allow_special)
     work = _compress_pieces if takes_pieces(tokenizer) else _compress_whole
     written, size, conversion = work(options, tokenizer, progress)
     rate = tokenizer.spec.sample_rate

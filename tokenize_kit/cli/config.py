@@ -49,7 +49,7 @@ def merge_tokens(config: list[str], typed: list[str], known: CommandOptions | No
     Raises:
         UsageError: an option is unknown, or is given twice and takes one value.
     """
-    sources = given(config), given(typed)
+    sources = given(config), given(typed, known.takes) if known is not None else given(typed)
     if known is not None:
         sources = known.checked(sources[0], "in the file of --config: "), known.checked(sources[1])
     return [word for one in merged(*sources) for word in one.words()]

@@ -7,12 +7,13 @@ from difflib import get_close_matches
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from tokenize_kit.cli.tokens import Given
+from tokenize_kit.cli.tokens import Given, spelt_as_option
 from tokenize_kit.errors import UsageError
 
-Kind = Literal["flag", "optional flag", "several", "value"]
+Kind = Literal["flag", "optional flag", "several", "text", "value"]
 """flag: ``--x`` and ``--no-x``; optional flag: these, and ``--x True``, ``--x False``; several: names, which may be given
-in turn (``--tokenizer A --tokenizer B``); value: anything else, which is given once."""
+in turn (``--tokenizer A --tokenizer B``); text: a word or a text, such as a prompt; value: anything else. The last two are given
+once."""
 
 
 class CommandOptions:
@@ -29,6 +30,25 @@ class CommandOptions:
         """Everything that may be typed, with ``--no-`` forms; an option of a dataclass in a dataclass has its name first."""
         for kind in kinds:
             self.flags |= _flags(kind, "--")
+
+    def takes(self, name: str, word: str) -> bool:
+        """Return whether a word that begins with two hyphens is the value of the option before it, which has none yet.
+
+        What cannot be an option by its spelling is (``--prompt "-- a dash"``). So is, for a text, a word that is no option of
+        this command and not nearly one, which would be a misspelt option.
+        """
+        kind = self.flags.get(name)
+        if kind not in ("several", "text", "value"):
+            return False
+        option = spelt_as_option(word)
+        if option is None:
+            return True
+        return kind == "text" and option not in self._typed() and not get_close_matches(option, self._typed(), n=1)
+
+    def _typed(self) -> set[str]:
+        """Return all that may be typed, with the help that every command has and with ``--no-a.b`` for ``--a.no-b``."""
+        denied = {f"--no-{flag[2:]}" for flag, kind in self.flags.items() if kind in ("flag", "optional flag")}
+        return {*self.flags, *denied, "--help"}
 
     def checked(self, given: list[Given], where: str = "") -> list[Given]:
         """Return what was given under the names of the options: ``--no-a.b`` is ``--a.no-b``, and optional flags have values.
@@ -103,4 +123,6 @@ def _kind_of(hint: Any) -> Kind:
     if members == [bool]:
         return "optional flag"
     alone = members[0] if len(members) == 1 else hint
+    if alone is str:
+        return "text"
     return "several" if get_origin(alone) is tuple and get_args(alone) == (str, ...) else "value"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tokenize_kit.errors import UsageError
+
+_OPTION = re.compile(r"--[A-Za-z][\w.-]*(=.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,6 @@ class Given:
     """With the hyphens before it; empty for what comes before the first option."""
     values: tuple[str, ...] = ()
     """As they were typed."""
-    attached: bool = False
-    """Whether the first value came after an equals sign, so that it is one whatever it begins with."""
 
     def __str__(self) -> str:
         return " ".join((self.name, *self.values))
@@ -33,25 +34,39 @@ class Given:
                 raise UsageError(
                     f"{self.name} {value}: of several values only the first may begin with '--'; write ./{value} for a file"
                 )
-        if self.attached and self.values[0].startswith("-"):
+        # However it was typed, what stands here as a value is one; attached, the parser cannot take it for an option.
+        if self.name and self.values and self.values[0].startswith("-"):
             return [f"{self.name}={self.values[0]}", *self.values[1:]]
         return [self.name, *self.values] if self.name else list(self.values)
 
 
-def given(words: Iterable[str]) -> list[Given]:
+def given(words: Iterable[str], takes: Callable[[str, str], bool] = lambda _name, _word: False) -> list[Given]:
     """Return the options of a command line with their values, in order; ``--x=VALUE`` and ``--x VALUE`` are the same.
 
-    A word that begins with two hyphens is an option, unless it is attached to one: ``--prompt=--x``.
+    A word that begins with two hyphens is an option, unless it is attached to one (``--prompt=--x``) or is the value that the
+    option before it lacks.
+
+    Args:
+        words: of the command line.
+        takes: called with an option that has no value yet and such a word behind it; whether the word is its value.
     """
     found: list[Given] = [Given("")]
     for word in words:
-        if word.startswith("--") and len(word) > 2:
+        last = found[-1]
+        lacking = bool(last.name) and not last.values
+        if word.startswith("--") and len(word) > 2 and not (lacking and takes(last.name, word)):
             name, equals, value = word.partition("=")
-            found.append(Given("--" + name[2:].replace("_", "-"), (value,) if equals else (), bool(equals)))
+            found.append(Given("--" + name[2:].replace("_", "-"), (value,) if equals else ()))
         else:
-            last = found[-1]
-            found[-1] = Given(last.name, (*last.values, word), last.attached)
+            found[-1] = Given(last.name, (*last.values, word))
     return found if found[0].values else found[1:]
+
+
+def spelt_as_option(word: str) -> str | None:
+    """Return the name of the option that a word may be by its spelling; None for one with a space before any equals sign."""
+    if not _OPTION.fullmatch(word):
+        return None
+    return "--" + word.partition("=")[0][2:].replace("_", "-")
 
 
 def merged(config: Iterable[Given], typed: Iterable[Given]) -> list[Given]:
@@ -77,6 +92,5 @@ def _joined(options: Iterable[Given]) -> dict[str, Given]:
     groups: dict[str, Given] = {}
     for one in options:
         before = groups.get(one.name, Given(one.name))
-        attached = before.attached if before.values else one.attached
-        groups[one.name] = Given(one.name, (*before.values, *one.values), attached)
+        groups[one.name] = Given(one.name, (*before.values, *one.values))
     return groups

@@ -27,6 +27,7 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import (
     Modality,
     Tokenizer,
+    allowing,
     decode_like,
     first_codebooks,
     load_tokenizer,
@@ -37,7 +38,7 @@ from tokenize_kit.protocol import (
 )
 from tokenize_kit.protocol.notes import announced, counted
 from tokenize_kit.sources.blocks import Failure, one_line
-from tokenize_kit.sources.heldout import in_part
+from tokenize_kit.sources.heldout import KeyList, in_part, read_keys
 from tokenize_kit.sources.samples import KeyedSample, iter_samples
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
         TooManyFailuresError: more than ``options.max_failures`` samples cannot be read or encoded.
     """
     tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
+    tokenizer = allowing(tokenizer, options.allow_special)
     if options.codebooks is not None:
         tokenizer.spec.first_codebooks(options.codebooks)
     kind = modality_of(tokenizer.spec)
     if options.image_size is not None and kind.resizable:
         tokenizer.spec.check_image_size(options.image_size)
+    listed = None if options.validation_keys is None else _Listed(read_keys(options.validation_keys), options.part)
     run = _Run(tokenizer, options, progress, codecs)
     samples = iter_samples(
         options.data,
@@ -76,13 +79,15 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
         field=options.field,
         media_field=options.media_field,
         image_size=options.image_size,
-        keep=_keep(options),
+        keep=_keep(options) if listed is None else listed.keep,
         on_conversion=run.converted,
     )
     progress.task("evaluate", options.limit)
     for batch in _batches(samples, kind, options.limit):
         run.add(batch)
     progress.close()
+    if listed is not None and options.limit is None and (said := listed.unmatched()):
+        progress.note(said)
     return run.result()
 
 
@@ -198,9 +203,7 @@ class _Run:
             name=tokenizer_name(tokenizer),
             fingerprint=tokenizer.fingerprint,
             modality=tokenizer.spec.modality,
-            part="all"
-            if options.part == "all"
-            else f"{options.part}, validation fraction {options.validation_fraction:g}",
+            part=_part(options),
             samples=self._count,
             failures=self.failures.count,
             metrics=metrics,
@@ -221,14 +224,17 @@ class _Run:
         lines = []
         if self._options.part != "all":
             verb = "trains on" if self._options.part == "train" else "holds out"
-            lines.append(
-                f"Only samples that a trainer with --validation-fraction {self._options.validation_fraction:g} {verb} were "
-                "measured, by the hash of their keys."
-            )
+            keys, how = self._options.validation_keys, "by their keys"
+            given = f"--validation-keys {keys}"
+            if keys is None:
+                given, how = f"--validation-fraction {self._options.validation_fraction:g}", "by the hash of their keys"
+            lines.append(f"Only samples that a trainer with {given} {verb} were measured, {how}.")
         if self._options.image_size is not None:
             lines.append(
                 f"{self._kind.plural.capitalize()} were scaled and cropped to {self._options.image_size} pixels a side first."
             )
+        if self._options.allow_special:
+            lines.append(f"Special tokens in texts became their ids: {', '.join(self._options.allow_special)}.")
         if self._options.codebooks is not None:
             lines.append(f"Only the first {self._options.codebooks} codebooks of each place were decoded and counted.")
         for what, count in sorted(self._conversions.items()):
@@ -243,6 +249,33 @@ class _Run:
             "before the clock starts, and reading files is not part of it.",
         ]
         return "\n".join(lines)
+
+
+class _Listed:
+    """Keeps the samples of one part by a list of keys, and remembers which of these have come."""
+
+    def __init__(self, listed: KeyList, part: str) -> None:
+        self._listed, self._held_out = listed, part == "held-out"
+        self._left = set(listed.keys)
+        self._example = ""
+
+    def keep(self, key: str) -> bool:
+        """Return whether a sample is of the part that is measured."""
+        self._example = self._example or key
+        self._left.discard(key)
+        return (key in self._listed.keys) == self._held_out
+
+    def unmatched(self) -> str:
+        """See `KeyList.unmatched`."""
+        return self._listed.told(self._left, self._example)
+
+
+def _part(options: EvaluateOptions) -> str:
+    """Return the part of the samples that is measured, in words."""
+    if options.part == "all":
+        return "all"
+    keys = options.validation_keys
+    return f"{options.part}, {f'validation fraction {options.validation_fraction:g}' if keys is None else f'keys of {keys}'}"
 
 
 def _keep(options: EvaluateOptions) -> Callable[[str], bool] | None:

@@ -31,12 +31,16 @@ class EvaluateOptions:
     """Field of a jsonl object, or column of a parquet file, that holds the text."""
     media_field: str | None = None
     """Column of a parquet file that holds the picture or sound; by default image or audio."""
+    allow_special: tuple[str, ...] = ()
+    """Special tokens that become their ids where they stand in a text: all, or each by its name; by default they are text."""
     max_failures: int = 100
     """Stop when more samples than this cannot be read or encoded."""
     part: Literal["all", "train", "held-out"] = "all"
     """Which samples: all, or by the hash of their key those that a trainer with this fraction trains on or holds out."""
     validation_fraction: float = 0.05
     """The fraction that is held out, as it was given to the trainer; used by --part train and held-out."""
+    validation_keys: str | None = None
+    """Instead of the fraction: the file of keys that was given to the trainer, one a line, or a jsonl of objects with a "key"."""
     lpips: bool = False
     """Measure LPIPS (VGG16) on pictures; fetches the weights if torch has them not yet."""
     lpips_weights: str | None = None
@@ -67,3 +71,7 @@ class EvaluateOptions:
             raise ValueError(f"codec_pictures {self.codec_pictures} must be 1 or more")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction {self.validation_fraction} must be at least 0 and below 1")
+        if self.validation_keys is not None and self.part == "all":
+            raise ValueError(
+                "--validation-keys divides the samples in two; say which to measure with --part held-out or train"
+            )

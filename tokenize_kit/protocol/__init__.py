@@ -2,8 +2,8 @@
 
 This is the ground floor. `modality` declares what a kind of data is, `spec` what a tokenizer says of itself, `tokenizer` what it
 must be and may be; all else asks these declarations. `registry` is how plug-ins are found, `folder` how a tokenizer is saved and
-loaded, `placement` where it computes, `grids` the helpers with which its promises are kept. The kinds of data themselves are in
-`tokenize_kit.modalities`, token storage is in `tokenize_kit.shards`.
+loaded, `placement` where it computes, `special` which special tokens it finds in texts, `grids` the helpers with which its
+promises are kept. The kinds of data themselves are in `tokenize_kit.modalities`, token storage is in `tokenize_kit.shards`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tokenize_kit.protocol.modality import Modality, Stream, modality_named, mod
 from tokenize_kit.protocol.placement import Placement, placed, placement_for
 from tokenize_kit.protocol.registry import EXECUTORS, MODALITIES, MODELS, QUANTIZERS, TOKENIZERS, TRAINERS, Registry
 from tokenize_kit.protocol.spec import TokenSpec
+from tokenize_kit.protocol.special import allowed_tokens, allowing, with_special
 from tokenize_kit.protocol.tokenizer import (
     DeviceTokenizer,
     PieceTokenizer,
@@ -36,6 +37,7 @@ from tokenize_kit.protocol.tokenizer import (
     RaggedEncoder,
     ShowsTokens,
     SizedTokenizer,
+    SpecialTokens,
     Tokenizer,
     register_tokenizer,
     registered_tokenizers,
@@ -65,9 +67,12 @@ __all__ = [
     "Sample",
     "ShowsTokens",
     "SizedTokenizer",
+    "SpecialTokens",
     "Stream",
     "TokenSpec",
     "Tokenizer",
+    "allowed_tokens",
+    "allowing",
     "check_grid",
     "check_ids",
     "check_kind",
@@ -92,5 +97,6 @@ __all__ = [
     "split_name",
     "tokenizer_class",
     "tokenizer_name",
+    "with_special",
     "write_config",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, Self, cast, runtime_checkable
 
@@ -172,6 +172,26 @@ class ShowsTokens(Protocol):
 
     def tokens(self, ids: Tensor) -> list[bytes]:
         """Return the bytes of each id."""
+        ...
+
+
+@runtime_checkable
+class SpecialTokens(Protocol):
+    """A text tokenizer whose vocabulary has special tokens: ids that no text gives unless it is asked for."""
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The special tokens, as they are spelt in a text, and their ids."""
+        ...
+
+    def allowing(self, tokens: Collection[str]) -> Tokenizer:
+        """Return a tokenizer of the same vocabulary that finds these of its special tokens wherever they stand in a text.
+
+        It has the same `Tokenizer.fingerprint`, since what an id stands for does not change, and decodes alike.
+
+        Raises:
+            ValueError: one of them is no special token of it.
+        """
         ...
 
 

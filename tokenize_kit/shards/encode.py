@@ -105,7 +105,7 @@ def encode(
 
 class _Run:
     def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
-        from tokenize_kit.protocol import modality_named, placement_for
+        from tokenize_kit.protocol import allowed_tokens, modality_named, placement_for
         from tokenize_kit.shards.format import shard_schema
         from tokenize_kit.shards.recipe import Recipe
         from tokenize_kit.sources.fields import resolve_columns
@@ -134,7 +134,9 @@ class _Run:
         read = resolve_columns(self.files, read, options.columns)
         shard_schema(streams, read.columns)
         _check_codebooks(self.tokenizers, options.codebooks)
-        self.recipe = Recipe(read, streams, options.image_size, options.crop, options.codebooks)
+        allowed = allowed_tokens(options.allow_special)
+        self.recipe = Recipe(read, streams, options.image_size, options.crop, options.codebooks, allowed)
+        self.recipe.prepared(self.tokenizers)  # here already: a token that there is not shall stop the run at once
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
         self.out = Path(options.out)
         self.rows = self.tokens = self.bytes = self.failed = 0
@@ -183,6 +185,9 @@ class _Run:
         names = ["split", "field", "media_field", "image_size", "crop", "shard_mb", "max_document_mb", "limit"]
         if self.options.codebooks is not None:
             names.append("codebooks")
+        if self.recipe.allow_special:
+            values["allow_special"] = list(self.recipe.allow_special)
+            names.append("allow_special")
         return {
             "format_version": 1,
             "streams": {stream.name: stream.to_dict() for stream in self.recipe.streams},

@@ -36,6 +36,7 @@ class Seen:
 
 def estimate(units: Sequence[Unit], tokenizers: Mapping[str, Tokenizer], recipe: Recipe) -> Seen:
     """Encode a little of up to three units; the result covers ``bytes`` of the input."""
+    tokenizers = recipe.prepared(tokenizers)
     seen = Seen(0, dict.fromkeys(tokenizers, 0), 0, 0, 0, 0.0)
     for number in sorted({0, len(units) // 2, len(units) - 1} & set(range(len(units)))):
         _look(units[number], tokenizers, recipe, seen)

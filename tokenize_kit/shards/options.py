@@ -32,6 +32,9 @@ class EncodeOptions:
     """With image_size: crop to a square; otherwise the long side stays as long as it is in proportion."""
     codebooks: int | None = None
     """Keep only the first N ids of each place where a tokenizer gives one a codebook: fewer tokens, coarser samples."""
+    allow_special: tuple[str, ...] = ()
+    """Special tokens of the vocabulary that become their ids where they stand in a text: all, or each by its name, such as
+    '<|im_start|>'. By default they are text like any other."""
     shard_mb: float = 64
     """About how many MB of input make one shard; large files are divided, small ones put together."""
     max_document_mb: float = 16

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tokenize_kit.files import canonical_json
+from tokenize_kit.protocol import Tokenizer, with_special
 from tokenize_kit.shards.format import StreamInfo
 from tokenize_kit.sources.planning import ReadOptions, Unit
 
@@ -23,6 +24,16 @@ class Recipe:
     crop: bool = True
     codebooks: int | None = None
     """Keep only so many of the ids of each place of a grid with codebooks."""
+    allow_special: tuple[str, ...] = ()
+    """Special tokens that are found in texts, see `tokenize_kit.protocol.special`."""
+
+    def prepared(self, tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
+        """Return the tokenizers as they encode for this recipe.
+
+        Raises:
+            ValueError: a special token is none of theirs.
+        """
+        return with_special(tokenizers, self.allow_special)
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -33,16 +44,19 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
         streams = {stream.name: stream.to_dict() for stream in self.streams}
-        values = {"read": self.read.to_dict(), "streams": streams, "image_size": self.image_size, "crop": self.crop}
+        values: dict[str, Any] = {"read": self.read.to_dict(), "streams": streams}
+        values |= {"image_size": self.image_size, "crop": self.crop}
         # Left out where it says nothing, so that runs from before there was the option can be continued.
-        return values if self.codebooks is None else {**values, "codebooks": self.codebooks}
+        values |= {} if self.codebooks is None else {"codebooks": self.codebooks}
+        return values | ({"allow_special": list(self.allow_special)} if self.allow_special else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """Build a recipe from `to_dict`'s form."""
         streams = tuple(StreamInfo.from_dict(name, stream) for name, stream in values["streams"].items())
         read = ReadOptions.from_dict(values["read"])
-        return cls(read, streams, values["image_size"], values["crop"], values.get("codebooks"))
+        allowed = tuple(values.get("allow_special", ()))
+        return cls(read, streams, values["image_size"], values["crop"], values.get("codebooks"), allowed)
 
 
 def unit_digest(unit: Unit, recipe: Recipe, limit: int | None = None) -> str:

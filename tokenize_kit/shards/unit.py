@@ -72,6 +72,7 @@ def encode_unit(
     """
     failures: list[Failure] = []
     samples = lost = 0
+    tokenizers = recipe.prepared(tokenizers)
     path = Path(out) / f"{unit.index:05}.arrow"
     try:
         with (

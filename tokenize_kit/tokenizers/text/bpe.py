@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,14 +25,15 @@ from tokenize_kit.protocol import (
     read_config,
     write_config,
 )
+from tokenize_kit.protocol.special import unknown_special
 from tokenize_kit.tokenizers.text import formats
 from tokenize_kit.tokenizers.text.engines import Engine, Texts, best_engine, utf8
 from tokenize_kit.tokenizers.text.formats import Definition
+from tokenize_kit.tokenizers.text.special import special_engine
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer as ReferenceTokenizer
     from torch import Tensor
 
     from tokenize_kit.protocol import Sample
@@ -47,8 +49,8 @@ _NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
 class BPETokenizer(Tokenizer):
     """Byte-level BPE over text: a str to ids ``(time,)`` and back.
 
-    Special tokens in a text are text unless ``allow_special`` asks for their ids. The engine is the fastest one that
-    agrees with the ``tokenizers`` package on this vocabulary; see `tokenize_kit.tokenizers.text.engines`.
+    Special tokens in a text are text, unless `allowing` or ``allow_special`` asks for their ids. The engine is the fastest one
+    that agrees with the ``tokenizers`` package on this vocabulary; see `tokenize_kit.tokenizers.text.engines`.
     """
 
     def __init__(self, definition: Definition, fast: bool = True) -> None:
@@ -65,6 +67,8 @@ class BPETokenizer(Tokenizer):
         self._fast = fast
         self._file: bytes | None = None  # what it was loaded from: a large vocabulary takes long to spell out again
         self._added = formats.added_tokens(self._definition)
+        self._special: Engine | None = None  # the engine of one that `allowing` made
+        self._allowing: dict[frozenset[str], Self] = {}
         tokens = {i: formats.to_bytes(token) for token, i in self._definition["model"]["vocab"].items()}
         tokens |= {i: token.content.encode() for i, token in self._added.items()}
         # Some vocabularies have ids that no token uses; they decode to nothing.
@@ -99,38 +103,62 @@ class BPETokenizer(Tokenizer):
     @property
     def engine(self) -> str:
         """Name of the engine in use: ``gigatoken`` or ``tokenizers``."""
-        return self._engine.name
+        return self._active.name
 
     @cached_property
     def _engine(self) -> Engine:
         return best_engine(formats.without_special(self._definition, self._added), self._fast)
 
-    @cached_property
-    def _with_special(self) -> ReferenceTokenizer:
-        return formats.reference_tokenizer(formats.dump_definition(self._definition))
+    @property
+    def _active(self) -> Engine:
+        """The engine that encodes texts."""
+        return self._special or self._engine
 
-    def encode(self, sample: Sample, allow_special: bool = False) -> Tensor:
+    def allowing(self, tokens: Collection[str]) -> Self:
+        """Return this tokenizer, but one that gives some special tokens their ids wherever they stand in a text.
+
+        Ids, fingerprint and folder are the same. Added tokens that are not special are found in any case.
+
+        Args:
+            tokens: the special tokens, as they are spelt.
+
+        Raises:
+            ValueError: one of them is no token of this kind; the message names those that there are.
+        """
+        known = {token.content for token in self._added.values()}
+        if unknown := sorted(set(tokens) - known):
+            raise ValueError(unknown_special(unknown[0], self.special_tokens))
+        chosen = frozenset(tokens).intersection(self.special_tokens)
+        if chosen not in self._allowing:
+            one = copy(self)
+            one._special = special_engine(self._definition, self._added, chosen, self._engine) if chosen else None
+            self._allowing[chosen] = one
+        return self._allowing[chosen]
+
+    def encode(self, sample: Sample, allow_special: bool | Collection[str] = False) -> Tensor:
         """Encode one text.
 
         Args:
             sample: a str.
-            allow_special: whether special tokens in the text become their ids; by default they are text like any other.
+            allow_special: whether special tokens in the text become their ids, or which do; by default they are text like any
+                other. See `allowing`, which also serves batches.
 
         Returns:
             ids ``(time,)``, int64.
 
         Raises:
             TypeError: the sample is not a str.
-            ValueError: it has a lone surrogate, or needs a byte that the vocabulary lacks.
+            ValueError: it has a lone surrogate, or needs a byte that the vocabulary lacks; or a token that is allowed is none.
         """
         import torch
 
+        if allow_special:
+            allowed = self.special_tokens if allow_special is True else allow_special
+            return self.allowing(allowed).encode(sample)
         text = TEXT.check(sample, self._spec)
         data = utf8(text)
         self._check_bytes(data)
-        if allow_special:
-            return torch.tensor(self._with_special.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
-        return torch.from_numpy(self._engine.encode(data).astype("int64"))
+        return torch.from_numpy(self._active.encode(data).astype("int64"))
 
     def decode(self, ids: Tensor) -> str:
         """Decode ids ``(time,)``; bytes that are not UTF-8, as a model may sample them, become U+FFFD.
@@ -163,7 +191,7 @@ class BPETokenizer(Tokenizer):
         """
         batch = Texts.of(texts)
         self._check_bytes(batch.data)
-        return self._engine.encode_ragged(batch)
+        return self._active.encode_ragged(batch)
 
     def encode_bytes(self, data: bytes) -> Tensor:
         """Encode any bytes: the stretches that are UTF-8 as text, every other byte as its own token.

@@ -244,13 +244,14 @@ def best_engine(definition: Definition, fast: bool = True) -> Engine:
         # It does not know this pattern or normalizer.
         log.debug("gigatoken does not apply: %s", error)
         return reference
-    if _agrees(engine, reference, Texts.of(probe_texts(definition))):
+    if agrees(engine, reference, Texts.of(probe_texts(definition))):
         return engine
     log.info("gigatoken gives other ids than tokenizers for this vocabulary and is not used")
     return reference
 
 
-def _agrees(engine: Engine, reference: Engine, texts: Texts) -> bool:
+def agrees(engine: Engine, reference: Engine, texts: Texts) -> bool:
+    """Return whether two engines give the same ids for texts, all at once and one by one."""
     import numpy as np
 
     expected_values, expected_lengths = reference.encode_ragged(texts)

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -263,16 +263,16 @@ def identity(definition: Definition, added: Mapping[int, AddedToken]) -> dict[st
     }
 
 
-def without_special(definition: Definition, added: Mapping[int, AddedToken]) -> Definition:
-    """Return ``definition`` without its special tokens, so that they are text like any other.
+def without_special(definition: Definition, added: Mapping[int, AddedToken], keep: Collection[str] = ()) -> Definition:
+    """Return ``definition`` without its special tokens but for those of ``keep``, so that they are text like any other.
 
     Added tokens that are not special (runs of spaces in some vocabularies) are part of the ordinary text and stay.
     """
     if not added:
         return definition
     model = definition["model"]
-    special = {token.content for token in added.values() if token.special}
-    ordinary = {i: token for i, token in added.items() if not token.special}
+    special = {token.content for token in added.values() if token.special and token.content not in keep}
+    ordinary = {i: token for i, token in added.items() if token.content not in special}
     parts = {token for pair in model["merges"] for token in (*pair, pair[0] + pair[1])} if special else set()
     alphabet = set(_TO_CHARACTERS.values())
     # A special token of one word would be found as a whole pre-token, so it leaves the vocabulary too.
