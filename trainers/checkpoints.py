@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from tokenize_kit.weights import load_tensors
 
 FORMAT_VERSION = 2
 RUN_FILE = "run.json"
+CHECKPOINTS = "checkpoints"
+"""The folder for them in that of a run."""
 STATE_FILE = "state.json"
 _PREFIX = "step_"
 
@@ -106,14 +108,54 @@ def last_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def run_position(folder: Path) -> tuple[int, int]:
+    """Return how many steps a run has made by its last checkpoint, and how many it is to make; 0 and 0 where nothing says so.
+
+    A run without a checkpoint is taken for finished: people delete what they need no longer.
+
+    Raises:
+        ValueError: what a run says of itself is damaged.
+    """
+    if not (folder / RUN_FILE).is_file():
+        return 0, 0
+    steps = read_json_object(folder / RUN_FILE).get("steps")
+    if type(steps) is not int:
+        return 0, 0
+    last = last_checkpoint(folder / CHECKPOINTS)
+    return (steps if last is None else int(last.name[len(_PREFIX) :])), steps
+
+
 def remove_partial(folder: Path) -> None:
     """Remove what killed processes left half-written or half-removed."""
     if folder.is_dir():
         remove_abandoned(folder.glob(f"{_PREFIX}*.partial-*"))
 
 
-def load_checkpoint(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder is a checkpoint by its look."""
+    return (folder / STATE_FILE).is_file()
+
+
+def load_weights(checkpoint: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights of one network for use: their averages where the run keeps them, and the state with ``step``.
+
+    Raises:
+        ValueError: a file is missing, or is not what was written.
+    """
+    tensors, state = load_checkpoint(checkpoint, only=(name, f"average_{name}"))
+    if name not in tensors:
+        raise ValueError(f"{checkpoint} is of another kind of training: it has no weights named {name!r}")
+    return {**tensors[name], **tensors.get(f"average_{name}", {})}, state
+
+
+def load_checkpoint(
+    checkpoint: Path, only: Collection[str] | None = None
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Read what `save_checkpoint` wrote: the tensors of each file, and the state with ``step``.
+
+    Args:
+        checkpoint: its folder.
+        only: the files to read, as they were named; all if None.
 
     Raises:
         ValueError: a file is missing, or is not what was written.
@@ -122,6 +164,8 @@ def load_checkpoint(checkpoint: Path) -> tuple[dict[str, dict[str, Tensor]], dic
     tensors = {}
     for name, expected in state["sha256"].items():
         path = checkpoint / name
+        if only is not None and path.stem not in only:
+            continue
         if not path.is_file() or sha256_of_file(path) != expected:
             raise ValueError(
                 f"{path} is missing or damaged; remove {checkpoint} to start the training again, or restore it from a copy"

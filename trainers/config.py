@@ -75,6 +75,9 @@ class LoopConfig:
     """Steps between two validations; None means ten of them in the run. There is always one at the end."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; None means as often as validation. There is always one at the end."""
+    keep: Literal["best", "last"] | None = None
+    """Which weights the run ends with: those of the best validation, or of the last. None means the best, and the last where a
+    discriminator is trained against, whose losses are no judge."""
     log_every: int = 10
     """Steps between two lines of the log, which hold the mean over these steps."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -93,6 +96,8 @@ class LoopConfig:
         for name in ("steps", "accumulate", "log_every", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        if self.keep not in (None, "best", "last"):
+            raise ValueError(f"--keep {self.keep} must be best or last")
         for name in ("validate_every", "checkpoint_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")

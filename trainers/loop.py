@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from tokenize_kit.progress import Progress
 from trainers.averages import WeightAverages
 from trainers.checkpoints import (
+    CHECKPOINTS,
     last_checkpoint,
     load_checkpoint,
     load_module,
@@ -48,7 +49,6 @@ from trainers.logs import TIMING, RunLog
 from trainers.runtime import Runtime, process_settings
 from trainers.task import Task
 
-CHECKPOINTS = "checkpoints"
 _NOT_SHOWN = {"learning_rate", "bits_per_token", "validation/loss"}
 """What the log has and the progress line leaves out, as it says little or says it twice."""
 
@@ -300,7 +300,7 @@ class _Loop:
         if score is not None and not math.isfinite(score):
             raise ValueError(f"the validation at step {memory.step} is not a finite number; lower the learning rate")
         best = next(iter(memory.best_metrics.values()), None)
-        if score is None or best is None or score < best or self.task.keep == "last":
+        if score is None or best is None or score < best or (self.config.keep or self.task.keep) == "last":
             memory.best_step, memory.best_metrics = memory.step, dict(memory.metrics)
             if self.runtime.rank == 0:
                 self.task.save_best(memory.step, memory.metrics)

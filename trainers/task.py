@@ -38,7 +38,8 @@ class Task(Protocol):
     unit: str = "tokens"
     """What `weight` counts; the log has so many a second."""
     keep: Literal["best", "last"] = "best"
-    """Which weights the run ends with: those of the best validation, or of the last. A generator's loss is no judge of it."""
+    """Which weights the run ends with unless its options say: those of the best validation, or of the last. A generator's loss is
+    no judge of it."""
     advice: str = ""
     """What else may help when the training breaks down, such as ``lower --discriminator-weight``; ends the list of hints."""
 

@@ -61,7 +61,9 @@ class Samples:
         self._starts = np.cumsum([0, *(len(array) for array in self._arrays)])
         self.shapes: Ints = np.concatenate([array.shapes for array in self._arrays])
         """(samples, axes) of each grid."""
-        self.fractions = key_fractions(shards.column("key").to_pylist())
+        self.keys: list[str] = shards.column("key").to_pylist()
+        """(samples,) where each came from."""
+        self.fractions = key_fractions(self.keys)
         """(samples,) of the keys, by which some are held out."""
 
     def __len__(self) -> int:
@@ -153,7 +155,12 @@ def decode_once(
 
 
 def split(
-    fractions: NDArray[np.float64], fraction: float, elsewhere: bool, most: int, what: str
+    fractions: NDArray[np.float64],
+    fraction: float,
+    elsewhere: bool,
+    most: int,
+    what: str,
+    listed: NDArray[np.bool_] | None = None,
 ) -> tuple[Ints, list[int]]:
     """Return the numbers of the samples that are trained on, and of those that are measured.
 
@@ -163,11 +170,14 @@ def split(
         elsewhere: whether other data is measured on, so that nothing is held out.
         most: the most samples to measure.
         what: the samples' name for the error message.
+        listed: which samples are held out instead, (samples,).
 
     Raises:
         ValueError: nothing is left to train on.
     """
-    held = fractions < (0.0 if elsewhere else fraction)
+    held = fractions < (0.0 if elsewhere else fraction) if listed is None else listed
+    if held.all() and listed is not None:
+        raise ValueError(f"--validation-keys lists all {len(fractions)} {what}; nothing is left to train on")
     if held.all():
         raise ValueError(
             f"all {len(fractions)} {what} fall into the held-out part; lower --validation-fraction "

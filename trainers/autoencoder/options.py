@@ -42,6 +42,8 @@ class LearnedOptions:
     """Parts of the optimiser that shall differ from the preset."""
     validation_fraction: float = 0.05
     """Part of the data, chosen by the hash of the keys, that is never trained on."""
+    validation_keys: str | None = None
+    """Instead: a file with the keys of the samples to hold out, one a line, or a jsonl of objects with a "key"."""
     validation_data: tuple[str, ...] = ()
     """Other data to measure on instead; then all of the data is trained on."""
     usage_floor: float = 0.1
@@ -68,6 +70,8 @@ class LearnedOptions:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
+        if self.validation_keys is not None and self.validation_data:
+            raise ValueError("--validation-keys and --validation-data both say what to measure on; give one of them")
         if not 0 <= self.usage_floor <= 1:
             raise ValueError(f"--usage-floor {self.usage_floor} must be in [0, 1]")
         if self.max_failures < 0:

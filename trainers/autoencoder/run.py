@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tokenize_kit.progress import Progress
     from tokenize_kit.protocol import Tokenizer
+    from tokenize_kit.sources.heldout import KeyList
     from tokenize_kit.tokenizers.learned.quantizers.base import Quantizer
     from trainers.autoencoder.config import Recipe
     from trainers.autoencoder.data import Ints, NumberedBatches, Samples
@@ -34,7 +35,7 @@ DATA = "data"
 HELD_OUT = "validation_data"
 """The same of ``validation_data``."""
 LOOP_NAMES = (
-    *("steps", "accumulate", "clip", "seed", "validate_every", "devices", "precision", "ema", "deterministic"),
+    *("steps", "accumulate", "clip", "seed", "validate_every", "devices", "precision", "ema", "deterministic", "keep"),
 )
 """The options of the loop that determine the result."""
 
@@ -75,6 +76,7 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         progress: shows the position; None shows nothing.
 
     Raises:
+        FileNotFoundError: there is no such list of keys.
         ValueError: the options do not fit together.
     """
 
@@ -88,6 +90,11 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
     def __init__(self, options: O, progress: Progress | None) -> None:
         self.options, self.progress = options, progress
         self.recipe = self.chosen()
+        self.listed: KeyList | None = None
+        if options.validation_keys is not None:
+            from tokenize_kit.sources.heldout import read_keys
+
+            self.listed = read_keys(options.validation_keys)
         self.out = Path(options.out)
 
     @property
@@ -201,7 +208,14 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         options = self.options
         samples = source = self._decoded(options.data, DATA, runtime)
         elsewhere = bool(options.validation_data)
-        trained_on, measured = split(samples.fractions, options.validation_fraction, elsewhere, self.most, self.samples)
+        listed = None
+        if self.listed is not None:
+            listed = self.listed.listed(samples.keys)
+            if (said := self.listed.unmatched(samples.keys)) and self.progress is not None and runtime.rank == 0:
+                self.progress.note(said)
+        trained_on, measured = split(
+            samples.fractions, options.validation_fraction, elsewhere, self.most, self.samples, listed
+        )
         if elsewhere:
             source = self._decoded(options.validation_data, HELD_OUT, runtime)
             measured = spread(range(len(source)), self.most)
@@ -226,6 +240,8 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         """Return what determines the result, by names that the user knows; the data prove themselves by their plan."""
         values, recipe = asdict(self.options), self.recipe
         chosen = {name: values[name] for name in (*self.names, *LOOP_NAMES)}
+        if self.listed is not None:
+            chosen["validation_keys"] = self.listed.digest
         parts: Mapping[str, Any] = {
             **recipe.model.to_dict(),
             "loss": asdict(recipe.loss),

@@ -22,7 +22,8 @@ from tokenize_kit.files import canonical_json
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import ShardSet, StreamInfo
-from tokenize_kit.sources.heldout import check_fraction, key_fractions
+from tokenize_kit.shards.preparation import Preparation
+from tokenize_kit.sources.heldout import KeyList, check_fraction, key_fractions
 from trainers.autoregressive.packing import (
     IGNORED,
     Documents,
@@ -77,6 +78,8 @@ class TokenData:
     """The local folders of the shard sets."""
     digest: str
     """sha256 over the hashes of all shard files: the same data wherever it lies."""
+    preparation: Preparation
+    """How the samples of all shard sets were prepared, as far as it is the same."""
 
     @classmethod
     def open(cls, shards: Sequence[str], template: str, vocabulary: Vocabulary | None = None) -> TokenData:
@@ -114,23 +117,36 @@ class TokenData:
         hashes = [[file.sha256 for file in shard_set.files] for shard_set in sets]
         digest = hashlib.sha256(canonical_json(hashes)).hexdigest()
         folders = tuple(shard_set.folder for shard_set in sets)
-        return cls(Documents(parsed, vocabulary, arrays), keys, infos, folders, digest)
+        prepared = Preparation.common([Preparation.of_options(shard_set.manifest.options) for shard_set in sets])
+        return cls(Documents(parsed, vocabulary, arrays), keys, infos, folders, digest, prepared)
 
 
-def split_documents(data: TokenData, validation_fraction: float, validation_tokens: int) -> tuple[Ints, Ints]:
+def split_documents(
+    data: TokenData, validation_fraction: float, validation_tokens: int, listed: KeyList | None = None
+) -> tuple[Ints, Ints]:
     """Return the documents for training and those for validation.
 
-    A document is on the validation side if the hash of its key says so, which does not change when data is added. Of these,
-    those with the smallest hashes are used until ``validation_tokens`` are reached (at least one document); the others stay
-    unused, so that a longer validation later does not look at what was trained on.
+    A document is on the validation side if the hash of its key says so, which does not change when data is added, or if its key
+    is listed. Of these, those with the smallest hashes are used until ``validation_tokens`` are reached (at least one document);
+    the others stay unused, so that a longer validation later does not look at what was trained on.
+
+    Args:
+        data: all documents.
+        validation_fraction: part of the documents that is held out.
+        validation_tokens: about how many of their tokens are used.
+        listed: the keys of those that are held out instead.
 
     Raises:
-        ValueError: the fraction is outside [0, 1), or leaves nothing to train on.
+        ValueError: the fraction is outside [0, 1), nothing is left to train on, or no listed key is that of a document.
     """
     check_fraction(validation_fraction)
     fractions = key_fractions(data.keys)
-    held_out = fractions < validation_fraction
+    held_out = fractions < validation_fraction if listed is None else listed.listed(data.keys)
     training = np.flatnonzero(~held_out)
+    if not len(training) and listed is not None:
+        raise ValueError(
+            f"--validation-keys {listed.source} lists all {len(data.keys)} samples; nothing is left to train on"
+        )
     if not len(training):
         raise ValueError(
             f"all {len(data.keys)} samples fall into the validation part; encode more samples (for text, --split paragraphs "

@@ -3,6 +3,7 @@
 model_config.json     family, configuration, template, vocabulary, fingerprints of the tokenizers
 model.safetensors     the best weights so far; the step and its metrics are in the file's metadata
 tokenizers/STREAM/    the tokenizer of each stream
+recipe.json           how the samples of the shards were prepared, so that prompts are, too; not there if they were not
 train_log.jsonl  tensorboard/  checkpoints/  run.json     the training's own
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,14 +27,26 @@ from tokenize_kit.partial import partial_folder, remove_abandoned
 from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
+from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.weights import read_tensors
 from trainers.autoregressive.models import SequenceModel, build_model
-from trainers.checkpoints import load_module, module_tensors
+from trainers.checkpoints import (
+    CHECKPOINTS,
+    is_checkpoint,
+    last_checkpoint,
+    load_module,
+    load_weights,
+    module_tensors,
+    run_position,
+)
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "model_config.json"
 WEIGHTS_FILE = "model.safetensors"
+RECIPE_FILE = "recipe.json"
 TOKENIZERS = "tokenizers"
+NETWORK = "model"
+"""The name of the network in a checkpoint, and of its part that is the model."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +93,25 @@ class LoadedModel:
     """The training step of these weights."""
     metrics: dict[str, float]
     """The validation at that step."""
+    preparation: Preparation = field(default_factory=Preparation)
+    """How the samples were prepared that it was trained on."""
+    note: str = ""
+    """What is to be said of where the weights come from, if that is no finished training."""
 
 
-def write_model_folder(folder: Path, config: ModelConfigFile, tokenizers: Mapping[str, Path]) -> None:
+def write_model_folder(
+    folder: Path,
+    config: ModelConfigFile,
+    tokenizers: Mapping[str, Path],
+    preparation: Preparation | None = None,
+) -> None:
     """Write everything but the weights: the configuration last, so that a folder that has it is complete.
 
     Args:
         folder: the model folder.
         config: what the model is.
         tokenizers: the folder of each stream's tokenizer, to copy.
+        preparation: how the samples were prepared.
     """
     for stream, source in tokenizers.items():
         goal = folder / TOKENIZERS / stream
@@ -100,6 +123,8 @@ def write_model_folder(folder: Path, config: ModelConfigFile, tokenizers: Mappin
             shutil.copytree(source, partial, dirs_exist_ok=True)
             partial.rename(goal)
         sync_folder(goal.parent)
+    if preparation is not None and (recipe := preparation.to_dict()):
+        write_json(folder / RECIPE_FILE, {"format_version": FORMAT_VERSION, **recipe})
     write_json(folder / CONFIG_FILE, config.to_dict())
 
 
@@ -145,11 +170,19 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfigFile:
 def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> LoadedModel:
     """Load a model folder: the best weights, the template, the vocabulary and the tokenizers.
 
+    A checkpoint (``MODEL/checkpoints/step_00000200``) gives the weights of its step, or their averages where the run keeps them.
+    A folder whose training has not reached its first validation gives those of its last checkpoint.
+
     Raises:
         FileNotFoundError: there is no such folder, or it has no weights yet.
         ValueError: a part is damaged or does not fit the others.
     """
     folder = Path(folder)
+    checkpoint = None
+    if is_checkpoint(folder):
+        checkpoint, folder = folder, folder.absolute().parent.parent
+        if not (folder / CONFIG_FILE).is_file():
+            raise ValueError(f"{checkpoint} is not inside a model folder: {folder} has no {CONFIG_FILE}")
     config = read_model_config(folder)
     tokenizers = {}
     for stream in config.template.streams:
@@ -159,14 +192,79 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
                 f"{folder / TOKENIZERS / stream} is not the tokenizer that the model was trained with; restore it from a copy"
             )
     model = build_model(config.family, config.config)
-    step, metrics = read_weights(folder, cast("nn.Module", model))
+    network = cast("nn.Module", model)
+    metrics: dict[str, float] = {}
+    if checkpoint is not None:
+        step = read_checkpoint(checkpoint, network)
+    elif not (folder / WEIGHTS_FILE).is_file() and last_checkpoint(folder / CHECKPOINTS) is not None:
+        checkpoint, step = _read_last_checkpoint(folder, network)
+    else:
+        step, metrics = read_weights(folder, network)
     if model.config.vocab_size != config.vocabulary.size:
         raise ValueError(
             f"{folder} is damaged: the model has {model.config.vocab_size} ids, its vocabulary {config.vocabulary.size}"
         )
-    cast("nn.Module", model).to(device)
+    network.to(device)
     model.eval()
-    return LoadedModel(model, config.template, config.vocabulary, tokenizers, step, metrics)
+    return LoadedModel(
+        model,
+        config.template,
+        config.vocabulary,
+        tokenizers,
+        step,
+        metrics,
+        read_preparation(folder),
+        _note_of(folder, step, checkpoint),
+    )
+
+
+def read_preparation(folder: Path) -> Preparation:
+    """Return how the samples were prepared that a model was trained on; the default for folders from before it was kept.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / RECIPE_FILE
+    if not path.is_file():
+        return Preparation()
+    try:
+        return Preparation.of_options(read_json_object(path))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_checkpoint(checkpoint: Path, model: nn.Module) -> int:
+    """Put the weights of a checkpoint into ``model``; return their step.
+
+    Raises:
+        ValueError: it is damaged, or of a model of another configuration.
+    """
+    tensors, state = load_weights(checkpoint, NETWORK)
+    prefix = f"{NETWORK}."
+    load_module(model, {name.removeprefix(prefix): value for name, value in tensors.items()}, checkpoint)
+    return int(state["step"])
+
+
+def _read_last_checkpoint(folder: Path, model: nn.Module) -> tuple[Path, int]:
+    """Read the last checkpoint of a run that may be going on: it puts a new one in the place of the one that is being read."""
+    while True:
+        checkpoint = last_checkpoint(folder / CHECKPOINTS)
+        assert checkpoint is not None, "a run that has a checkpoint always has one"
+        try:
+            return checkpoint, read_checkpoint(checkpoint, model)
+        except (ValueError, OSError):
+            if checkpoint.exists():
+                raise
+
+
+def _note_of(folder: Path, step: int, checkpoint: Path | None) -> str:
+    """Return what is to be said of weights that are not the result of a finished training."""
+    made, steps = run_position(folder)
+    if checkpoint is not None:
+        return f"the weights are those of step {step:,} of {steps:,}, from {checkpoint}" if steps else ""
+    if made < steps:
+        return f"the training in {folder} is not finished (step {made:,} of {steps:,}); these are its weights of step {step:,}"
+    return ""
 
 
 def read_weights(folder: Path, model: nn.Module) -> tuple[int, dict[str, float]]:

@@ -49,6 +49,8 @@ class SequenceOptions:
     sound alone that has codebooks at most 256, 512 or 1024 time steps, and longer ones are cut into pieces."""
     validation_fraction: float = 0.05
     """Part of the samples, chosen by the hash of their keys, that is never trained on."""
+    validation_keys: str | None = None
+    """Instead: a file with the keys of the samples to hold out, one a line, or a jsonl of objects with a "key"."""
     validation_tokens: int = 65536
     """About how many of the held-out tokens a validation reads."""
     tokenizer: tuple[str, ...] = ()
@@ -96,15 +98,23 @@ class PromptOptions:
     """From which model how many samples are drawn, and how they begin."""
 
     model: str
-    """The model folder; it carries its tokenizers."""
+    """The model folder, which carries its tokenizers, that of a training that goes on, or a checkpoint in it."""
     out: str
     """Folder for the samples and samples.jsonl."""
     count: int = 1
-    """Number of samples."""
+    """Number of samples, of each prompt."""
     prompt: str | None = None
     """Text of the first stream: the whole condition of a template with an arrow, or the start of a text to continue."""
     prompt_file: tuple[str, ...] = ()
     """Files for the first streams of the template, in their order, instead of a prompt."""
+    prompts: str | None = None
+    """A file of many prompts instead: a line each, or a jsonl of texts or of objects with "prompt", "prompt_file" or the names of
+    streams."""
+    allow_special: tuple[str, ...] | None = None
+    """Special tokens that become their ids where they stand in a prompt: all, none, or each by its name. By default those of
+    the data that the model was trained on."""
+    show_special: bool = True
+    """Whether special tokens in a generated text are written as they are spelt; otherwise they are left out."""
     max_length: int | None = None
     """The most tokens of a sequence, prompt included; None means the model's context."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -122,5 +132,10 @@ class GenerateOptions(SamplingOptions, PromptOptions):
         super().__post_init__()
         if self.count < 1:
             raise ValueError(f"--count {self.count} must be at least 1")
-        if self.prompt is not None and self.prompt_file:
-            raise ValueError("--prompt and --prompt-file both say how a sequence begins; give one of them")
+        given = {
+            "--prompt": self.prompt is not None,
+            "--prompt-file": self.prompt_file,
+            "--prompts": self.prompts is not None,
+        }
+        if len(both := [name for name, is_given in given.items() if is_given]) > 1:
+            raise ValueError(f"{both[0]} and {both[1]} both say how a sequence begins; give one of them")

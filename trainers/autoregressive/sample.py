@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokenize_kit.progress import Progress
-    from tokenize_kit.protocol import Sample
+    from tokenize_kit.protocol import Sample, Tokenizer
     from tokenize_kit.sequences.prompt import Beginning
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.sampling_options import SamplingOptions
 
 SAMPLES_FILE = "samples.jsonl"
+_BATCHES = 8
+"""How many batches are drawn before their samples are written."""
 
 
 @dataclass(frozen=True)
@@ -66,44 +68,106 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
         FileNotFoundError: there is no model, or a prompt file is missing.
         ValueError: the prompt does not fit the template, or an option is out of range.
     """
+    return _generate(options, progress)
+
+
+def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateResult:
     import torch
 
     from tokenize_kit.files import write_text
-    from tokenize_kit.protocol import modality_of
     from trainers.autoregressive.model_folder import load_model
+    from trainers.autoregressive.prompts import checked_grids, given_prompts, prompt_tokenizers
     from trainers.runtime import resolve_device
 
     loaded = load_model(options.model, resolve_device(options.device))
     cast("nn.Module", loaded.model).to(getattr(torch, options.precision))
-    grids = prompt_grids(loaded, options.prompt, options.prompt_file)
+    tokenizers = prompt_tokenizers(loaded, options.allow_special)
+    limit = checked_length(loaded, options.max_length)
+    prompts = given_prompts(loaded, options)
+    # All of them before the first token is drawn: a line that is no prompt shall not cost an hour.
+    begun = [checked_grids(loaded, tokenizers, prompt, limit) for prompt in prompts]
     if progress is not None:
-        progress.task("generate", options.count)
-    began = time.monotonic()
-    generated = draw(loaded, [grids] * options.count, options, options.max_length, progress)
-    seconds = time.monotonic() - began
+        for note in (loaded.note, *(note for _, notes in begun for note in notes)):
+            if note:
+                progress.note(note)
+        progress.task("generate", len(prompts) * options.count)
 
     out = Path(options.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder for the samples")
     out.mkdir(parents=True, exist_ok=True)
-    lines, files, texts, tokens = [], [], [], 0
-    for index, sequence in enumerate(generated):
-        written = {}
-        for stream, sample in sequence.samples.items():
-            spec = loaded.tokenizers[stream].spec
-            kind = modality_of(spec)
-            tail = "" if len(sequence.samples) == 1 else f".{stream}"
-            path = out / f"sample_{index:05}{tail}{kind.suffix}"
-            kind.write(sample, path, spec)
-            written[stream] = path.name
-            files.append(str(path))
-            if kind.textual:
-                texts.append(cast("str", sample))
-        line = {"index": index, "seed": options.seed, "prompt": options.prompt, "files": written, "ids": sequence.ids}
-        lines.append(json.dumps(line, ensure_ascii=False))
-        tokens += len(sequence.ids) - sequence.prompt_length
+    lines: list[str] = []
+    files: list[str] = []
+    texts: list[str] = []
+    tokens, seconds = 0, 0.0
+    asked = [number for number in range(len(prompts)) for _ in range(options.count)]
+    # Some batches at a time, so that what is decoded is written before the memory is full.
+    for start in range(0, len(asked), options.batch_size * _BATCHES):
+        some = asked[start : start + options.batch_size * _BATCHES]
+        began = time.monotonic()
+        generated = draw(
+            loaded,
+            [begun[number][0] for number in some],
+            options,
+            limit,
+            progress,
+            first_index=start,
+            show_special=options.show_special,
+        )
+        seconds += time.monotonic() - began
+        for index, (number, sequence) in enumerate(zip(some, generated, strict=True), start):
+            written = _write(loaded, sequence, out, index)
+            files += [str(out / name) for name in written.values()]
+            said = _texts_of(loaded, sequence)
+            texts += said.values()
+            prompt = prompts[number]
+            line: dict[str, Any] = {"index": index, "seed": options.seed, "prompt": prompt.shown()}
+            line |= {} if prompt.line is None else {"line": prompt.line}
+            line |= {"files": written}
+            if said:
+                line["text"] = next(iter(said.values())) if len(said) == 1 else said
+            lines.append(json.dumps(line | {"ids": sequence.ids}, ensure_ascii=False))
+            tokens += len(sequence.ids) - sequence.prompt_length
     write_text(out / SAMPLES_FILE, "\n".join(lines) + "\n")
-    return GenerateResult(str(out), len(generated), tuple(files), tuple(texts), tokens, tokens / max(1e-9, seconds))
+    return GenerateResult(str(out), len(asked), tuple(files), tuple(texts), tokens, tokens / max(1e-9, seconds))
+
+
+def _write(loaded: LoadedModel, sequence: GeneratedSample, out: Path, index: int) -> dict[str, str]:
+    """Write each stream of a sample as a file, and return their names."""
+    from tokenize_kit.protocol import modality_of
+
+    written = {}
+    for stream, sample in sequence.samples.items():
+        spec = loaded.tokenizers[stream].spec
+        kind = modality_of(spec)
+        tail = "" if len(sequence.samples) == 1 else f".{stream}"
+        written[stream] = f"sample_{index:05}{tail}{kind.suffix}"
+        kind.write(sample, out / written[stream], spec)
+    return written
+
+
+def _texts_of(loaded: LoadedModel, sequence: GeneratedSample) -> dict[str, str]:
+    """Return those of the streams that are texts."""
+    from tokenize_kit.protocol import modality_of
+
+    return {
+        stream: cast("str", sample)
+        for stream, sample in sequence.samples.items()
+        if modality_of(loaded.tokenizers[stream].spec).textual
+    }
+
+
+def checked_length(loaded: LoadedModel, max_length: int | None) -> int:
+    """Return the most tokens of a sequence: what was asked for, or the context.
+
+    Raises:
+        ValueError: it is beyond the context.
+    """
+    context = loaded.model.config.context
+    limit = context if max_length is None else max_length
+    if not 1 <= limit <= context:
+        raise ValueError(f"--max-length {limit} must be between 1 and the model's context of {context}")
+    return limit
 
 
 def draw(
@@ -112,6 +176,9 @@ def draw(
     options: SamplingOptions,
     max_length: int | None = None,
     progress: Progress | None = None,
+    *,
+    first_index: int = 0,
+    show_special: bool = True,
 ) -> list[GeneratedSample]:
     """Sample one sequence for each prompt and decode it.
 
@@ -121,7 +188,9 @@ def draw(
             condition in the template, the last of them is continued where it ends.
         options: how tokens are drawn; sequence i depends on the seed and i alone.
         max_length: the most tokens of a sequence; the model's context if None.
-        progress: is told how many tokens were drawn.
+        progress: is told how many tokens were drawn, and how many sequences are done.
+        first_index: the number i of the first sequence.
+        show_special: whether special tokens in a text are shown as they are spelt, or left out.
 
     Raises:
         ValueError: a prompt does not fit the template, or is too long.
@@ -131,10 +200,7 @@ def draw(
     from tokenize_kit.sequences.prompt import begin
     from trainers.autoregressive.generation import generate
 
-    context = loaded.model.config.context
-    limit = context if max_length is None else max_length
-    if not 1 <= limit <= context:
-        raise ValueError(f"--max-length {limit} must be between 1 and the model's context of {context}")
+    limit = checked_length(loaded, max_length)
     begun: dict[int, Beginning] = {}
     for grids in prompts:
         # Prompts that are the same object are laid out once.
@@ -155,26 +221,38 @@ def draw(
         [beginning.ids for beginning in beginnings],
         options,
         max_length=limit,
+        first_index=first_index,
         on_tokens=count,
         states=[beginning.state for beginning in beginnings],
     )
     results = []
     for ids, beginning in zip(sequences, beginnings, strict=True):
         grids = loaded.template.parse_ids(ids, loaded.vocabulary)
-        samples = {
-            stream: loaded.tokenizers[stream].decode(torch.from_numpy(grids[stream]))
-            for stream in loaded.template.target
-        }
+        samples = {}
+        for stream in loaded.template.target:
+            shown = grids[stream] if show_special else _without_special(loaded.tokenizers[stream], grids[stream])
+            samples[stream] = loaded.tokenizers[stream].decode(torch.from_numpy(shown))
         results.append(GeneratedSample(ids, samples, len(beginning.ids)))
     if progress is not None:
-        progress.update(len(sequences))
+        progress.update(first_index + len(sequences))
     return results
+
+
+def _without_special(tokenizer: Tokenizer, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Return ids without those of special tokens, if the tokenizer has some."""
+    import numpy as np
+
+    from tokenize_kit.protocol import SpecialTokens
+
+    if not isinstance(tokenizer, SpecialTokens):
+        return grid
+    return grid[~np.isin(grid, list(tokenizer.special_tokens.values()))]
 
 
 def prompt_grids(
     loaded: LoadedModel, prompt: str | None = None, files: Sequence[str] = ()
 ) -> dict[str, NDArray[np.integer[Any]]]:
-    """Encode a prompt for the template's first streams.
+    """Encode a prompt for the template's first streams, as the data of the model were; see `trainers.autoregressive.prompts`.
 
     Args:
         loaded: from `load_model`.
@@ -185,40 +263,8 @@ def prompt_grids(
         FileNotFoundError: a file is missing.
         ValueError: the first stream is no text, there are more files than streams, or a condition is missing.
     """
-    from tokenize_kit.protocol import modality_of
-    from tokenize_kit.sequences.prompt import continues
+    from trainers.autoregressive.options import PromptOptions
+    from trainers.autoregressive.prompts import given_prompts, grids_of, prompt_tokenizers
 
-    template = loaded.template
-    if prompt is not None:
-        first = loaded.tokenizers[template.streams[0]]
-        if not modality_of(first.spec).textual:
-            raise ValueError(
-                f"--prompt is text, but the first stream of the template {str(template)!r} is of modality "
-                f"{first.spec.modality!r}; use --prompt-file"
-            )
-        grids = {template.streams[0]: first.encode(prompt).numpy()}
-    else:
-        if len(files) > len(template.streams):
-            raise ValueError(f"{len(files)} prompt files, but the template {str(template)!r} has fewer streams")
-        grids = {}
-        for stream, file in zip(template.streams, files, strict=False):
-            tokenizer = loaded.tokenizers[stream]
-            kind = modality_of(tokenizer.spec)
-            sample = kind.read(kind.self_describing(file, Path(file).read_bytes()), tokenizer.spec)
-            grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
-    if missing := [name for name in template.condition if name not in grids]:
-        fix = "--prompt TEXT" if modality_of(loaded.tokenizers[missing[0]].spec).textual else "--prompt-file FILE"
-        raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
-    if set(grids) >= set(template.streams) and not continues(template, loaded.vocabulary, grids):
-        raise ValueError(
-            f"the prompt gives every stream of the template {str(template)!r}; nothing is left to generate"
-        )
-    return grids
-
-
-def _known_codebooks(loaded: LoadedModel, stream: str, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Return the grid with as many of its first codebooks as the model was trained on."""
-    known = loaded.vocabulary.stream(stream)
-    if not known.has_codebooks:
-        return grid
-    return grid[..., : max(known.codebooks(shape) for shape in known.shapes)]
+    (asked,) = given_prompts(loaded, PromptOptions(model="", out="", prompt=prompt, prompt_file=tuple(files)))
+    return grids_of(loaded, prompt_tokenizers(loaded, None), asked)[0]

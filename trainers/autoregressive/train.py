@@ -15,6 +15,7 @@ from trainers.autoregressive.options import TrainTransformerOptions
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
+    from tokenize_kit.sources.heldout import KeyList
     from trainers.autoregressive.data import TokenData
 
 DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
@@ -61,6 +62,7 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
     """
     import torch
 
+    from tokenize_kit.sources.heldout import read_keys
     from trainers.autoregressive.data import PackedDataset, TokenData, split_documents
     from trainers.autoregressive.model_folder import (
         ModelConfigFile,
@@ -77,10 +79,12 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
 
     data = TokenData.open(options.shards, options.template)
     tokenizers = _find_tokenizers(data, options.tokenizer)
-    chosen, held_out = split_documents(data, options.validation_fraction, options.validation_tokens)
+    listed = None if options.validation_keys is None else read_keys(options.validation_keys)
+    unmatched = "" if listed is None else listed.unmatched(data.keys)
+    chosen, held_out = split_documents(data, options.validation_fraction, options.validation_tokens, listed)
     context = options.context or _default_context(data, options)
     config = _model_config(options, data.documents.vocabulary.size, context)
-    identity = _identity(options, data, context, config)
+    identity = _identity(options, data, context, config, listed)
 
     runtime = start(options)
     dataset = PackedDataset(
@@ -102,7 +106,8 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
             data.documents.vocabulary,
             {name: info.fingerprint for name, info in data.infos.items()},
         )
-        write_model_folder(out, folder_config, {name: folder for name, (folder, _) in tokenizers.items()})
+        folders = {name: folder for name, (folder, _) in tokenizers.items()}
+        write_model_folder(out, folder_config, folders, data.preparation)
     runtime.fabric.barrier()
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if progress is not None and runtime.rank == 0:
@@ -114,6 +119,13 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
             progress.note(
                 f"{cut:,} documents are longer than a row of {context} and are cut into pieces of whole time steps; a longer "
                 "--context cuts fewer"
+            )
+        if unmatched:
+            progress.note(unmatched)
+        if unused := len(data.keys) - len(chosen) - len(held_out) if listed is not None else 0:
+            progress.note(
+                f"{unused:,} of the listed documents are neither trained on nor measured; a higher --validation-tokens "
+                "measures more"
             )
         if not len(held_out) and options.validation_fraction:
             progress.note(
@@ -191,13 +203,18 @@ def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tup
 
 
 def _identity(
-    options: TrainTransformerOptions, data: TokenData, context: int, config: Mapping[str, Any]
+    options: TrainTransformerOptions,
+    data: TokenData,
+    context: int,
+    config: Mapping[str, Any],
+    listed: KeyList | None,
 ) -> dict[str, Any]:
     """Return all that determines the weights; a folder that holds a run with another identity is refused."""
     from tokenize_kit.files import sha256_of_file
 
     values = {name: value for name, value in asdict(options).items() if name not in _NOT_IDENTITY}
     values["validate_every"] = options.steps_between_validations
+    values["validation_keys"] = None if listed is None else listed.digest
     values["context"] = context
     values["model"] = dict(config)
     values["template"] = str(data.documents.template)

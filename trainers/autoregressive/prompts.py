@@ -1,0 +1,246 @@
+"""What a user prompts a model with: a text, files, or a list of many, as grids of the template's first streams.
+
+A prompt is brought to what the data of the model were (`tokenize_kit.shards.preparation`): a picture is scaled and cropped as
+they were, a sound has as many codebooks, and special tokens in a text are found if they were found there.
+
+``--prompts`` names a list. In a ``.jsonl`` a line is a text, or an object: ``prompt`` is the text of the first stream,
+``prompt_file`` a file of it or a list of files for the first streams, and the name of a stream has its text, or where it is no
+text, its file. In any other file a line is a text, or a file's name where the first stream is no text. Empty lines are passed
+over. Names of files are relative to the folder of the list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenize_kit.protocol import Tokenizer, allowed_tokens, modality_of, with_special
+from tokenize_kit.sequences.prompt import begin, continues
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trainers.autoregressive.model_folder import LoadedModel
+    from trainers.autoregressive.options import PromptOptions
+
+    Grids = dict[str, NDArray[np.integer[Any]]]
+
+JSON_ENDINGS = (".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How a sequence begins, as the user gave it."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    """Texts by stream."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """Files by stream."""
+    where: str = ""
+    """The place in the list that it is from, for messages; empty for one from the command line."""
+    line: int | None = None
+    """The number of its line in the list, from 1."""
+
+    def shown(self) -> Any:
+        """Return what ``samples.jsonl`` says of it: the text, or texts and files by stream; None if there is nothing."""
+        if len(self.texts) == 1 and not self.files:
+            return next(iter(self.texts.values()))
+        return {**self.texts, **{name: str(path) for name, path in self.files.items()}} or None
+
+
+def given_prompts(loaded: LoadedModel, options: PromptOptions) -> list[Prompt]:
+    """Return the prompts that the options give, one at least; it may be empty.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: the list is empty or a line of it is no prompt, or the prompt is a text and the first stream is none.
+    """
+    if options.prompts is not None:
+        return read_prompts(options.prompts, loaded)
+    first = loaded.template.streams[0]
+    if options.prompt is not None:
+        return [Prompt(texts={first: _text(loaded, first, options.prompt)})]
+    return [Prompt(files=_files(loaded, [Path(name) for name in options.prompt_file]))]
+
+
+def read_prompts(path: str, loaded: LoadedModel) -> list[Prompt]:
+    """Read a list of prompts; see the module.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty or not UTF-8, or a line of it is no prompt; names the line.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"--prompts {path}: there is no such file")
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--prompts {path} is not UTF-8 (byte {error.start})") from None
+    prompts = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line.strip():
+            continue
+        where = f"--prompts {path}, line {number}"
+        try:
+            value: Any = json.loads(line) if file.suffix.lower() in JSON_ENDINGS else line
+            texts, files = _contents(loaded, value, file.parent)
+        except RecursionError:
+            raise ValueError(f"{where}: not JSON that can be read: it is nested too deeply") from None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        prompts.append(Prompt(texts, files, where, number))
+    if not prompts:
+        raise ValueError(f"--prompts {path} has no prompt; write one a line")
+    return prompts
+
+
+def _contents(loaded: LoadedModel, value: Any, folder: Path) -> tuple[dict[str, str], dict[str, Path]]:
+    """Return the texts and files that a line gives."""
+    streams = loaded.template.streams
+    if isinstance(value, str):
+        if _is_text(loaded, streams[0]):
+            return {streams[0]: value}, {}
+        return {}, {streams[0]: folder / value}
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON {type(value).__name__}, expected a string or an object")
+    texts: dict[str, str] = {}
+    files: dict[str, Path] = {}
+    known = ("prompt", "prompt_file", *streams)
+    if not any(name in value for name in known):
+        raise ValueError(f"it has none of {', '.join(known)}, but {', '.join(map(str, value)) or 'nothing'}")
+    if "prompt" in value and "prompt" not in streams:
+        texts[streams[0]] = _text(loaded, streams[0], _string(value["prompt"], "prompt"))
+    if "prompt_file" in value and "prompt_file" not in streams:
+        names = value["prompt_file"] if isinstance(value["prompt_file"], list) else [value["prompt_file"]]
+        files |= _files(loaded, [folder / _string(name, "prompt_file") for name in names])
+    for stream in streams:
+        if stream in value:
+            if stream in texts or stream in files:
+                raise ValueError(f"the stream {stream!r} is given twice")
+            content = _string(value[stream], stream)
+            if _is_text(loaded, stream):
+                texts[stream] = content
+            else:
+                files[stream] = folder / content
+    if both := sorted(texts.keys() & files.keys()):
+        raise ValueError(f"the stream {both[0]!r} is given twice")
+    return texts, files
+
+
+def _string(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{name!r} is {'null' if value is None else f'a JSON {type(value).__name__}'}, expected a string"
+        )
+    return value
+
+
+def _text(loaded: LoadedModel, stream: str, text: str) -> str:
+    """Return a text for a stream, if it is one of texts."""
+    if not _is_text(loaded, stream):
+        raise ValueError(
+            f"--prompt is text, but the first stream of the template {str(loaded.template)!r} is of modality "
+            f"{loaded.tokenizers[stream].spec.modality!r}; use --prompt-file"
+        )
+    return text
+
+
+def _files(loaded: LoadedModel, files: Sequence[Path]) -> dict[str, Path]:
+    """Return files for the first streams."""
+    template = loaded.template
+    if len(files) > len(template.streams):
+        raise ValueError(f"{len(files)} prompt files, but the template {str(template)!r} has fewer streams")
+    return dict(zip(template.streams, files, strict=False))
+
+
+def _is_text(loaded: LoadedModel, stream: str) -> bool:
+    return modality_of(loaded.tokenizers[stream].spec).textual
+
+
+def prompt_tokenizers(loaded: LoadedModel, allow_special: Sequence[str] | None) -> dict[str, Tokenizer]:
+    """Return the tokenizers that encode prompts.
+
+    Args:
+        loaded: the model.
+        allow_special: the special tokens that are found in texts; None takes those of the data of the model.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    if allow_special is None:
+        return loaded.preparation.tokenizers(loaded.tokenizers)
+    return with_special(loaded.tokenizers, allowed_tokens(allow_special))
+
+
+def grids_of(loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: Prompt) -> tuple[Grids, tuple[str, ...]]:
+    """Encode a prompt for the template's first streams.
+
+    Args:
+        loaded: the model.
+        tokenizers: from `prompt_tokenizers`.
+        prompt: what is given.
+
+    Returns:
+        The grids by stream, in the order of the template, and in words what had to be done to its files.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is none that the tokenizer takes, a condition is missing, a stream is given after a missing one, or
+            nothing is left to generate.
+    """
+    template = loaded.template
+    grids: Grids = {}
+    notes: list[str] = []
+    for stream in template.streams:
+        tokenizer = tokenizers[stream]
+        if stream in prompt.texts:
+            grids[stream] = tokenizer.encode(prompt.texts[stream]).numpy()
+        elif stream in prompt.files:
+            path = prompt.files[stream]
+            try:
+                sample, changes = loaded.preparation.read(path.name, path.read_bytes(), tokenizer.spec)
+                grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            notes += [f"{path} is converted from {change}" for change in changes]
+    if missing := [name for name in template.condition if name not in grids]:
+        fix = "--prompt TEXT" if _is_text(loaded, missing[0]) else "--prompt-file FILE"
+        raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
+    if set(grids) >= set(template.streams) and not continues(template, loaded.vocabulary, grids):
+        raise ValueError(
+            f"the prompt gives every stream of the template {str(template)!r}; nothing is left to generate"
+        )
+    return grids, tuple(notes)
+
+
+def checked_grids(
+    loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: Prompt, max_length: int
+) -> tuple[Grids, tuple[str, ...]]:
+    """Do the same, and see that what follows has room: errors name the line of a list.
+
+    Raises:
+        FileNotFoundError, ValueError: as `grids_of`, or the prompt leaves no room in ``max_length`` tokens.
+    """
+    try:
+        grids, notes = grids_of(loaded, tokenizers, prompt)
+        begin(loaded.template, loaded.vocabulary, grids, max_length)
+    except (ValueError, OSError) as error:
+        if not prompt.where:
+            raise
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+        raise type(error)(f"{prompt.where}: {said}") from None
+    return grids, notes
+
+
+def _known_codebooks(loaded: LoadedModel, stream: str, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Return the grid with as many of its first codebooks as the model was trained on."""
+    known = loaded.vocabulary.stream(stream)
+    if not known.has_codebooks:
+        return grid
+    return grid[..., : max(known.codebooks(shape) for shape in known.shapes)]
