@@ -187,6 +187,34 @@ def write_shards(folder, samples, shards=2, carry=True, tokenizers=None):
     return str(folder)
 
 
+def write_streams(folder, tokenizers, grids, options=None, sizes=None):
+    """Write a shard set of any streams: for each its tokenizer, and one grid a sample.
+
+    ``options`` are those of dataset.json, ``sizes`` the true sizes of the samples of streams that keep them.
+    """
+    streams = {
+        name: StreamInfo(name, t.spec, t.fingerprint, dtype_for(t.spec.max_vocab_size), tokenizer_name(t))
+        for name, t in tokenizers.items()
+    }
+    folder.mkdir(parents=True)
+    ids = {}
+    for name, stream in streams.items():
+        shapes = np.array([grid.shape for grid in grids[name]], np.int32).reshape(-1, stream.num_axes)
+        if sizes and name in sizes:
+            shapes = np.concatenate([shapes, np.array(sizes[name], np.int32)], 1)
+        ids[name] = (
+            np.concatenate([np.asarray(grid).reshape(-1) for grid in grids[name]]).astype(stream.dtype),
+            shapes,
+        )
+    keys = [f"sample-{i}" for i in range(len(next(iter(grids.values()))))]
+    with open_shard(folder / "00000.arrow", list(streams.values()), {}) as writer:
+        writer.write(keys, ids, {})
+    write_json(folder / "dataset.json", Manifest(streams, {}, (writer.entry,), options or {}, {}, 0).to_dict())
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save(folder / "tokenizers" / name)
+    return str(folder)
+
+
 def text_samples(count, seed=0, longest=60):
     """Words of a tiny language, so that there is something to learn."""
     rng = np.random.default_rng(seed)

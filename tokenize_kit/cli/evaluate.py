@@ -29,8 +29,13 @@ def evaluate_command(options: EvaluateOptions, progress: Progress) -> EvaluateRe
         FileNotFoundError, ValueError: as `tokenize_kit.metrics.evaluate.evaluate`.
     """
     from tokenize_kit.metrics.evaluate import evaluate
+    from trainers.autoencoder.unfinished import is_unfinished, open_unfinished
 
-    result = evaluate(options, progress, codecs=options.codecs and options.out is not None)
+    loaded = None
+    if is_unfinished(options.tokenizer):
+        loaded, note = open_unfinished(options.tokenizer)
+        progress.note(note)
+    result = evaluate(options, progress, options.codecs and options.out is not None, loaded)
     if options.out is not None:
         folder = Path(options.out)
         folder.mkdir(parents=True, exist_ok=True)

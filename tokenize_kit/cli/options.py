@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from tokenize_kit.cli.tokens import Given, spelt_as_option
 from tokenize_kit.errors import UsageError
 
-Kind = Literal["flag", "optional flag", "several", "text", "value"]
+Kind = Literal["flag", "optional flag", "several", "phrase", "value"]
 """flag: ``--x`` and ``--no-x``; optional flag: these, and ``--x True``, ``--x False``; several: names, which may be given
-in turn (``--tokenizer A --tokenizer B``); text: a word or a text, such as a prompt; value: anything else. The last two are given
-once."""
+in turn (``--tokenizer A --tokenizer B``); phrase: a name or a text, such as a prompt; value: anything else.
+The last two are given once."""
 
 
 class CommandOptions:
@@ -38,12 +38,12 @@ class CommandOptions:
         this command and not nearly one, which would be a misspelt option.
         """
         kind = self.flags.get(name)
-        if kind not in ("several", "text", "value"):
+        if kind not in ("several", "phrase", "value"):
             return False
         option = spelt_as_option(word)
         if option is None:
             return True
-        return kind == "text" and option not in self._typed() and not get_close_matches(option, self._typed(), n=1)
+        return kind == "phrase" and option not in self._typed() and not get_close_matches(option, self._typed(), n=1)
 
     def _typed(self) -> set[str]:
         """Return all that may be typed, with the help that every command has and with ``--no-a.b`` for ``--a.no-b``."""
@@ -124,5 +124,5 @@ def _kind_of(hint: Any) -> Kind:
         return "optional flag"
     alone = members[0] if len(members) == 1 else hint
     if alone is str:
-        return "text"
+        return "phrase"
     return "several" if get_origin(alone) is tuple and get_args(alone) == (str, ...) else "value"

@@ -48,13 +48,16 @@ _BATCH_SAMPLES = 32
 _BATCH_VALUES = 1 << 22
 
 
-def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False) -> EvaluateResult:
+def evaluate(
+    options: EvaluateOptions, progress: Progress, codecs: bool = False, loaded: Tokenizer | None = None
+) -> EvaluateResult:
     """Evaluate ``options.tokenizer`` on the samples of ``options.data``.
 
     Args:
         options: what to measure.
         progress: is told of every batch.
         codecs: compare with the classical codecs of this kind of data.
+        loaded: the tokenizer, where it is in memory already.
 
     Raises:
         FileNotFoundError: the tokenizer, the data or a weights file is not there.
@@ -62,7 +65,7 @@ def evaluate(options: EvaluateOptions, progress: Progress, codecs: bool = False)
         MissingWeightsError: weights that were asked for cannot be had.
         TooManyFailuresError: more than ``options.max_failures`` samples cannot be read or encoded.
     """
-    tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
+    tokenizer = placed(loaded or load_tokenizer(options.tokenizer), options.device, options.precision)
     tokenizer = allowing(tokenizer, options.allow_special)
     if options.codebooks is not None:
         tokenizer.spec.first_codebooks(options.codebooks)

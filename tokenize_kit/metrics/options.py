@@ -14,7 +14,7 @@ class EvaluateOptions:
     """Measure a tokenizer on real data: what is lost, how short the tokens are, how the vocabulary is used, how fast."""
 
     tokenizer: str
-    """The tokenizer's folder."""
+    """The tokenizer's folder, that of a training that goes on, or a checkpoint in it."""
     data: tuple[str, ...]
     """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures, sounds, tar and idx (also gz, zst)."""
     out: str | None = None

@@ -82,6 +82,8 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
 
     command: ClassVar[str]
     """Such as ``train image``; a folder belongs to a run of one command."""
+    parts: ClassVar[tuple[str, str, str]]
+    """Configuration, network and tokenizer as ``module:attribute``, by which a run that is not finished is opened."""
     samples: ClassVar[str]
     """What the samples are called in messages, such as ``pictures``."""
     names: ClassVar[tuple[str, ...]]

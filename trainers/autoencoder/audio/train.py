@@ -98,6 +98,11 @@ class AudioRun(TokenizerRun[TrainAudioOptions, CodecConfig, "Sounds", "SoundBatc
     """Trains a neural audio codec on sounds."""
 
     command = "train audio"
+    parts = (
+        "tokenize_kit.tokenizers.learned.audio.config:CodecConfig",
+        "tokenize_kit.tokenizers.learned.audio.model:Codec",
+        "tokenize_kit.tokenizers.learned.audio.tokenizer:CodecTokenizer",
+    )
     samples = "sounds"
     names = (
         *("data", "crop_seconds", "silence_db", "batch_size", "validation_fraction", "validation_data"),

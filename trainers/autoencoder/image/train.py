@@ -88,6 +88,11 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
     """Trains an autoencoder on pictures."""
 
     command = "train image"
+    parts = (
+        "tokenize_kit.tokenizers.learned.image.config:AutoencoderConfig",
+        "tokenize_kit.tokenizers.learned.image.model:Autoencoder",
+        "tokenize_kit.tokenizers.learned.image.tokenizer:AutoencoderTokenizer",
+    )
     samples = "pictures"
     names = (
         *("data", "image_size", "channels", "crop", "max_scale", "flip", "batch_size", "validation_fraction"),
