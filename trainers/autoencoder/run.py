@@ -35,7 +35,7 @@ DATA = "data"
 HELD_OUT = "validation_data"
 """The same of ``validation_data``."""
 LOOP_NAMES = (
-    *("steps", "accumulate", "clip", "seed", "validate_every", "devices", "precision", "ema", "deterministic", "keep"),
+    *("steps", "accumulate", "clip", "seed", "validate_every", "devices", "precision", "ema", "deterministic"),
 )
 """The options of the loop that determine the result."""
 
@@ -242,8 +242,11 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         """Return what determines the result, by names that the user knows; the data prove themselves by their plan."""
         values, recipe = asdict(self.options), self.recipe
         chosen = {name: values[name] for name in (*self.names, *LOOP_NAMES)}
+        # Only where they say something, so that runs from before there were these options are what they were.
         if self.listed is not None:
             chosen["validation_keys"] = self.listed.digest
+        if self.options.keep is not None:
+            chosen["keep"] = self.options.keep
         parts: Mapping[str, Any] = {
             **recipe.model.to_dict(),
             "loss": asdict(recipe.loss),

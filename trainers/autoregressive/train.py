@@ -215,6 +215,10 @@ def _identity(
     values = {name: value for name, value in asdict(options).items() if name not in _NOT_IDENTITY}
     values["validate_every"] = options.steps_between_validations
     values["validation_keys"] = None if listed is None else listed.digest
+    # Left out where they say nothing, so that runs from before there were these options are what they were.
+    values = {
+        name: value for name, value in values.items() if value is not None or name not in ("keep", "validation_keys")
+    }
     values["context"] = context
     values["model"] = dict(config)
     values["template"] = str(data.documents.template)
