@@ -208,7 +208,7 @@ def grids_of(loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: P
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
-            notes += [f"{path} is converted from {change}" for change in changes]
+            notes += [f"{path} is converted from {note}" if " to " in note else f"{path}: {note}" for note in changes]
     if missing := [name for name in template.condition if name not in grids]:
         fix = "--prompt TEXT" if _is_text(loaded, missing[0]) else "--prompt-file FILE"
         raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
