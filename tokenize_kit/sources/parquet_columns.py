@@ -16,7 +16,7 @@ from tokenize_kit.sources.parquet_process import UnreadableError, Wanted, descri
 from tokenize_kit.sources.parts import column_of, listed
 from tokenize_kit.sources.planning import ReadOptions, Source
 
-# So many files that cannot be opened are passed over; then the types of extra columns are not known.
+# If none of so many files has what is wanted, it is not the files that are wrong.
 _LOOK_FILES = 20
 
 
@@ -89,28 +89,37 @@ def _wanted(schema: pa.Schema, source: Source, options: ReadOptions) -> Wanted:
 
 
 def look_parquet(urls: Sequence[str], options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
-    """Check the columns of the first file that can be opened; return what the extra columns become, by their name.
+    """Check that the first files, or one of them, have the columns; return what the extra columns become, by their name.
 
     Raises:
-        ValueError: a column is missing or of a type that cannot be read; names the file and what it has.
+        ValueError: a column is missing or of a type that cannot be read; names the first file and what it has.
     """
+    wrong: ValueError | None = None
     for url in urls[:_LOOK_FILES]:
         try:
-            schema = describe(url).schema
+            return _look(url, options, names)
         except (UnreadableError, PermissionError):
             continue  # the run itself lists it as a failure
-        for source in options.sources:
-            try:
-                _wanted(schema, source, options)
-            except ValueError as error:
-                option = "--field" if source in options.texts else "--media-field"
-                raise ValueError(f"{url}: {error}; choose another with {option}") from None
-        try:
-            return {name: {_carried(schema, name)} for name in names}
         except ValueError as error:
-            raise ValueError(f"{url}: {error}") from None
+            wrong = wrong or error
+    if wrong is not None:
+        raise wrong
     # Text holds every value.
     return {name: {"string"} for name in names}
+
+
+def _look(url: str, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
+    schema = describe(url).schema
+    for source in options.sources:
+        try:
+            _wanted(schema, source, options)
+        except ValueError as error:
+            option = "--field" if source in options.texts else "--media-field"
+            raise ValueError(f"{url}: {error}; choose another with {option}") from None
+    try:
+        return {name: {_carried(schema, name)} for name in names}
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}") from None
 
 
 def _carried(schema: pa.Schema, name: str) -> str:

@@ -37,13 +37,10 @@ if TYPE_CHECKING:
 
 HEADER = struct.Struct("<cQ")
 
-MEMORY_BYTES = 640 << 20
-"""What it may take beside what the columns have on the disk, which is given `CHUNK_FACTOR` times."""
 CHUNK_FACTOR = 3
-"""A page as it lies in the file, the same decompressed, and the values of it."""
-SECONDS = 20
-"""Computing time that it may take until the next rows come, beside a second for each `SECOND_BYTES` of the columns."""
+"""Memory for a byte that the columns have in the file: a page as it lies there, the same decompressed, and its values."""
 SECOND_BYTES = 8 << 20
+"""For so many bytes that the columns have in the file there is a second of computing until the next rows come."""
 
 # A parquet file begins and ends with it.
 _MAGIC = b"PAR1"
@@ -129,7 +126,7 @@ def serve(connection: Connection) -> None:
     while True:
         place = json.loads(connection.receive()[1])
         pa.default_memory_pool().release_unused()
-        _allow(0)
+        _allow(place, 0)
         try:
             with _opened(connection, place) as file:
                 # The checksums of pages are compared where the writer left some.
@@ -141,7 +138,7 @@ def serve(connection: Connection) -> None:
                 connection.send(b"j", {"rows": rows, "sizes": sizes})
                 wanted = json.loads(connection.receive()[1])
                 for group in range(wanted["start"], len(rows) if wanted["stop"] is None else wanted["stop"]):
-                    _send_group(connection, table, group, wanted)
+                    _send_group(connection, table, group, wanted | place)
         except Exception as error:
             # Whatever Arrow raises is about the file, unless the system has said it: a disk that fails, say.
             connection.send(b"x", {"reason": _words(error), "errno": getattr(error, "errno", None)})
@@ -219,7 +216,7 @@ def _send_group(connection: Connection, table: pq.ParquetFile, number: int, want
         disk = sum(chunk.total_compressed_size for chunk in chunks)
         each = sum(max(0, chunk.total_uncompressed_size) for chunk in chunks) // max(1, rows) + 1
         count = max(1, min(wanted["rows"], wanted["bytes"] // each))
-        _allow(disk)
+        _allow(wanted, disk)
         while given < rows:
             before = given
             try:
@@ -227,7 +224,7 @@ def _send_group(connection: Connection, table: pq.ParquetFile, number: int, want
                     for part in _parts(batch, wanted["columns"], 2 * wanted["bytes"]):
                         connection.send(b"b", _stream(part))
                         given += part.num_rows
-                        _allow(disk)
+                        _allow(wanted, disk)
             except MemoryError:
                 # Values that stand once in the file and in many rows: take fewer at a time.
                 if count == 1:
@@ -355,22 +352,12 @@ def _stream(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _allow(disk: int) -> None:
-    """Bound memory and computing time until the next call, for columns of so many bytes on the disk."""
+def _allow(limits: Mapping[str, Any], disk: int) -> None:
+    """Bound memory and computing time until the next call, for columns that have so many bytes in the file."""
     if resource is not None:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_DATA, memory_allowed(disk))
-        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + seconds_allowed(disk))
-
-
-def memory_allowed(disk: int) -> int:
-    """Return how many bytes of memory columns of so many bytes on the disk may take."""
-    return MEMORY_BYTES + CHUNK_FACTOR * disk
-
-
-def seconds_allowed(disk: int) -> int:
-    """Return how many seconds of computing columns of so many bytes on the disk may take until the next rows come."""
-    return SECONDS + disk // SECOND_BYTES
+        _limit(resource.RLIMIT_DATA, limits["memory"] + CHUNK_FACTOR * disk)
+        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + limits["seconds"] + disk // SECOND_BYTES)
 
 
 def _limit(what: int, value: int) -> None:

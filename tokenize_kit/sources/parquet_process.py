@@ -33,6 +33,12 @@ from tokenize_kit.sources.parquet_decoder import HEADER
 DEATHS = 3
 """After so many deaths over one piece of a file the rest of it is given up."""
 
+MEMORY_BYTES = 640 << 20
+"""Memory that a process may take, beside `parquet_decoder.CHUNK_FACTOR` times what the columns have in the file."""
+
+SECONDS = 20
+"""Computing time that it may take until the next rows come, beside what `parquet_decoder.SECOND_BYTES` allows."""
+
 SILENT_SECONDS = 600
 """A process that says nothing for so long is stopped, also if it does not compute."""
 
@@ -171,7 +177,8 @@ class OpenParquet:
         self._decoder = _take()
         local = "://" not in self._url
         size = 0 if local else self._file.seek(0, os.SEEK_END)
-        place = {"path": os.path.abspath(self._url) if local else None, "size": size}  # noqa: PTH100
+        path = os.path.abspath(self._url) if local else None  # noqa: PTH100
+        place = {"path": path, "size": size, "memory": MEMORY_BYTES, "seconds": SECONDS}
         self._send(b"f", json.dumps(place).encode())
         _, schema = self._receive()
         _, facts = self._receive()
