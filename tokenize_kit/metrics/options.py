@@ -33,7 +33,7 @@ class EvaluateOptions:
     """Column of a parquet file that holds the picture or sound; by default image or audio."""
     allow_special: tuple[str, ...] = ()
     """Special tokens that become their ids where they stand in a text: all, or each by its name; by default they are text."""
-    max_failures: int = 100
+    max_failures: int = 1000
     """Stop when more samples than this cannot be read or encoded."""
     part: Literal["all", "train", "held-out"] = "all"
     """Which samples: all, or by the hash of their key those that a trainer with this fraction trains on or holds out."""

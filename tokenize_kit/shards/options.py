@@ -39,7 +39,7 @@ class EncodeOptions:
     """About how many MB of input make one shard; large files are divided, small ones put together."""
     max_document_mb: float = 16
     """A text longer than this many MB is cut into several samples, after a newline or a space where there is one."""
-    max_failures: int = 100
+    max_failures: int = 1000
     """Stop when more samples than this cannot be read; each is listed with its reason in failures.jsonl."""
     limit: int | None = None
     """Encode only the first N samples (one process does it)."""

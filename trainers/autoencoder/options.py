@@ -54,7 +54,7 @@ class LearnedOptions:
     """Column of a parquet file that holds the samples; by default the modality, image or audio."""
     workers: int = 1
     """Processes that decode the data at the start."""
-    max_failures: int = 100
+    max_failures: int = 1000
     """Stop when more samples than this cannot be read."""
     init_from: str | None = None
     """A tokenizer folder whose weights to begin with; it must have the same configuration."""

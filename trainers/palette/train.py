@@ -49,7 +49,7 @@ class TrainPaletteOptions:
     """Fit to the first N pictures only."""
     max_iterations: int = 100
     """Upper limit of the k-means iterations."""
-    max_failures: int = 100
+    max_failures: int = 1000
     """Stop when more pictures than this cannot be read."""
     seed: int = 0
     """Seed of the k-means start; the same seed and pictures give the same palette."""
