@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -101,6 +102,8 @@ def test_the_labels_beside_the_pictures(tmp_path):
         (idx(LABELS)[:-1], "ends after 10 of 11 labels"),
         (idx(PICTURES), "3 dimensions, labels have 1"),
         (b"\0\0\x08\x01\xff\xff\xff\xff", "4,294,967,295 labels"),
+        (idx(LABELS) + b"x", "goes on after the 11 labels"),
+        (b"", "no IDX file"),
     ],
 )
 def test_labels_that_do_not_fit_are_a_failure(tmp_path, labels, words):
@@ -180,6 +183,69 @@ def test_a_cut_or_longer_file_gives_what_is_whole(tmp_path):
     samples, failures = read_all(tmp_path)
     assert 0 < len(samples) < 11
     assert "damaged" in failures[0][1]
+
+
+def lost_of(folder, options=IMAGES, unit_bytes=1 << 20):
+    """How many samples are read, how many are lost, and what is said of them."""
+    read, lost, words = 0, 0, ""
+    for unit in plan_units(find_sources([str(folder)], options), options, unit_bytes):
+        for block in read_unit(unit, options):
+            read += len(block)
+            lost += sum(failure.samples for failure in block.failures)
+            words += "".join(failure.reason for failure in block.failures)
+    return read, lost, words
+
+
+@pytest.mark.parametrize(
+    ("content", "read", "lost", "words"),
+    [
+        (idx(PICTURES)[:-25], 9, 2, "; 2 pictures are not read"),
+        (idx(PICTURES)[:16], 0, 11, "; 11 pictures are not read"),
+        (idx(PICTURES) + b"x", 11, 1, "; the rest of the file"),
+        (idx(PICTURES)[:9], 0, 1, "ends inside its header; a whole file"),
+        # A header that promises what no file holds is not believed.
+        (struct.pack(">4B3I", 0, 0, 8, 3, 4_000_000_000, 5, 4) + PICTURES.tobytes(), 11, 1, "; the rest of the file"),
+    ],
+)
+def test_how_many_pictures_are_lost(tmp_path, content, read, lost, words):
+    (tmp_path / NAME).write_bytes(content)
+    for unit_bytes in (45, 1 << 20):
+        found = lost_of(tmp_path, unit_bytes=unit_bytes)
+        assert found[:2] == (read, lost)
+        assert words in found[2]
+    (tmp_path / NAME).unlink()
+    (tmp_path / f"{NAME}.gz").write_bytes(gzip.compress(content))
+    found = lost_of(tmp_path)
+    assert found[0] == read
+    assert found[1] == lost or not read
+
+
+def test_pictures_without_their_labels_are_all_lost(tmp_path):
+    (tmp_path / NAME).write_bytes(idx(PICTURES))
+    options = ReadOptions(modalities=("image",), columns={"label": "int64"})
+    for unit_bytes in (45, 1 << 20):
+        assert lost_of(tmp_path, options, unit_bytes)[:2] == (0, 11)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(LABELS[:-1]))
+    for unit_bytes in (45, 1 << 20):
+        read, lost, words = lost_of(tmp_path, options, unit_bytes)
+        assert (read, lost) == (0, 11)
+        assert "it has 10 labels for 11 pictures" in words
+
+
+def test_a_header_cannot_ask_for_memory(tmp_path):
+    """Pictures and labels of billions, in files of a few bytes."""
+    (tmp_path / NAME).write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, 4_294_967_295, 1, 1))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 4_294_967_295) + b"123")
+    options = ReadOptions(modalities=("image",), columns={"label": "int64"})
+    tracemalloc.start()
+    try:
+        read, lost, words = lost_of(tmp_path, options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (read, lost) == (0, 1)
+    assert "ends after 3 of 4,294,967,295 labels" in words
+    assert peak < 16 << 20
 
 
 def test_samples_for_trainers_and_metrics(tmp_path):

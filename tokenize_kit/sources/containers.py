@@ -1,24 +1,17 @@
-"""Samples out of whole files (a picture and its caption), tar archives, parquet tables and idx files."""
+"""Samples out of whole files (a picture and its caption) and tar archives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.blocks import (
     MAX_MEMBER_BYTES,
     Collector,
-    Content,
     SampleBlock,
-    one_line,
     read_sized,
 )
-from tokenize_kit.sources.idx import labels_url, read_header, read_labels, read_pictures
 from tokenize_kit.sources.members import add_fields
 from tokenize_kit.sources.planning import Piece, ReadOptions
 from tokenize_kit.sources.tar import hidden_member, member_problem, open_tar, stem_of, tar_index
@@ -107,48 +100,3 @@ def _stream_members(piece: Piece, file: IO[bytes], out: Collector) -> Iterator[t
                 content = archive.extractfile(member)
                 assert content is not None, "a regular member has content"
                 yield member.name, member.size, content
-
-
-def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
-    """Read the pictures of an idx file; the key of a sample is the number of its picture.
-
-    The labels are read if a column or the text is to be ``label``.
-    """
-    names = [*options.columns, *map(options.field_of, options.texts)]
-    pictures = [source.name for source in options.sources if modality_named(source.modality).takes_pixels]
-    try:
-        with open_source(piece.url, piece.compression) as file:
-            header = read_header(file)
-            if wrong := [name for name in names if name != "label"]:
-                raise ValueError(f"it has no {wrong[0]!r}, only pictures and 'label'")
-            labels = _labels_of(piece, header.count) if names else None
-            progress = piece.size / max(1, header.count if piece.compression else piece.size // header.picture_bytes)
-            read = 0.0
-            for row, pixels in enumerate(read_pictures(file, header, piece.start, piece.stop), piece.start):
-                columns: dict[str, Any] = {}
-                contents: dict[str, Content] = dict.fromkeys(pictures, pixels)
-                if labels is not None:
-                    columns = {"label": int(labels[row])}
-                    contents |= {source.name: str(labels[row]) for source in options.texts}
-                out.add(f"{piece.key}@{row}", contents, columns)
-                read += progress
-                if out.full:
-                    out.size, read = out.size + int(read), read - int(read)
-                    yield out.take()
-            out.size += round(read)
-    except ValueError as error:
-        out.fail(piece.key, one_line(error))
-
-
-def _labels_of(piece: Piece, count: int) -> NDArray[np.uint8]:
-    """Return the labels beside an idx file of ``count`` pictures."""
-    url = labels_url(piece.url)
-    if url is None:
-        raise ValueError("there is no labels file beside it (the same name with labels-idx1 for images-idx3)")
-    try:
-        labels = read_labels(url)
-    except ValueError as error:
-        raise ValueError(f"its labels in {url} cannot be read: {error}") from None
-    if len(labels) != count:
-        raise ValueError(f"{url} has {len(labels):,} labels for {count:,} pictures")
-    return labels

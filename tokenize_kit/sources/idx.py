@@ -23,9 +23,6 @@ from tokenize_kit.opening import COMPRESSIONS, filesystem_of, open_source, read_
 MAX_PICTURE_BYTES = 1 << 26
 """A picture of more bytes is refused before anything is read: in this format it is a damaged header."""
 
-MAX_LABELS = 1 << 28
-"""A labels file that says it has more is refused."""
-
 _UNSIGNED_BYTE = 0x08
 _CHANNELS = (1, 3, 4)
 _NAME = re.compile(r"(images)([-.])idx[34](-ubyte)$", re.IGNORECASE)
@@ -116,20 +113,25 @@ def labels_url(url: str) -> str | None:
     return next((name + ending for ending in endings if _exists(name + ending)), None)
 
 
-def read_labels(url: str) -> NDArray[np.uint8]:
-    """Read a labels file, uint8 ``(N,)``.
+def read_labels(url: str, pictures: int) -> NDArray[np.uint8]:
+    """Read the labels of so many pictures, uint8 ``(N,)``.
 
     Raises:
-        ValueError: it is not an IDX file of 8-bit labels, or is cut short.
+        ValueError: it is not an IDX file of 8-bit labels, has more or fewer of them, is cut short or goes on behind them.
     """
     compression = next((kind for suffix, kind in COMPRESSIONS.items() if url.endswith(suffix)), "")
     with open_source(url, compression) as file:
         (count,) = _read_sizes(file, (1,), "labels")
-        if count > MAX_LABELS:
-            raise ValueError(f"its header says that it has {count:,} labels, the limit is {MAX_LABELS:,}")
-        data = read_exactly(file, count)
-    if len(data) < count:
-        raise ValueError(f"it ends after {len(data):,} of {count:,} labels")
+        # Before any is read, so that no header can ask for memory.
+        if count != pictures:
+            raise ValueError(f"it has {count:,} labels for {pictures:,} pictures")
+        data = bytearray()
+        while len(data) < count and (part := file.read(min(count - len(data), 1 << 20))):
+            data += part
+        if len(data) < count:
+            raise ValueError(f"it ends after {len(data):,} of {count:,} labels")
+        if file.read(1):
+            raise ValueError(f"it goes on after the {count:,} labels that its header says")
     return np.frombuffer(data, np.uint8)
 
 

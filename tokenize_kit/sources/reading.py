@@ -11,7 +11,8 @@ import pyarrow as pa
 import zstandard
 
 from tokenize_kit.sources.blocks import Collector, Failure, Reader, SampleBlock, one_line
-from tokenize_kit.sources.containers import read_files, read_idx, read_tar
+from tokenize_kit.sources.containers import read_files, read_tar
+from tokenize_kit.sources.idx_samples import read_idx
 from tokenize_kit.sources.lines import read_documents, read_jsonl, read_split
 from tokenize_kit.sources.listing import PLAIN
 from tokenize_kit.sources.parquet import read_parquet
