@@ -13,6 +13,10 @@ class UsageError(ValueError):
     exit_code = 2
 
 
+class DamagedFileError(ValueError):
+    """A file is not what its format says: it is cut, or bytes in it are wrong. The message says what is, not which file."""
+
+
 class VerificationError(ValueError):
     """Stored data is not what its manifest says: a hash, a count, a range or a fingerprint differs (exit code 3)."""
 

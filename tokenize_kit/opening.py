@@ -1,45 +1,43 @@
-"""Files and fsspec URLs opened for reading, through gzip or zstandard where they are compressed."""
+"""Files and fsspec URLs opened for reading, through gzip, zstandard, bzip2 or xz where they are compressed."""
 
 from __future__ import annotations
 
-import gzip
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from tokenize_kit.compressed import unpacked
 from tokenize_kit.errors import MissingPackageError
 
-COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
+COMPRESSIONS = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz", ".bgz": "gz", ".zstd": "zst"}
 """What the ending of a compressed file says."""
 
 
 @contextmanager
 def open_source(url: str, compression: str = "") -> Iterator[IO[bytes]]:
-    """Open a local file or fsspec URL for reading bytes, through gzip or zstandard if ``compression`` says so.
+    """Open a local file or fsspec URL for reading bytes; what is compressed is read forwards, see `tokenize_kit.compressed`.
+
+    Reading raises `DamagedFileError` where the compressed data is cut or damaged, or followed by something else.
 
     Raises:
         FileNotFoundError: it does not exist.
         MissingPackageError: the URL's protocol needs a package that is not installed.
     """
     with _open_raw(url) as raw:
-        if compression == "gz":
-            with gzip.open(raw, "rb") as file:
-                yield cast("IO[bytes]", file)
-        elif compression == "zst":
-            import zstandard
-
-            # Parallel compressors simply join frames, so read across all of them.
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            with io.BufferedReader(reader, buffer_size=1 << 20) as file:
-                yield cast("IO[bytes]", file)
-        else:
+        if not compression:
             yield raw
+            return
+        with unpacked(raw, compression) as file:
+            yield cast("IO[bytes]", file)
 
 
 def read_exactly(file: IO[bytes], size: int) -> bytes:
-    """Read ``size`` bytes, fewer only at the end: decompressors and remote files may return less at a time."""
+    """Read ``size`` bytes, fewer only at the end: decompressors and remote files may return less at a time.
+
+    Raises:
+        DamagedFileError: there is damage among them.
+    """
     parts: list[bytes] = []
     while size > 0 and (part := file.read(size)):
         parts.append(part)

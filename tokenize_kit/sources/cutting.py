@@ -34,8 +34,8 @@ class Splitter(Protocol):
         """Return where records begin in ``data``, 0 not included."""
         ...
 
-    def last_start(self, data: bytes) -> int:
-        """Return the last of `starts`, or 0 if there is none."""
+    def last_start(self, data: bytearray, size: int) -> int:
+        """Return the last of the `starts` in the first ``size`` bytes, or 0 if there is none."""
         ...
 
     def certain(self, data: bytes) -> int:
@@ -55,9 +55,9 @@ class LineSplitter:
         ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
         return ends[:-1] if len(ends) and ends[-1] == len(data) else ends
 
-    def last_start(self, data: bytes) -> int:
+    def last_start(self, data: bytearray, size: int) -> int:
         """See `Splitter`; a newline at the very end counts too, since the next line surely begins there."""
-        return data.rfind(b"\n") + 1
+        return data.rfind(b"\n", 0, size) + 1
 
     def certain(self, data: bytes) -> int:
         """See `Splitter`."""
@@ -84,9 +84,9 @@ class ParagraphSplitter:
         """See `Splitter`."""
         return np.array([match.end() for match in _PARAGRAPH.finditer(data)], np.int64)
 
-    def last_start(self, data: bytes) -> int:
+    def last_start(self, data: bytearray, size: int) -> int:
         """See `Splitter`."""
-        starts = self.starts(data)
+        starts = self.starts(bytes(memoryview(data)[:size]))
         return int(starts[-1]) if len(starts) else 0
 
     def certain(self, data: bytes) -> int:
@@ -139,29 +139,39 @@ def record_blocks(
         splitter: what a record is.
         limit: the longest record that is kept whole.
         block_bytes: about how large a block is, once the first ones are done.
+
+    Raises:
+        DamagedFileError: the file is damaged; the whole records before came first.
     """
-    position, buffer = start, b""
-    size = min(_FIRST_BYTES, block_bytes)
+    position, size = start, min(_FIRST_BYTES, block_bytes)
+    # One buffer for all blocks, so that their bytes are copied once and no fresh memory is asked for on the way.
+    buffer, filled = bytearray(), 0
+
+    def taken(cut: int, whole: bool) -> TextBlock:
+        nonlocal position, filled
+        block = TextBlock(position, bytes(memoryview(buffer)[:cut]), whole)
+        buffer[: filled - cut] = buffer[cut:filled]
+        position, filled = position + cut, filled - cut
+        return block
+
     while True:
-        wanted = size if stop is None else min(size, stop - position - len(buffer))
+        wanted = size if stop is None else min(size, stop - position - filled)
         size = min(2 * size, block_bytes)
-        block = read_exactly(file, wanted)
-        buffer += block
-        if not block:
+        if len(buffer) < filled + wanted:
+            buffer += bytes(filled + wanted - len(buffer))
+        with memoryview(buffer) as view:
+            read = file.readinto(view[filled : filled + wanted])
+        if not read:
             break
-        if cut := splitter.last_start(buffer):
-            yield TextBlock(position, buffer[:cut], True)
-            position, buffer = position + cut, buffer[cut:]
-        while splitter.certain(buffer) > limit:
-            cut = cut_place(buffer, limit)
-            yield TextBlock(position, buffer[:cut], False)
-            position, buffer = position + cut, buffer[cut:]
-    while len(buffer) > limit:
-        cut = cut_place(buffer, limit)
-        yield TextBlock(position, buffer[:cut], False)
-        position, buffer = position + cut, buffer[cut:]
-    if buffer:
-        yield TextBlock(position, buffer, True)
+        filled += read
+        if cut := splitter.last_start(buffer, filled):
+            yield taken(cut, True)
+        while filled > limit and splitter.certain(buffer[:filled]) > limit:
+            yield taken(cut_place(buffer[: limit + 1], limit), False)
+    while filled > limit:
+        yield taken(cut_place(buffer[: limit + 1], limit), False)
+    if filled:
+        yield taken(filled, True)
 
 
 def cut_place(data: bytes, limit: int) -> int:
@@ -181,6 +191,17 @@ def cut_record(data: bytes, limit: int) -> list[bytes]:
         parts.append(data[begin : begin + cut])
         begin += cut
     return [*parts, data[begin:]]
+
+
+def cut_stream(file: IO[bytes], limit: int) -> Iterator[bytes]:
+    """Yield what a file holds in the parts that `cut_record` would give, without holding all of it."""
+    buffer = read_exactly(file, limit + 1)
+    while len(buffer) > limit:
+        cut = cut_place(buffer, limit)
+        yield buffer[:cut]
+        buffer = buffer[cut:]
+        buffer += read_exactly(file, limit + 1 - len(buffer))
+    yield buffer
 
 
 @dataclass(frozen=True)

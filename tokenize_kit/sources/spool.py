@@ -1,0 +1,109 @@
+"""Standard input and pipes, which can be read only once: kept as a file for as long as the process lives.
+
+So a plan can be made, a training can read its text twice, and several processes can read what one of them was given.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from tokenize_kit.compressed import unpacked
+from tokenize_kit.errors import DamagedFileError
+from tokenize_kit.partial import partial_file, remove_abandoned
+
+STANDARD_INPUT = ("-", "/dev/stdin")
+"""How standard input is named."""
+
+_NAME = "tokenize-kit-input"
+_PIECE = 1 << 20
+_MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """What came through a pipe."""
+
+    path: str
+    """The file that it is kept in."""
+    size: int
+    """Bytes."""
+    digest: str
+    """The sha256 of its bytes, by which a run that is continued knows that it was given the same."""
+    compression: str
+    """What its first bytes say: ``gz``, ``zst``, ``bz2``, ``xz`` or nothing."""
+    lines: bool
+    """Whether its first line is a JSON object."""
+
+
+@cache
+def spooled(source: str) -> Spooled:
+    """Read standard input or a pipe to its end, once in the life of the process, into a file in the folder for temporary ones.
+
+    Raises:
+        ValueError: standard input is a terminal.
+        OSError: there is no room for the file.
+    """
+    if source in STANDARD_INPUT:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise ValueError("--data - is standard input, and nothing is piped into it; pipe text or JSON lines into it")
+        return _keep(sys.stdin.buffer)
+    with Path(source).open("rb") as file:
+        return _keep(file)
+
+
+def _keep(file: IO[bytes]) -> Spooled:
+    folder = Path(tempfile.gettempdir())
+    remove_abandoned(folder.glob(f"{_NAME}.partial-*"))
+    stack = ExitStack()
+    atexit.register(stack.close)
+    path, descriptor = stack.enter_context(partial_file(folder / _NAME))
+    stack.callback(path.unlink, missing_ok=True)
+    digest, size = hashlib.sha256(), 0
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as kept:
+            while piece := file.read(_PIECE):
+                kept.write(piece)
+                digest.update(piece)
+                size += len(piece)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = f"{path}, where standard input is kept (TMPDIR says in which folder)"
+        raise
+    with path.open("rb") as kept:
+        head = kept.read(_PIECE)
+        compression = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
+        if compression:
+            kept.seek(0)
+            head = _beginning(kept, compression)
+    return Spooled(str(path), size, digest.hexdigest(), compression, _is_json_line(head))
+
+
+def _beginning(file: IO[bytes], compression: str) -> bytes:
+    try:
+        return unpacked(file, compression).read(_PIECE)
+    except DamagedFileError:
+        return b""  # reading it says what is wrong
+
+
+def _is_json_line(head: bytes) -> bool:
+    """Whether the first line that is not empty is a JSON object, as far as it is there."""
+    line, newline, _ = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
+    if not line.startswith(b"{"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except RecursionError:
+        return True
+    except ValueError:
+        # A line that is longer than what was looked at.
+        return not newline and len(head) == _PIECE
