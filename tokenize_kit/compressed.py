@@ -14,7 +14,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from tokenize_kit.errors import DamagedFileError
 
@@ -71,7 +71,7 @@ class Unpacked(io.RawIOBase):
         read = len(part)
         while left and read:
             done = held.tell()
-            held.seek(done + min(left, 3 * done) - 1)
+            held.seek(done + min(left, 7 * done) - 1)
             held.write(b"\0")
             with held.getbuffer() as view, view[done:] as rest:
                 try:
@@ -248,7 +248,9 @@ def _damage(kind: str, error: Exception, behind: bool) -> DamagedFileError:
         return DamagedFileError(
             f"its {kind} data asks for more than {XZ_MEMORY >> 20} MiB of memory; compress it again with a smaller dictionary"
         )
-    return DamagedFileError(f"its {kind} data {'is damaged or followed by something else' if behind else 'is damaged'}: {error}")
+    return DamagedFileError(
+        f"its {kind} data {'is damaged or followed by something else' if behind else 'is damaged'}: {error}"
+    )
 
 
 class _Zst:
@@ -260,7 +262,7 @@ class _Zst:
         self._source = source
         self._frames = _Frames(source)
         decoder = zstandard.ZstdDecompressor(max_window_size=ZST_WINDOW)
-        self._reader = decoder.stream_reader(self._frames, read_across_frames=True)
+        self._reader = decoder.stream_reader(cast("IO[bytes]", self._frames), read_across_frames=True)
         self._error = zstandard.ZstdError
         self._done = 0
 

@@ -27,6 +27,11 @@ _LONGEST_HOST = 32
 _HOST = re.compile(r"\.partial-([A-Za-z0-9_.]+)-\d+-[0-9a-f]{8}$")
 
 
+def is_partial(name: str) -> bool:
+    """Whether a name is that of something half written, of this host or another."""
+    return _HOST.search(name) is not None
+
+
 def partial_path(goal: Path) -> Path:
     """Return a name beside ``goal`` that no other host, process or call can have."""
     ending = f".partial-{_host()}-{os.getpid()}-{os.urandom(4).hex()}"

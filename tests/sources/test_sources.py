@@ -417,7 +417,7 @@ def test_remote_files_are_read_like_local_ones(tmp_path):
 
 def test_an_enormous_member_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("tokenize_kit.sources.blocks.MAX_MEMBER_BYTES", 1000)
-    monkeypatch.setattr("tokenize_kit.sources.containers.MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr("tokenize_kit.sources.archives.MAX_MEMBER_BYTES", 1000)
     members = [("a.txt", b"x" * 2000), ("b.txt", b"fine")]
     for name, mode in (("t.tar", "w"), ("t.tar.gz", "w:gz")):
         samples, failures = read_all([tar_of(tmp_path / name, members, mode)], ReadOptions())

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from importlib import import_module
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from tokenize_kit.protocol.registry import MODALITIES
 from tokenize_kit.protocol.spec import TokenSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -75,6 +76,8 @@ class Modality(ABC):
     """What several of its samples are called in messages and reports."""
     extensions: tuple[str, ...] = ()
     """File endings that can be read, in lower case with the dot."""
+    extras: Mapping[str, str] = MappingProxyType({})
+    """Further endings, each with what has to be installed before they can be read; where there are such files, that is said."""
     suffix: str = ""
     """The file ending that `write` makes."""
     size_axes: int

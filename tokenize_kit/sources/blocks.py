@@ -135,6 +135,11 @@ class Collector:
         self._failures.append(Failure(without_surrogates(key), without_surrogates(reason), at, samples, apart))
 
     @property
+    def samples(self) -> int:
+        """How many samples there are since the last `take`."""
+        return len(self._keys)
+
+    @property
     def full(self) -> bool:
         """Whether it is time for `take`."""
         samples = len(self._keys) + len(self._failures)

@@ -15,7 +15,7 @@ from typing import IO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenize_kit.opening import read_exactly
+from tokenize_kit.opening import read_exactly, read_into
 
 BLOCK_BYTES = 8 << 20
 """How much text is read, encoded and written at a time."""
@@ -160,16 +160,16 @@ def record_blocks(
         if len(buffer) < filled + wanted:
             buffer += bytes(filled + wanted - len(buffer))
         with memoryview(buffer) as view:
-            read = file.readinto(view[filled : filled + wanted])
+            read = read_into(file, view[filled : filled + wanted])
         if not read:
             break
         filled += read
         if cut := splitter.last_start(buffer, filled):
             yield taken(cut, True)
-        while filled > limit and splitter.certain(buffer[:filled]) > limit:
-            yield taken(cut_place(buffer[: limit + 1], limit), False)
+        while filled > limit and splitter.certain(bytes(buffer[:filled])) > limit:
+            yield taken(cut_place(bytes(buffer[: limit + 1]), limit), False)
     while filled > limit:
-        yield taken(cut_place(buffer[: limit + 1], limit), False)
+        yield taken(cut_place(bytes(buffer[: limit + 1]), limit), False)
     if filled:
         yield taken(filled, True)
 

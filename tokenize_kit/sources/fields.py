@@ -7,8 +7,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from tokenize_kit.errors import DamagedFileError
 from tokenize_kit.media.text import read_text
-from tokenize_kit.opening import open_source, read_exactly
+from tokenize_kit.opening import open_source, read_into
 from tokenize_kit.sources.idx import labels_url
 from tokenize_kit.sources.json_values import parse_json_object
 from tokenize_kit.sources.listing import SourceFile
@@ -18,10 +19,11 @@ from tokenize_kit.sources.tar import tar_index
 
 _LOOK_BYTES = 4 << 20
 _LOOK_SAMPLES = 1000
+_LOOK_FILES = 20
 
 
 def resolve_columns(files: Sequence[SourceFile], options: ReadOptions, names: Sequence[str]) -> ReadOptions:
-    """Check that the fields are there, in the first file of each kind, and return the options with the columns' types.
+    """Check that the fields are there, in the first readable file of each kind, and return the options with the columns' types.
 
     A column whose values differ in type (a number here, a string there) becomes a string.
 
@@ -29,24 +31,35 @@ def resolve_columns(files: Sequence[SourceFile], options: ReadOptions, names: Se
         ValueError: a field or column is missing or of a type that cannot be carried; names the file and what it has.
     """
     kinds: dict[str, set[str]] = {name: set() for name in names}
-    first = {file.kind: file for file in reversed(files)}
-    for kind, file in first.items():
-        if kind == "jsonl":
-            found = _look_jsonl(file, options, names)
-        elif kind == "parquet":
-            found = look_parquet([file.url for file in files if file.kind == kind], options, names)
-        elif kind == "tar" and names:
-            found = _look_tar(file, names)
-        elif kind == "idx":
-            found = _look_idx(file, options, names)
-        else:
-            found = {}
-        for name, types in found.items():
+    for kind in dict.fromkeys(file.kind for file in files):
+        for name, types in _look([file for file in files if file.kind == kind], options, names).items():
             kinds[name] |= types
     for name, types in kinds.items():
         if not types:
-            raise ValueError(f"no column {name!r} was found in the first samples of {next(iter(first.values())).url}")
+            raise ValueError(f"no column {name!r} was found in the first samples of {files[0].url}")
     return replace(options, columns={name: _common(types) for name, types in kinds.items()})
+
+
+def _look(files: Sequence[SourceFile], options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
+    """Look into the first of the files, all of one kind, that shows anything; the run itself lists those that are damaged."""
+    if files[0].kind == "parquet":
+        return look_parquet([file.url for file in files], options, names)
+    for file in files[:_LOOK_FILES]:
+        try:
+            if file.kind == "jsonl":
+                found = _look_jsonl(file, options, names)
+            elif file.kind == "tar" and names:
+                found = _look_tar(file, names)
+            elif file.kind == "idx":
+                found = _look_idx(file, options, names)
+            else:
+                return {}
+        except (DamagedFileError, PermissionError):
+            continue
+        if found is not None:
+            return found
+    # Nothing is known; a text can hold every value.
+    return {name: {"string"} for name in names}
 
 
 def _common(kinds: set[str]) -> str:
@@ -55,28 +68,30 @@ def _common(kinds: set[str]) -> str:
     return "float64" if kinds == {"int64", "float64"} else "string"
 
 
-def _look_jsonl(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
-    with open_source(file.url, file.compression) as source:
-        lines = (
-            read_exactly(source, _LOOK_BYTES if names else _LOOK_BYTES // 8).removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        )
-    objects: list[dict[str, Any]] = []
+def _look_jsonl(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]] | None:
     # Types take a closer look than names.
+    beginning = bytearray(_LOOK_BYTES if names else _LOOK_BYTES // 8)
+    with open_source(file.url, file.compression) as source, memoryview(beginning) as view:
+        size = read_into(source, view)
+    lines = bytes(beginning[:size]).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    objects: list[dict[str, Any]] = []
     for line in lines[: _LOOK_SAMPLES if names else _LOOK_SAMPLES // 20]:
         try:
             objects.append(parse_json_object(line))
         except ValueError:
             continue  # the run itself lists it as a failure
+    if not objects:
+        return None
     fields = sorted({str(name) for value in objects for name in value})
     for name in (*map(options.field_of, options.texts), *names):
-        if objects and name not in fields:
+        if name not in fields:
             raise ValueError(
                 f"{file.url} has no field {name!r}; it has {', '.join(fields) or 'none'}{_hint(name, options)}"
             )
     return _kinds_of(objects, names)
 
 
-def _look_tar(file: SourceFile, names: Sequence[str]) -> dict[str, set[str]]:
+def _look_tar(file: SourceFile, names: Sequence[str]) -> dict[str, set[str]] | None:
     if file.compression:
         # Its first samples cannot be looked at without reading what stands before them; text holds every value.
         return {name: {"string"} for name in names}
@@ -85,13 +100,16 @@ def _look_tar(file: SourceFile, names: Sequence[str]) -> dict[str, set[str]]:
         for sample in islice(tar_index(file.url).samples, _LOOK_SAMPLES):
             values: dict[str, Any] = {}
             for entry in sample.entries:
-                if entry.extension == ".json" or entry.extension[1:] in names:
+                looked_for = entry.extension == ".json" or entry.extension[1:] in names
+                if looked_for and entry.size <= _LOOK_BYTES:
                     source.seek(entry.offset)
                     values |= _member_values(entry.extension, source.read(entry.size))
             objects.append(values)
+    if not objects:
+        return None
     fields = sorted({str(name) for value in objects for name in value})
     for name in names:
-        if objects and name not in fields:
+        if name not in fields:
             raise ValueError(
                 f"{file.url} has no column {name!r}: no sample has a .{name} file or that key in its .json"
             )

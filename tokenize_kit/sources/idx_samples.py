@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenize_kit.errors import DamagedFileError
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.blocks import Collector, Content, SampleBlock, one_line
@@ -51,7 +52,8 @@ def read_idx(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sam
             out.size += round(read)
     except ValueError as error:
         lost, words = _lost(piece, header, row)
-        out.fail(piece.key, f"{one_line(error)}; {words}", lost)
+        damaged = "the file is damaged: " if isinstance(error, DamagedFileError) else ""
+        out.fail(piece.key, f"{damaged}{one_line(error)}; {words}", lost)
 
 
 def _lost(piece: Piece, header: IdxHeader | None, row: int) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from tokenize_kit.media.text import read_text
-from tokenize_kit.opening import read_exactly
+from tokenize_kit.opening import read_up_to_damage
 
 MAX_DEPTH = 500
 """An object that is nested deeper is refused, by whatever parser; that of Python gives up somewhere below 1,000."""
@@ -114,7 +114,7 @@ def as_float(value: float | LongInteger) -> float:
 
 def holds_lines(file: IO[bytes]) -> bool:
     """Whether the bytes of a JSON file are one object a line, by its first line; the file is read on."""
-    head = read_exactly(file, _LOOK).removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
+    head = read_up_to_damage(file, _LOOK).removeprefix(BYTE_ORDER_MARK).lstrip(b"\r\n")
     line, newline, _ = head.partition(b"\n")
     if not newline and len(head) > _LOOK // 2:
         return False
@@ -195,7 +195,7 @@ class _Window:
         if self.ended:
             return False
         # A value that is longer than a block is parsed again whenever it has doubled, and no more often.
-        data = read_exactly(self._file, max(_BLOCK, min(len(self.text) - self.at, MAX_VALUE_CHARACTERS)))
+        data = read_up_to_damage(self._file, max(_BLOCK, min(len(self.text) - self.at, MAX_VALUE_CHARACTERS)))
         self.ended = not data
         kept = self.at - len(self._indent())
         self.text, self.at = self.text[kept:] + self._decode(data, final=not data), self.at - kept

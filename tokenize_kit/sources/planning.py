@@ -18,9 +18,10 @@ from typing import Any
 from tokenize_kit.files import canonical_json
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
+from tokenize_kit.sources.endings import PLAIN, ending_of
 from tokenize_kit.sources.idx import read_header
 from tokenize_kit.sources.json_values import holds_lines
-from tokenize_kit.sources.listing import PLAIN, SourceFile, list_files
+from tokenize_kit.sources.listing import Listing, SourceFile, list_files
 from tokenize_kit.sources.tar import stem_of, tar_index
 
 MAX_FILES_PER_UNIT = 10_000
@@ -208,16 +209,30 @@ class ReadOptions:
         return cls(**{**values, "modalities": tuple(values["modalities"]), "named": named})
 
 
-def find_sources(inputs: Sequence[str], options: ReadOptions) -> list[SourceFile]:
-    """List the input files that hold samples as ``options`` want them, see `listing.list_files`.
+def find_sources(inputs: Sequence[str], options: ReadOptions, leave_out: Sequence[str] = ()) -> Listing:
+    """List the input files that hold samples as ``options`` want them, and what lies there besides, see `listing.list_files`.
 
     Raises:
         FileNotFoundError: nothing is there, or nothing of the right kind.
         ValueError: a named file is of the wrong kind.
+        OSError: there is no room for standard input.
     """
     if not inputs:
         raise ValueError("no input is given; name files, folders, globs or URLs with --data")
-    return list_files(inputs, options.kinds)
+    captions = None if options.text_only else _endings(options)
+    files = list_files(inputs, options.kinds, captions=captions, leave_out=leave_out)
+    stems = {
+        stem_of(file.key)[0] for file in files if (file.kind == PLAIN) == options.all_text and file.kind not in MEMBERS
+    }
+    kept = []
+    for file in files:
+        if file.kind in MEMBERS and (stem_of(file.key)[0] in stems) == options.all_text:
+            why = "belongs to the text of that name" if options.all_text else "belongs to no sample"
+            files.pass_over(file.key, why, ending_of(file.key))
+        else:
+            kept.append(file)
+    files[:] = kept
+    return files
 
 
 def input_digest(files: Sequence[SourceFile], versions: bool = False) -> str:
@@ -247,10 +262,7 @@ def plan_units(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: in
 def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) -> list[Piece]:
     pieces: list[Piece] = []
     samples: dict[str, list[SourceFile]] = {}
-    texts = {stem_of(file.key)[0] for file in files if file.kind == PLAIN}
     for file in files:
-        if file.kind in MEMBERS and options.all_text and stem_of(file.key)[0] in texts:
-            continue  # it tells of the text beside it
         if _is_member(file, options):
             # Files of one stem are one sample, but only where a sample has several of them.
             key = stem_of(file.key)[0] if options.by_stem else file.key
@@ -258,8 +270,6 @@ def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) 
         elif file.kind != PLAIN or options.text_only:
             pieces += _divide(file, options, unit_bytes)
     for key, group in samples.items():
-        if all(file.kind in MEMBERS for file in group):
-            continue  # such as metadata.json beside pictures: it tells of no sample
         members = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in group)
         pieces.append(Piece("files", key, sum(file.size for file in group), members=members))
     return pieces

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
-import zstandard
 
+from tokenize_kit.errors import DamagedFileError
+from tokenize_kit.sources.archives import read_tar
 from tokenize_kit.sources.blocks import Collector, Failure, Reader, SampleBlock, one_line
-from tokenize_kit.sources.containers import read_files, read_tar
+from tokenize_kit.sources.containers import read_files
+from tokenize_kit.sources.endings import PLAIN
 from tokenize_kit.sources.idx_samples import read_idx
 from tokenize_kit.sources.lines import read_documents, read_jsonl, read_split
-from tokenize_kit.sources.listing import PLAIN
 from tokenize_kit.sources.parquet import read_parquet
 from tokenize_kit.sources.planning import Piece, ReadOptions, Unit
 from tokenize_kit.sources.tables import read_delimited, read_json
@@ -31,7 +32,7 @@ _READERS: dict[str, Reader] = {
     "tar": read_tar,
     "tsv": read_delimited,
 }
-_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, tarfile.TarError, pa.ArrowException)
+_DAMAGE = (DamagedFileError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, pa.ArrowException)
 
 
 def read_unit(unit: Unit, options: ReadOptions) -> Iterator[SampleBlock]:
@@ -55,11 +56,15 @@ def read_unit(unit: Unit, options: ReadOptions) -> Iterator[SampleBlock]:
 
 
 def _read_piece(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
-    """Read a piece; damage of the whole file becomes a failure that names the file."""
+    """Read a piece; damage becomes a failure that names the file, behind the samples that stand before it."""
     whole_text = read_documents if options.split == "none" else read_split
+    samples = -out.samples
     try:
-        yield from _READERS.get(piece.kind, whole_text)(piece, options, out)
+        for block in _READERS.get(piece.kind, whole_text)(piece, options, out):
+            samples += len(block)
+            yield block
     except _DAMAGE as error:
-        out.fail(piece.key, f"the file is damaged: {one_line(error)}")
+        lost = "the rest of the file" if piece.start or samples + out.samples > 0 else "a whole file"
+        out.fail(piece.key, f"the file is damaged: {one_line(error)}; {lost}")
     except PermissionError as error:
-        out.fail(piece.key, f"it cannot be opened: {error.strerror}")
+        out.fail(piece.key, f"it cannot be opened: {error.strerror}; a whole file")

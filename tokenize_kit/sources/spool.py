@@ -55,7 +55,9 @@ def spooled(source: str) -> Spooled:
     """
     if source in STANDARD_INPUT:
         if sys.stdin is None or sys.stdin.isatty():
-            raise ValueError("--data - is standard input, and nothing is piped into it; pipe text or JSON lines into it")
+            raise ValueError(
+                "--data - is standard input, and nothing is piped into it; pipe text or JSON lines into it"
+            )
         return _keep(sys.stdin.buffer)
     with Path(source).open("rb") as file:
         return _keep(file)

@@ -6,13 +6,14 @@ block for the end of the archive, goes round in circles where a size is below ze
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 from tokenize_kit.errors import DamagedFileError
 from tokenize_kit.opening import filesystem_of, open_source, read_exactly
@@ -75,11 +76,13 @@ def _scan(url: str, version: str) -> TarIndex:
     failures: list[tuple[str, str]] = []
     try:
         with open_source(url) as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(0)
             for member in tar_members(file):
                 name = member.name
                 if reason := member_problem(member):
                     failures.append((name, reason))
-                elif member.isreg() and not hidden_member(name):
+                elif member.isreg() and not hidden_member(name) and member.offset_data + member.size <= end:
                     stem, extension = stem_of(name)
                     entries = samples.setdefault(stem, {})
                     if extension in entries:
@@ -87,12 +90,9 @@ def _scan(url: str, version: str) -> TarIndex:
                     else:
                         entries[extension] = TarEntry(name, extension, member.offset_data, member.size)
     except (tarfile.TarError, DamagedFileError) as error:
-        failures.append(("", f"{DAMAGED}{error}"))
+        failures.append(("", f"the file is damaged: {error}"))
     return TarIndex(tuple(TarSample(stem, tuple(by.values())) for stem, by in samples.items()), tuple(failures))
 
-
-DAMAGED = "the tar is damaged: "
-"""How the reason begins where it is the archive that is damaged."""
 
 TWICE = "a member of this name and ending stands before it in the archive, and was taken"
 """Why the second of two members of one name is not read."""
@@ -114,11 +114,15 @@ def tar_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         DamagedFileError: it is compressed, and damaged.
     """
     with _Archive(fileobj=file, tarinfo=_StrictHeader, encoding="utf-8", errors="surrogateescape") as archive:
-        while (member := archive.next()) is not None:
-            # tarfile would keep every header it has seen.
-            archive.members.clear()  # type: ignore[attr-defined]
-            archive.extended = 0
-            yield member
+        try:
+            while (member := archive.next()) is not None:
+                # tarfile would keep every header it has seen.
+                archive.members.clear()  # type: ignore[attr-defined]
+                archive.extended = 0
+                yield member
+        except tarfile.ReadError as error:
+            cut = str(error) == "unexpected end of data"
+            raise tarfile.ReadError("it is cut inside a member") if cut else error from None
 
 
 class _Archive(tarfile.TarFile):
@@ -149,7 +153,7 @@ class _StrictHeader(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, tarfile: Any) -> Self:
-        return _next_header(cls, tarfile)
+        return cast("Self", _next_header(cls, tarfile))
 
     def _proc_member(self, archive: Any) -> Any:
         if self.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *_PAX):
@@ -179,11 +183,11 @@ class _StrictHeader(tarfile.TarInfo):
             more = bool(block[504])
         self.offset_data = archive.fileobj.tell()
         archive.offset = self.offset_data + -(-self.size // _BLOCK) * _BLOCK
-        self.sparse, self.size = [], size  # type: ignore[attr-defined]
+        self.sparse, self.size = b"", size
         return self
 
     def _proc_gnusparse_10(self, following: Any, pax_headers: Any, archive: Any) -> None:  # noqa: ARG002
-        following.sparse = []
+        following.sparse = b""
 
 
 def _check_notes(notes: bytes) -> None:
@@ -228,7 +232,9 @@ def _next_header(kind: type[_StrictHeader], archive: Any) -> Any:
             raise ValueError(f"a member of {member.size} bytes")
     except DamagedFileError:
         raise
-    except (tarfile.HeaderError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError) as error:
+    except RecursionError:
+        raise tarfile.ReadError("its headers are nested too deeply") from None
+    except (tarfile.HeaderError, ValueError, LookupError, ArithmeticError, TypeError) as error:
         if behind:
             raise tarfile.ReadError("its end mark is followed by something else") from None
         raise tarfile.ReadError(f"{error}; nothing after it can be read") from None
