@@ -1,34 +1,52 @@
 """Picture files to uint8 tensors ``(C, H, W)`` and back, with Pillow.
 
-What comes in from outside is hostile until shown otherwise: only formats that Pillow decodes by itself are opened,
-sizes are checked before a pixel is decoded, and whatever breaks inside a decoder becomes a ValueError that names it.
-
-Rules: EXIF orientation is applied; of an animation the first frame is taken; 16-bit grey is rounded to 8 bits (of
-16-bit colour Pillow keeps the high byte); colour becomes grey by ITU-R 601; transparency is composited on white where
-fewer channels are wanted, and is kept (or set to opaque) where four are.
+Rules: the orientation of EXIF or XMP is applied; of an animation the first frame is taken, of several pages the first;
+colours are converted to sRGB (see `tokenize_kit.media.profiles`); 16-bit grey is rounded to 8 bits (of 16-bit colour Pillow
+keeps the high byte); colour becomes grey by ITU-R 601; transparency is composited on white where fewer channels are wanted,
+and is kept (or set to opaque) where four are.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from tokenize_kit.files import atomic_write
+from tokenize_kit.media import png, tiff
+from tokenize_kit.media.exif import orientation
+from tokenize_kit.media.picture_files import MAX_PIXELS, open_picture
+from tokenize_kit.media.picture_parts import Parts
+from tokenize_kit.media.profiles import lab_to_srgb, to_srgb
 
-MAX_PIXELS = 1 << 26
-"""The largest picture that is read: 67 megapixels, 200 MB as RGB. Larger ones are refused before they are decoded."""
-
-# Named, because Pillow would otherwise also try formats that start other programs (EPS) or that are not pictures.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+# From so many pixels on; measured.
+_BY_BANDS = 1 << 16
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ReadImage(NamedTuple):
+    """A picture as it was read."""
+
+    pixels: Tensor
+    """uint8 ``(C, H, W)``."""
+    notes: tuple[str, ...]
+    """What was converted, each as ``FROM to WHAT``: the colours of a profile, the size of a picture that is too large."""
 
 
 def read_image(data: bytes, channels: int | None = None) -> Tensor:
@@ -41,23 +59,34 @@ def read_image(data: bytes, channels: int | None = None) -> Tensor:
     Raises:
         ValueError: the bytes are not a picture, a broken or truncated one, or one of more than `MAX_PIXELS` pixels.
     """
+    return read_image_noting(data, channels).pixels
+
+
+def read_image_noting(data: bytes, channels: int | None = None, at_least: int | None = None) -> ReadImage:
+    """Decode a picture file, and say what had to be converted.
+
+    Args:
+        data: the bytes of the file.
+        channels: as for `read_image`.
+        at_least: the pixels that the short side must have. A JPEG of more than `MAX_PIXELS` pixels is decoded at a half, a
+            quarter or an eighth of its width and height then, whichever is the largest that is within the limit.
+
+    Raises:
+        ValueError: as `read_image`.
+    """
     if channels not in (None, *_MODES):
         raise ValueError(f"channels {channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
-    picture = _open(data)
-    width, height = picture.size
-    if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise ValueError(
-            f"a picture of {width}x{height} pixels is outside the limit of 1 to {MAX_PIXELS:,} pixels; "
-            "scale it down first"
-        )
-    try:
-        picture.load()
-        picture = ImageOps.exif_transpose(picture)
-    except Exception as error:  # on broken bytes Pillow's decoders raise nearly every built-in exception
-        raise ValueError(f"cannot decode the picture ({_reason(error)}); it is damaged or cut short") from None
-    picture = _to_eight_bits(picture)
-    mode = _natural_mode(picture) if channels is None else _MODES[channels]
-    return from_pillow(_convert(picture, mode))
+    with warnings.catch_warnings():
+        # What Pillow warns of is either no matter or an error here.
+        warnings.simplefilter("ignore")
+        picture, parts, notes = open_picture(data, at_least)
+        picture = _to_eight_bits(picture, parts)
+        turn = _TURNS.get(orientation(parts.exif, parts.xmp))
+        if turn is not None:
+            picture = picture.transpose(turn)
+        picture, words = _in_srgb(picture, parts)
+        mode = _natural_mode(picture) if channels is None else _MODES[channels]
+        return ReadImage(from_pillow(_convert(picture, mode)), (*notes, words) if words else notes)
 
 
 def image_of_pixels(pixels: NDArray[np.uint8], channels: int | None = None) -> Tensor:
@@ -130,65 +159,80 @@ def to_pillow(sample: object) -> Image.Image:
 
 def from_pillow(picture: Image.Image) -> Tensor:
     """Return a Pillow picture of mode L, RGB or RGBA as a uint8 tensor ``(C, H, W)``."""
-    array = np.array(picture)
-    planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes))
+    bands = len(picture.getbands())
+    if bands == 1 or picture.width * picture.height < _BY_BANDS:
+        array = np.array(picture)
+        planes = array[None] if bands == 1 else array.transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(planes))
+    # Of large pictures band by band, which is faster and takes less memory.
+    planes = np.empty((bands, picture.height, picture.width), np.uint8)
+    for number in range(bands):
+        planes[number] = np.asarray(picture.getchannel(number))
+    return torch.from_numpy(planes)
 
 
-def resize_image(sample: Tensor, size: int, *, crop: bool = True) -> Tensor:
+def resize_image(sample: Tensor, size: int, *, crop: bool = True, pad: bool = False) -> Tensor:
     """Resize a uint8 picture ``(C, H, W)`` so that its short side has ``size`` pixels (bicubic, antialiased).
 
-    With ``crop`` the middle is kept as a square ``(C, size, size)``; otherwise the long side follows in proportion.
-    A picture that already has the wanted size is returned as it is.
+    With ``crop`` the middle is kept as a square ``(C, size, size)``; otherwise the long side follows in proportion. With
+    ``pad`` it is the long side that has ``size`` pixels, and the picture lies in the middle of a square ``(C, size, size)``
+    that is white, and transparent where there are four channels. A picture of the wanted size is returned as it is.
 
     Raises:
         ValueError: ``size`` is below 1, or the result would have more than `MAX_PIXELS` pixels.
     """
     picture = check_image(sample)
-    _, height, width = picture.shape
-    short = min(height, width)
-    if crop:
+    channels, height, width = picture.shape
+    short, long = sorted((height, width))
+    box = (0.0, 0.0, float(width), float(height))
+    if pad:
+        target = (max(1, round(width * size / long)), max(1, round(height * size / long)))
+    elif crop:
         target = (size, size)
         left, top = (width - short) / 2, (height - short) / 2
         box = (left, top, left + short, top + short)
     else:
         target = (max(1, round(width * size / short)), max(1, round(height * size / short)))
-        box = (0.0, 0.0, float(width), float(height))
-    if size < 1 or target[0] * target[1] > MAX_PIXELS:
+    area = size * size if pad else target[0] * target[1]
+    if size < 1 or area > MAX_PIXELS:
         raise ValueError(f"image size {size} is outside the limit: 1 or more, and at most {math.isqrt(MAX_PIXELS)}")
-    if target == (width, height):
+    if target != (width, height):
+        picture = from_pillow(to_pillow(picture).resize(target, Image.Resampling.BICUBIC, box=box))
+    if not pad or target == (size, size):
         return picture
-    return from_pillow(to_pillow(picture).resize(target, Image.Resampling.BICUBIC, box=box))
+    square = torch.full((channels, size, size), 255, dtype=torch.uint8)
+    if channels == 4:
+        square[3] = 0
+    left, top = (size - target[0]) // 2, (size - target[1]) // 2
+    square[:, top : top + target[1], left : left + target[0]] = picture
+    return square
 
 
-def _open(data: bytes) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            # Our own limit is below the one that Pillow warns at, and it is an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"a picture larger than the limit of {MAX_PIXELS:,} pixels: {error}") from None
-    except Exception as error:
-        raise ValueError(f"not a picture that can be read ({len(data)} bytes; {_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    # Pillow prints the address of the byte stream, which differs from run to run.
-    return type(error).__name__ if not text or "BytesIO" in text else text
-
-
-def _to_eight_bits(picture: Image.Image) -> Image.Image:
-    """Bring 16-bit grey to 8 bits by rounding; Pillow's own conversion would clip at 255."""
+def _to_eight_bits(picture: Image.Image, parts: Parts) -> Image.Image:
+    """Bring 16-bit grey to 8 bits by rounding (Pillow's own conversion would clip at 255), and a PNG to its transparency."""
+    if isinstance(parts, png.PngParts) and parts.key is not None:
+        return png.with_transparency(picture, parts)
     if picture.mode == "I" or picture.mode.startswith("I;16"):
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"grey values from {values.min()} to {values.max()} are outside 0 to 65535")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        values, white = tiff.grey_values(picture)
+        if values.min() < 0 or values.max() > white:
+            raise ValueError(f"grey values from {values.min()} to {values.max()} are outside 0 to {white}")
+        return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
     if picture.mode == "F":
         raise ValueError("a picture of floating-point values has no defined white; convert it to 8 or 16 bits first")
     return picture
+
+
+def _in_srgb(picture: Image.Image, parts: Parts) -> tuple[Image.Image, str]:
+    """Return a picture with its colours as sRGB, and what was done in words."""
+    if picture.mode == "LAB":
+        return lab_to_srgb(picture), "Lab to sRGB"
+    if parts.profile is None:
+        return picture, ""
+    if _transparent(picture):
+        picture = picture.convert("LA" if picture.mode in ("1", "L", "LA") else "RGBA")
+    elif picture.mode not in ("L", "CMYK"):
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    return to_srgb(picture, parts.profile)
 
 
 def _transparent(picture: Image.Image) -> bool:
@@ -207,6 +251,8 @@ def _convert(picture: Image.Image, mode: str) -> Image.Image:
     if _transparent(picture):
         opaque = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
+    if picture.mode == mode:
+        return picture
     try:
         return picture.convert(mode)
     except ValueError:
