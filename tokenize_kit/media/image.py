@@ -46,7 +46,7 @@ class ReadImage(NamedTuple):
     pixels: Tensor
     """uint8 ``(C, H, W)``."""
     notes: tuple[str, ...]
-    """What was converted, each as ``FROM to WHAT``: the colours of a profile, the size of a picture that is too large."""
+    """What was done, in words that are counted: colours that were converted, a profile that was left out, a reduced size."""
 
 
 def read_image(data: bytes, channels: int | None = None) -> Tensor:

@@ -90,7 +90,7 @@ def _decoded_jpeg(data: bytes, at_least: int | None) -> Opened:
     if reduced > 1:
         picture.draft(None, (width // reduced, height // reduced))
         _check_size(*picture.size)
-        notes = (f"more than {MAX_PIXELS:,} pixels to 1/{reduced} of the width and height",)
+        notes = (f"more than {MAX_PIXELS:,} pixels, read at 1/{reduced} of the width and height",)
     picture = _load(picture)
     if parts.profile is None and picture.mode == "RGB" and is_adobe_rgb(parts.exif):
         parts = replace(parts, profile=adobe_rgb())

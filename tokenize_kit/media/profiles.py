@@ -205,11 +205,11 @@ def _made(profile: bytes, bands: str) -> _Conversion:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = _SPACES.get(source.profile.xcolor_space.strip())
         if mode is None:
-            return _Conversion("a colour profile that is not for pictures to sRGB, without it")
+            return _Conversion("a colour profile that is not for pictures, which was left out")
         transform = ImageCms.ImageCmsTransform(source, _srgb(), mode, "RGB", _INTENT)
         changed = transform.apply(_probe(mode))
     except Exception:  # Pillow raises several kinds, and a damaged profile is no reason to lose the picture
-        return _Conversion("a damaged colour profile to sRGB, without it")
+        return _Conversion("a damaged colour profile, which was left out")
     if mode == "RGB" and _is_srgb(changed, _probe("RGB")):
         return _Conversion()
     if mode == "L" and bands == "L":
@@ -217,7 +217,7 @@ def _made(profile: bytes, bands: str) -> _Conversion:
         plain = max(abs(value - place) for place, value in enumerate(table)) <= SRGB_TOLERANCE
         return _Conversion() if plain else _Conversion(_named(source, mode), None, table)
     if mode != bands:
-        words = f"a colour profile for {_MODE_NAMES[mode]} on {_MODE_NAMES[bands]} pictures to sRGB, without it"
+        words = f"a colour profile for {_MODE_NAMES[mode]} on {_MODE_NAMES[bands]} pictures, which was left out"
         return _Conversion(words)
     return _Conversion(_named(source, mode), transform)
 

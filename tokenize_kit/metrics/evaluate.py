@@ -82,6 +82,7 @@ def evaluate(
         field=options.field,
         media_field=options.media_field,
         image_size=options.image_size,
+        pad=options.pad,
         keep=_keep(options) if listed is None else listed.keep,
         on_conversion=run.converted,
     )
@@ -233,8 +234,9 @@ class _Run:
                 given, how = f"--validation-fraction {self._options.validation_fraction:g}", "by the hash of their keys"
             lines.append(f"Only samples that a trainer with {given} {verb} were measured, {how}.")
         if self._options.image_size is not None:
+            how = "padded" if self._options.pad else "cropped"
             lines.append(
-                f"{self._kind.plural.capitalize()} were scaled and cropped to {self._options.image_size} pixels a side first."
+                f"{self._kind.plural.capitalize()} were scaled and {how} to {self._options.image_size} pixels a side first."
             )
         if self._options.allow_special:
             lines.append(f"Special tokens in texts became their ids: {', '.join(self._options.allow_special)}.")

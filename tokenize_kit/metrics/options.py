@@ -23,6 +23,8 @@ class EvaluateOptions:
     """Use only the first N samples."""
     image_size: int | None = None
     """Scale and crop pictures to a square of this many pixels first."""
+    pad: bool = False
+    """With image_size: scale and pad pictures to the square instead, see encode."""
     codebooks: int | None = None
     """Measure with only the first N codebooks of a tokenizer that has several."""
     split: Literal["none", "lines", "paragraphs"] = "none"
@@ -65,6 +67,8 @@ class EvaluateOptions:
             raise ValueError(f"limit {self.limit} must be 1 or more")
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size {self.image_size} must be 1 or more")
+        if self.pad and self.image_size is None:
+            raise ValueError("--pad needs an --image-size: the side of the square that pictures are padded to")
         if self.examples < 0:
             raise ValueError(f"examples {self.examples} must be 0 or more")
         if self.codec_pictures < 1:

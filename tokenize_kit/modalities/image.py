@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tokenize_kit.media.plugins import PLUGINS
 from tokenize_kit.protocol.modality import Modality
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample, TokenSpec
 
 _EXCERPT_SIDE = 512
+# What Pillow reads by itself: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and PNM.
+_EXTENSIONS = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".mpo", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".avif", ".avifs", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 
 
 class ImageModality(Modality):
@@ -23,10 +29,7 @@ class ImageModality(Modality):
     name = "image"
     plural = "pictures"
     least = "a picture has at least one pixel"
-    extensions = (
-        *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif"),
-        *(".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
-    )
+    extensions = (*_EXTENSIONS, *(ending for plugin in PLUGINS if plugin.installed for ending in plugin.extensions))
     suffix = ".png"
     size_axes = 2
     takes_pixels = True
@@ -38,9 +41,21 @@ class ImageModality(Modality):
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
         """See `tokenize_kit.media.image.read_image` and `image_of_pixels`."""
-        from tokenize_kit.media.image import image_of_pixels, read_image
+        return self.read_noting(data, spec)[0]
 
-        return read_image(data, spec.channels) if isinstance(data, bytes) else image_of_pixels(data, spec.channels)
+    def read_noting(
+        self, data: bytes | NDArray[np.uint8], spec: TokenSpec, at_least: int | None = None
+    ) -> tuple[Sample, tuple[str, ...]]:
+        """See `tokenize_kit.media.image.read_image_noting` and `image_of_pixels`."""
+        from tokenize_kit.media.image import image_of_pixels, read_image_noting
+
+        if isinstance(data, bytes):
+            return read_image_noting(data, spec.channels, at_least)
+        return image_of_pixels(data, spec.channels), ()
+
+    def installable(self) -> dict[str, str]:
+        """Return the endings of HEIC and JPEG XL while their plug-ins are not there."""
+        return {ending: plugin.install for plugin in PLUGINS if not plugin.installed for ending in plugin.extensions}
 
     def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:  # noqa: ARG002
         """See `tokenize_kit.media.image.write_image`."""
@@ -54,11 +69,11 @@ class ImageModality(Modality):
 
         return check_image(sample, spec.channels)
 
-    def resize(self, sample: Sample, size: int, *, crop: bool = True) -> Sample:
+    def resize(self, sample: Sample, size: int, *, crop: bool = True, pad: bool = False) -> Sample:
         """See `tokenize_kit.media.image.resize_image`."""
         from tokenize_kit.media.image import resize_image
 
-        return resize_image(cast("Tensor", sample), size, crop=crop)
+        return resize_image(cast("Tensor", sample), size, crop=crop, pad=pad)
 
     def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:  # noqa: ARG002
         """Return a picture whose sides are above 512 scaled down."""

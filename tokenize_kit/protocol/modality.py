@@ -171,6 +171,10 @@ class Modality(ABC):
         kind = type(self)
         return kind.conversion is not Modality.conversion or kind.read_noting is not Modality.read_noting
 
+    def installable(self) -> dict[str, str]:
+        """Return the file endings that are not read for want of a package, each with the command that installs it."""
+        return {}
+
     def self_describing(self, name: str, data: bytes) -> bytes:  # noqa: ARG002
         """Given the file's name or ending and its bytes, return bytes that `read` knows without the ending."""
         return data
@@ -209,8 +213,11 @@ class Modality(ABC):
                 f"a sample of size {there} does not cover the true size {size}; the ids are not of this sample"
             )
 
-    def resize(self, sample: Sample, size: int, *, crop: bool = True) -> Sample:  # noqa: ARG002
-        """Bring a sample to the size that ``--image-size`` asks for; only called where `resizable`."""
+    def resize(self, sample: Sample, size: int, *, crop: bool = True, pad: bool = False) -> Sample:  # noqa: ARG002
+        """Bring a sample to the size that ``--image-size`` asks for; only called where `resizable`.
+
+        With ``crop`` it becomes a square by what is cut off, with ``pad``, which goes before it, by what is put around it.
+        """
         raise ValueError(f"{self.plural} have no size to be brought to; leave --image-size {size} out")
 
     def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:  # noqa: ARG002
@@ -249,8 +256,8 @@ class Modality(ABC):
             FileNotFoundError: there is no such file.
             ValueError: it is none of this kind.
         """
-        data = self.self_describing(path.name, path.read_bytes())
-        return nullcontext(_Whole(cast("Tensor", self.read(data, spec)), self.conversion(data, spec)))
+        sample, notes = self.read_noting(self.self_describing(path.name, path.read_bytes()), spec)
+        return nullcontext(_Whole(cast("Tensor", sample), "; ".join(notes)))
 
     def write_pieces(self, pieces: Iterable[Tensor], path: Path, spec: TokenSpec) -> None:
         """Write a sample that comes in pieces, whole or not at all; by default they are joined first.

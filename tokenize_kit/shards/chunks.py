@@ -133,11 +133,13 @@ def _decoder(kind: Modality, source: str, recipe: Recipe) -> Callable[[Content, 
     # Streams of one source share the sample, so their specs agree in what it must look like; the run checked that.
     spec = next(stream.spec for stream in recipe.streams if recipe.sources[stream.name] == source)
     size = recipe.image_size if kind.resizable else None
+    # With padding it is the long side that has the size, and that of a picture which is too large is long enough.
+    at_least = 1 if size and recipe.pad else size
 
     def decode(content: Content, conversions: Counter[str]) -> Sample:
-        sample, notes = kind.read_noting(cast("bytes | NDArray[np.uint8]", content), spec, at_least=size)
+        sample, notes = kind.read_noting(cast("bytes | NDArray[np.uint8]", content), spec, at_least=at_least)
         if size is not None:
-            sample = kind.resize(sample, size, crop=recipe.crop)
+            sample = kind.resize(sample, size, crop=recipe.crop, pad=recipe.pad)
         conversions.update(notes)
         return sample
 

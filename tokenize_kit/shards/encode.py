@@ -134,8 +134,8 @@ class _Run:
         read = resolve_columns(self.files, read, options.columns)
         shard_schema(streams, read.columns)
         _check_codebooks(self.tokenizers, options.codebooks)
-        allowed = allowed_tokens(options.allow_special)
-        self.recipe = Recipe(read, streams, options.image_size, options.crop, options.codebooks, allowed)
+        allowed, size = allowed_tokens(options.allow_special), options.image_size
+        self.recipe = Recipe(read, streams, size, options.crop, options.codebooks, allowed, options.pad)
         self.recipe.prepared(self.tokenizers)  # here already: a token that there is not shall stop the run at once
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
         self.out = Path(options.out)
@@ -183,8 +183,8 @@ class _Run:
 
         values = asdict(self.options)
         names = ["split", "field", "media_field", "image_size", "crop", "shard_mb", "max_document_mb", "limit"]
-        if self.options.codebooks is not None:
-            names.append("codebooks")
+        # Where they say nothing they are left out, so that runs from before there were these options can be continued.
+        names += [name for name in ("codebooks", "pad") if values[name] not in (None, False)]
         if self.recipe.allow_special:
             values["allow_special"] = list(self.recipe.allow_special)
             names.append("allow_special")
@@ -386,6 +386,8 @@ def _check(options: EncodeOptions) -> tuple[int, int]:
     for name in ("shard_mb", "max_document_mb"):
         if getattr(options, name) * MB < 8:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)} is too small")
+    if options.pad and options.image_size is None:
+        raise ValueError("--pad needs an --image-size: the side of the square that pictures are padded to")
     if options.max_failures < 0:
         raise ValueError(f"--max-failures {options.max_failures} must be 0 or more")
     if "://" in options.out:

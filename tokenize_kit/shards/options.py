@@ -30,6 +30,9 @@ class EncodeOptions:
     """Scale pictures so that their short side has this many pixels first, and crop them to a square."""
     crop: bool = True
     """With image_size: crop to a square; otherwise the long side stays as long as it is in proportion."""
+    pad: bool = False
+    """With image_size: scale pictures so that their long side has this many pixels, and pad them with white (of four channels:
+    transparent) to a square, so that nothing is cut off."""
     codebooks: int | None = None
     """Keep only the first N ids of each place where a tokenizer gives one a codebook: fewer tokens, coarser samples."""
     allow_special: tuple[str, ...] = ()

@@ -26,6 +26,8 @@ class Recipe:
     """Keep only so many of the ids of each place of a grid with codebooks."""
     allow_special: tuple[str, ...] = ()
     """Special tokens that are found in texts, see `tokenize_kit.protocol.special`."""
+    pad: bool = False
+    """With image_size: pad to a square; it goes before crop."""
 
     def prepared(self, tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
         """Return the tokenizers as they encode for this recipe.
@@ -48,15 +50,16 @@ class Recipe:
         values |= {"image_size": self.image_size, "crop": self.crop}
         # Left out where it says nothing, so that runs from before there was the option can be continued.
         values |= {} if self.codebooks is None else {"codebooks": self.codebooks}
-        return values | ({"allow_special": list(self.allow_special)} if self.allow_special else {})
+        values |= {"allow_special": list(self.allow_special)} if self.allow_special else {}
+        return values | ({"pad": True} if self.pad else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """Build a recipe from `to_dict`'s form."""
         streams = tuple(StreamInfo.from_dict(name, stream) for name, stream in values["streams"].items())
         read = ReadOptions.from_dict(values["read"])
-        allowed = tuple(values.get("allow_special", ()))
-        return cls(read, streams, values["image_size"], values["crop"], values.get("codebooks"), allowed)
+        allowed, pad = tuple(values.get("allow_special", ())), values.get("pad", False)
+        return cls(read, streams, values["image_size"], values["crop"], values.get("codebooks"), allowed, pad)
 
 
 def unit_digest(unit: Unit, recipe: Recipe, limit: int | None = None) -> str:

@@ -36,6 +36,7 @@ def iter_samples(
     field: str = "text",
     media_field: str | None = None,
     image_size: int | None = None,
+    pad: bool = False,
     keep: Callable[[str], bool] | None = None,
     on_conversion: Callable[[str], None] | None = None,
 ) -> Iterator[KeyedSample]:
@@ -49,6 +50,7 @@ def iter_samples(
         field: jsonl field or parquet column of a text.
         media_field: parquet column of a picture; None is the name of the modality.
         image_size: scale and crop pictures to a square of this many pixels; None leaves them as they are.
+        pad: with ``image_size``: scale and pad them to that square instead.
         keep: called with each key; only samples of which it says True are decoded. See `tokenize_kit.sources.heldout`.
         on_conversion: called for each file that was not of the sample rate or channels that ``spec`` wants, with what was done.
 
@@ -62,6 +64,7 @@ def iter_samples(
     kind = modality_of(spec)
     if image_size is not None and not kind.resizable:
         raise ValueError(f"image size {image_size} is given, but the tokenizer reads {spec.modality}; leave it out")
+    at_least = 1 if image_size and pad else image_size
     options = ReadOptions(modalities=(spec.modality,), split=split, text_field=field, media_field=media_field)
     for unit in plan_units(find_sources(data, options), options, _UNIT_BYTES):
         for block in read_unit(unit, options):
@@ -73,7 +76,7 @@ def iter_samples(
                     continue
                 value = _plain(content)
                 try:
-                    sample, notes = (value, ()) if kind.textual else kind.read_noting(value, spec, at_least=image_size)
+                    sample, notes = (value, ()) if kind.textual else kind.read_noting(value, spec, at_least=at_least)
                     if on_conversion:
                         for note in notes:
                             on_conversion(note)
@@ -81,7 +84,7 @@ def iter_samples(
                     on_failure(Failure(name, one_line(error)))
                     continue
                 if image_size is not None:
-                    sample = kind.resize(sample, image_size)
+                    sample = kind.resize(sample, image_size, pad=pad)
                 yield KeyedSample(name, sample)
 
 

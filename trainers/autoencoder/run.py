@@ -88,6 +88,8 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
     """What the samples are called in messages, such as ``pictures``."""
     names: ClassVar[tuple[str, ...]]
     """The options that determine the result, besides those of the loop and the recipe, in the order in which they are kept."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """The same of options that came later: kept only where they are given, so that runs from before can be continued."""
 
     def __init__(self, options: O, progress: Progress | None) -> None:
         self.options, self.progress = options, progress
@@ -243,6 +245,7 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         values, recipe = asdict(self.options), self.recipe
         chosen = {name: values[name] for name in (*self.names, *LOOP_NAMES)}
         # Only where they say something, so that runs from before there were these options are what they were.
+        chosen |= {name: values[name] for name in self.later if values[name]}
         if self.listed is not None:
             chosen["validation_keys"] = self.listed.digest
         if self.options.keep is not None:

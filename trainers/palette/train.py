@@ -43,6 +43,8 @@ class TrainPaletteOptions:
     """Where distances are taken: rgb gives the highest PSNR, oklab is closer to what the eye sees."""
     image_size: int | None = None
     """Scale and crop pictures to a square of this many pixels first; use what you will encode with."""
+    pad: bool = False
+    """With image_size: scale and pad pictures to the square instead, see encode."""
     media_field: str | None = None
     """Column of a parquet file that holds the picture; by default image."""
     limit: int | None = None
@@ -63,6 +65,8 @@ class TrainPaletteOptions:
             raise ValueError(f"limit {self.limit} must be 1 or more")
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size {self.image_size} must be 1 or more")
+        if self.pad and self.image_size is None:
+            raise ValueError("--pad needs an --image-size: the side of the square that pictures are padded to")
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,14 @@ def _count_colors(options: TrainPaletteOptions, progress: Progress) -> tuple[NDA
     buffered: list[NDArray[np.int32]] = []
     pictures = waiting = pixels = 0
     wanted = PaletteTokenizer([[0, 0, 0]]).spec
-    samples = iter_samples(options.data, wanted, failed, media_field=options.media_field, image_size=options.image_size)
+    samples = iter_samples(
+        options.data,
+        wanted,
+        failed,
+        media_field=options.media_field,
+        image_size=options.image_size,
+        pad=options.pad,
+    )
     progress.task("count colours", options.limit)
     for sample in samples:
         red, green, blue = check_image(sample.sample, 3).reshape(3, -1).numpy().astype(np.int32)

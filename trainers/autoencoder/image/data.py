@@ -161,7 +161,7 @@ def prepare(options: TrainImageOptions, data: Sequence[str], folder: Path, progr
     size = None if options.image_size is None else math.ceil(options.image_size * options.max_scale)
     tokenizer = PixelTokenizer(options.channels)
     center = options.crop == "center"
-    decode_once(tokenizer, "pixels", options, data, folder, progress, image_size=size, crop=center)
+    decode_once(tokenizer, "pixels", options, data, folder, progress, image_size=size, crop=center, pad=options.pad)
 
 
 def _scaled(picture: Tensor, size: int) -> Tensor:

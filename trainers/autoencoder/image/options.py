@@ -36,6 +36,8 @@ class PictureOptions(SourceOptions):
     """1 grey, 3 RGB (transparent pictures on white), 4 RGBA."""
     crop: Literal["random", "center"] = "random"
     """Where squares are cut out of pictures that are not square, or larger because of max_scale."""
+    pad: bool = False
+    """With image_size: scale and pad pictures to squares instead, see encode."""
     max_scale: float = 1.0
     """Above 1: squares of 1 to this many times image_size are cut out of pictures whose short side has that, and scaled down."""
     flip: bool = False
@@ -70,6 +72,8 @@ class TrainImageOptions(RunOptions, PictureOptions):
             raise ValueError(f"--image-size {self.image_size} must be at least 1")
         if self.max_scale < 1:
             raise ValueError(f"--max-scale {self.max_scale} must be at least 1 (1 cuts squares of image_size)")
+        if self.pad and self.image_size is None:
+            raise ValueError("--pad needs an --image-size: the side of the square that pictures are padded to")
         if self.max_scale > 1 and self.image_size is None:
             raise ValueError(f"--max-scale {self.max_scale} needs an --image-size to scale to")
 

@@ -98,6 +98,7 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
         *("data", "image_size", "channels", "crop", "max_scale", "flip", "batch_size", "validation_fraction"),
         *("validation_data", "validation_pictures", "media_field", "init_from"),
     )
+    later = ("pad",)
 
     @property
     def factor(self) -> int:
