@@ -8,6 +8,14 @@ import torch
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What a machine remembers of shards goes into a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def emoji_tar():
     """1,441 emoji, 48x48 RGBA, with captions."""

@@ -15,7 +15,8 @@ The bits are packed by NumPy, a row of ids of several widths at a time; with bit
 for the same bytes (``benchmarks/libraries.py --only packing``).
 
 A file that is foreign, of a newer version, cut short, longer than it says, altered, or of another tokenizer is refused with an
-error that says which.
+error that says which. What a header asks for is compared with what the file holds before memory is asked for: sums protect from
+accidents, not from those who write them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import atomic_write
-from tokenize_kit.protocol import PieceTokenizer, TokenSpec, decode_sized, first_codebooks, modality_of
+from tokenize_kit.protocol import PieceTokenizer, TokenSpec, check_grid, decode_sized, first_codebooks, modality_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +55,13 @@ _CHECKSUM_BYTES = 16
 _CHUNK_BITS = 1 << 20
 _STEPS_AT_ONCE = 1 << 10
 _MAX_NUMBER = 1 << 62
+_MAX_AXES = 8
+_MAX_CODEBOOKS = 1 << 12
+_MAX_NAME = 255
+_FREE_IDS = 1 << 24
+"""So many ids may take no bits at all, because there is only one that they can be."""
+_MAX_VALUES = 1 << 29
+"""The most values of a sample that is decoded as a whole; no longer one can be read to be encoded."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +196,11 @@ def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no ``.tkc`` file, or one of a newer version.
-        VerificationError: it is cut short or altered, or another tokenizer made it.
+        VerificationError: it is cut short or altered, another tokenizer made it, or it is larger than any sample.
     """
     import torch
 
-    packed = _read(tokenizer, path)
+    packed = _read(tokenizer, path, whole=True)
     return decode_sized(tokenizer, [torch.from_numpy(packed.ids)], [packed.size])[0]
 
 
@@ -212,7 +220,7 @@ def decompress_pieces(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Ite
     import torch
 
     codec = _in_pieces(tokenizer)
-    packed = _read(tokenizer, path)
+    packed = _read(tokenizer, path, whole=False)
     length = packed.size[0] if tokenizer.spec.size_axes else None
     return codec.decode_pieces(torch.split(torch.from_numpy(packed.ids), _STEPS_AT_ONCE), length)
 
@@ -245,7 +253,23 @@ def to_bytes(packed: PackedSample) -> bytes:
     head = MAGIC + bytes([VERSION]) + body
     head += struct.pack("<I", zlib.crc32(head))
     data = head + pack_ids(packed.ids.reshape(-1, len(widths)), widths)
+    if packed.ids.size > (most := _most_ids(len(data) + _CHECKSUM_BYTES)):
+        raise ValueError(f"a file of {len(data):,} bytes holds {most:,} ids at most, and these are {packed.ids.size:,}")
     return data + hashlib.sha256(data).digest()[:_CHECKSUM_BYTES]
+
+
+def from_file(path: str | os.PathLike[str]) -> PackedSample:
+    """Read a ``.tkc`` file; one that does not begin as such a file is not read any further.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError, VerificationError: as `from_bytes`.
+    """
+    with Path(path).open("rb") as file:
+        data = file.read(len(MAGIC))
+        if data == MAGIC:
+            data += file.read()
+    return from_bytes(data, str(path))
 
 
 def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
@@ -265,7 +289,7 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
     fingerprint = reader.take(32).hex()
     modality = _modality_name(reader)
     sample_rate, channels = reader.number(), reader.number()
-    size, shape, widths = reader.numbers(), reader.numbers(), reader.numbers()
+    size, shape, widths = reader.numbers(_MAX_AXES), reader.numbers(_MAX_AXES), reader.numbers(_MAX_CODEBOOKS)
     end = reader.place
     (crc,) = struct.unpack("<I", reader.take(4))
     rows, odd = divmod(prod(shape), len(widths)) if widths else (0, 1)
@@ -276,6 +300,8 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
         or not shape
         or max(widths) > MAX_WIDTH
         or (len(widths) > 1 and shape[-1] != len(widths))
+        # Axes of no length must not hide others that no file could hold.
+        or prod(max(1, length) for length in shape) > _most_ids(len(data))
     ):
         raise VerificationError(f"{name} is damaged: its header was altered")
     length = reader.place + -(-rows * sum(widths) // 8) + _CHECKSUM_BYTES
@@ -301,7 +327,7 @@ def _modality_name(reader: _Reader) -> str:
     number = reader.number()
     if number < len(_NUMBERED):
         return _NUMBERED[number]
-    spelled = reader.numbers() if number == len(_NUMBERED) else ()
+    spelled = reader.numbers(_MAX_NAME) if number == len(_NUMBERED) else ()
     return bytes(min(letter, 255) for letter in spelled).decode(errors="ignore")
 
 
@@ -337,15 +363,28 @@ def _write(
     return len(data)
 
 
-def _read(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> PackedSample:
-    packed = from_bytes(Path(path).read_bytes(), str(path))
+def _read(tokenizer: Tokenizer, path: str | os.PathLike[str], whole: bool) -> PackedSample:
+    import torch
+
+    spec, packed = tokenizer.spec, from_file(path)
     if packed.fingerprint != tokenizer.fingerprint:
         raise VerificationError(
             f"{path} was made by another tokenizer: {packed.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}; "
             "give the one that made it"
         )
-    if tokenizer.spec.size_axes not in (0, len(packed.size)):
+    if spec.size_axes not in (0, len(packed.size)):
         raise VerificationError(f"{path} is damaged: its size {packed.size} is not that of {packed.modality}")
+    try:
+        check_grid(torch.from_numpy(packed.ids), spec)
+    except ValueError as error:
+        raise VerificationError(f"{path} is damaged: {error}") from None
+    covered = prod(length * (step or 1) for length, step in zip(packed.ids.shape, spec.step, strict=True))
+    if "channel" not in spec.axes:
+        covered *= spec.channels or 1
+    if whole and covered > _MAX_VALUES:
+        raise VerificationError(
+            f"{path} is damaged: its grid {packed.ids.shape} covers more than {_MAX_VALUES:,} values"
+        )
     return packed
 
 
@@ -376,9 +415,15 @@ class _Reader:
             raise VerificationError(f"{self._name} is damaged: its header was altered")
         return value
 
-    def numbers(self) -> tuple[int, ...]:
-        # An altered count cannot ask for more than there is: every number takes a byte.
-        return tuple(self.number() for _ in range(min(self.number(), len(self._data))))
+    def numbers(self, most: int) -> tuple[int, ...]:
+        if (count := self.number()) > most:
+            raise VerificationError(f"{self._name} is damaged: its header was altered")
+        return tuple(self.number() for _ in range(count))
+
+
+def _most_ids(size: int) -> int:
+    """Return how many ids a file of so many bytes may say that it holds: one a bit, or a number that costs little."""
+    return max(8 * size, _FREE_IDS)
 
 
 def _varint(value: int) -> bytes:

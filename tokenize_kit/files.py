@@ -10,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from tokenize_kit.errors import VerificationError
 from tokenize_kit.partial import partial_file
+
+OWN_DIGEST = "own_digest"
+"""The entry in which a JSON file that the kit wrote carries a digest of all its others."""
 
 
 @contextmanager
@@ -80,6 +84,69 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     return value
 
 
+def signed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with a digest of itself as its last entry; `read_signed` checks it.
+
+    The digest is the sha256 of `canonical_json` of the other entries, in which a number with a point or an exponent stands as
+    the string of its characters, so that no change of one goes unseen that a float would swallow.
+    """
+    return {**values, OWN_DIGEST: _digest(json.dumps(values, allow_nan=False))}
+
+
+def read_signed(path: str | os.PathLike[str], fix: str = "restore it from a copy") -> dict[str, Any]:
+    """Read a JSON object that `signed` made, without its digest; one from before there were digests is taken as it is.
+
+    Args:
+        path: the file.
+        fix: what to do where it is damaged; ends the message.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        VerificationError: it is no JSON object, or not what was written.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+        values = json.loads(text)
+        exact = _rest(text)
+    except (ValueError, RecursionError) as error:
+        raise VerificationError(f"{path} is damaged: it is no JSON object ({error}); {fix}") from None
+    if not _is_own(values.pop(OWN_DIGEST, None), exact):
+        raise VerificationError(f"{path} was changed after it was written: its {OWN_DIGEST} differs; {fix}")
+    return dict(values)
+
+
+def is_signed(path: str | os.PathLike[str]) -> bool:
+    """Return whether a JSON file that `read_signed` has read carries a digest of itself."""
+    return OWN_DIGEST in read_json_object(path)
+
+
+def _is_own(digest: Any, exact: dict[str, Any]) -> bool:
+    if digest is not None:
+        return bool(digest == _sha256_of(exact))
+    # From before there were digests, unless one stands here under another name: then it was the name that was damaged.
+    suspects = [name for name, value in exact.items() if isinstance(value, str) and len(value) == 64]
+    return not any(
+        exact[name] == _sha256_of({key: value for key, value in exact.items() if key != name}) for name in suspects
+    )
+
+
+def _digest(text: str) -> str:
+    return _sha256_of(_rest(text))
+
+
+def _rest(text: str) -> dict[str, Any]:
+    """Return a JSON object without its digest, with the characters of each number that is no integer."""
+    values = json.loads(text, parse_float=str)
+    if not isinstance(values, dict):
+        raise ValueError(f"but a {type(values).__name__}")
+    return {name: value for name, value in values.items() if name != OWN_DIGEST}
+
+
+def _sha256_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(values)).hexdigest()
+
+
 def canonical_json(value: Any) -> bytes:
     """Return the one JSON spelling of ``value`` (sorted keys, no spaces) that hashes are taken over."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
@@ -89,6 +156,28 @@ def sha256_of_file(path: str | os.PathLike[str]) -> str:
     """Return the hexadecimal sha256 of a file, read in pieces."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sums_of(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of files of a folder by name, for `check_sums`."""
+    return {name: sha256_of_file(Path(folder) / name) for name in names}
+
+
+def check_sums(folder: str | os.PathLike[str], sums: Mapping[str, str], fix: str = "restore it from a copy") -> None:
+    """Check that files of a folder are those that `sums_of` has seen.
+
+    Raises:
+        FileNotFoundError: one is missing.
+        VerificationError: one was changed; the message names it.
+    """
+    for name, expected in sums.items():
+        path = Path(folder) / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; {fix}")
+        if (found := sha256_of_file(path)) != expected:
+            raise VerificationError(
+                f"{path} was changed after it was saved: its sha256 is {found[:12]}, expected {expected[:12]}; {fix}"
+            )
 
 
 def recorded_run(folder: Path, name: str, *, no_folder: str, foreign: str) -> dict[str, Any] | None:
@@ -109,7 +198,7 @@ def recorded_run(folder: Path, name: str, *, no_folder: str, foreign: str) -> di
     others = sorted(item.name for item in folder.iterdir() if ".partial-" not in item.name) if folder.exists() else []
     path = folder / name
     if path.exists():
-        return read_json_object(path)
+        return read_signed(path, "restore it from a copy, or use another --out")
     if others:
         raise ValueError(f"{folder} {foreign.format(first=others[0])}")
     return None

@@ -2,7 +2,8 @@
 
     OUT/run.json                        what determines the result of the run; another run is refused
     OUT/checkpoints/step_00000200/      the last checkpoint
-        state.json                      step, best score so far, what else the loop remembers, sha256 of the other files
+        state.json                      step, best score so far, what else the loop remembers, sha256 of the other files and a
+                                        digest of itself
         NAME.safetensors                weights and buffers of each network
         average_NAME.safetensors        averages of its weights, where the run keeps them
         optimizer_PHASE_0.safetensors   tensors of each optimiser; everything else about it follows from the options
@@ -23,7 +24,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tokenize_kit.files import read_json_object, recorded_run, sha256_of_file, sync_folder, write_json
+from tokenize_kit.errors import VerificationError
+from tokenize_kit.files import check_sums, read_signed, recorded_run, sha256_of_file, signed, sync_folder, write_json
 from tokenize_kit.partial import partial_folder, partial_path, remove_abandoned
 from tokenize_kit.weights import load_tensors
 
@@ -44,6 +46,7 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: the folder belongs to a run with another identity (the message says what differs), or to something else.
+        VerificationError: run.json is not what was written.
     """
     path = folder / RUN_FILE
     before = recorded_run(
@@ -53,7 +56,7 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         foreign="is not empty and holds no training run; choose another --out",
     )
     if before is None:
-        write_json(path, {"format_version": FORMAT_VERSION, **identity})
+        write_json(path, signed({"format_version": FORMAT_VERSION, **identity}))
         return
     if before.pop("format_version", None) != FORMAT_VERSION:
         raise ValueError(f"{path} is of another version of tokenize-kit; choose another --out")
@@ -90,13 +93,14 @@ def save_checkpoint(
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             hashes[path.name] = sha256_of_file(path)
-        write_json(partial / STATE_FILE, {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes, **state})
+        known = {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes, **state}
+        write_json(partial / STATE_FILE, signed(known))
         sync_folder(partial)
         if goal.exists():
             _remove(goal)
         partial.rename(goal)
     sync_folder(folder)
-    for old in _checkpoints(folder):
+    for old in checkpoints_in(folder):
         if old != goal:
             _remove(old)
     return goal
@@ -104,7 +108,7 @@ def save_checkpoint(
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint with the highest step, or None; what a killed process left half-written is not looked at."""
-    found = _checkpoints(folder)
+    found = checkpoints_in(folder)
     return found[-1] if found else None
 
 
@@ -118,7 +122,7 @@ def run_position(folder: Path) -> tuple[int, int]:
     """
     if not (folder / RUN_FILE).is_file():
         return 0, 0
-    steps = read_json_object(folder / RUN_FILE).get("steps")
+    steps = read_signed(folder / RUN_FILE).get("steps")
     if type(steps) is not int:
         return 0, 0
     last = last_checkpoint(folder / CHECKPOINTS)
@@ -140,7 +144,8 @@ def load_weights(checkpoint: Path, name: str) -> tuple[dict[str, Tensor], dict[s
     """Read the weights of one network for use: their averages where the run keeps them, and the state with ``step``.
 
     Raises:
-        ValueError: a file is missing, or is not what was written.
+        FileNotFoundError, VerificationError: as `load_checkpoint`.
+        ValueError: it is of another kind of training.
     """
     tensors, state = load_checkpoint(checkpoint, only=(name, f"average_{name}"))
     if name not in tensors:
@@ -158,20 +163,34 @@ def load_checkpoint(
         only: the files to read, as they were named; all if None.
 
     Raises:
-        ValueError: a file is missing, or is not what was written.
+        FileNotFoundError: a file is missing.
+        VerificationError: a file is not what was written; the message says what to do.
     """
-    state = read_json_object(checkpoint / STATE_FILE)
-    tensors = {}
-    for name, expected in state["sha256"].items():
-        path = checkpoint / name
-        if only is not None and path.stem not in only:
-            continue
-        if not path.is_file() or sha256_of_file(path) != expected:
-            raise ValueError(
-                f"{path} is missing or damaged; remove {checkpoint} to start the training again, or restore it from a copy"
-            )
-        tensors[path.stem] = load_file(path)
-    return tensors, state
+    state = check_checkpoint(checkpoint, only)
+    wanted = [Path(name) for name in state["sha256"] if only is None or Path(name).stem in only]
+    return {name.stem: load_file(checkpoint / name) for name in wanted}, state
+
+
+def check_checkpoint(checkpoint: Path, only: Collection[str] | None = None) -> dict[str, Any]:
+    """Check that a checkpoint is what `save_checkpoint` wrote, and return its state.
+
+    Args:
+        checkpoint: its folder.
+        only: the files to check, as they were named; all if None.
+
+    Raises:
+        FileNotFoundError, VerificationError: as `load_checkpoint`.
+    """
+    earlier = [path for path in checkpoints_in(checkpoint.absolute().parent) if path.name < checkpoint.name]
+    fix = f"remove {checkpoint} to start the training again, or restore it from a copy"
+    if earlier:
+        fix = f"remove {checkpoint}, and the same command goes on from {earlier[-1].name}; or restore it from a copy"
+    state = read_signed(checkpoint / STATE_FILE, fix)
+    sums = state.get("sha256")
+    if not isinstance(sums, dict) or not isinstance(state.get("step"), int):
+        raise VerificationError(f"{checkpoint / STATE_FILE} is damaged: it lacks the step or the sums; {fix}")
+    check_sums(checkpoint, {name: sums[name] for name in sums if only is None or Path(name).stem in only}, fix)
+    return state
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -231,7 +250,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
                 values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the whole checkpoints of a folder, the one with the highest step last."""
     if not folder.is_dir():
         return []
     return sorted(

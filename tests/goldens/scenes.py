@@ -85,7 +85,17 @@ def digest(data: bytes) -> str:
 def digests(folder: str | Path, *patterns: str) -> dict[str, str]:
     """Return the digest of every file of a folder that one of the patterns fits, by name."""
     files = sorted({path for pattern in patterns for path in Path(folder).rglob(pattern) if path.is_file()})
-    return {str(path.relative_to(folder)): digest(path.read_bytes()) for path in files}
+    return {str(path.relative_to(folder)): digest(without_sums(path)) for path in files}
+
+
+def without_sums(path: Path) -> bytes:
+    """Return the content of a file, without the entries in which a manifest or a configuration carries a digest of itself and the
+    sums of the files beside it: these came after what is pinned, and nothing else did.
+    """
+    if path.name not in ("dataset.json", "tokenizer_config.json"):
+        return path.read_bytes()
+    values = without(json.loads(path.read_text(encoding="utf-8")), "own_digest", "sha256")
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def content(path: str | Path) -> str:
@@ -207,6 +217,8 @@ def tokenizers() -> dict[str, Any]:
         found[name] = {"result": must(f"{line} --out {name}"), "files": digests(name, "*")}
         assert load_tokenizer(name).fingerprint == found[name]["result"]["fingerprint"], name
         facts = must(f"inspect {name}")
+        config = Path(name, "tokenizer_config.json")
+        facts["bytes"] -= config.stat().st_size - len(without_sums(config))
         found[name]["inspect"] = facts
     return found
 
@@ -439,7 +451,7 @@ def generation() -> dict[str, Any]:
         model = f"model-{name}"
         line = f"train transformer --shards {data} --out {model} --steps 1 --batch-size 2 --validation-fraction 0"
         must([*split(f"{line} {TINY_MODEL} {more}"), "--template", template])
-        config = json.loads(Path(model, "model_config.json").read_text())
+        config = without(json.loads(Path(model, "model_config.json").read_text()), "own_digest")
         prompt = ["--prompt", "ten of clubs"] if template.startswith("text ->") else []
         drawn = {}
         for weights in ("nothing", "bigrams"):
@@ -467,7 +479,8 @@ def set_weights(path: Path, bigrams: bool) -> None:
     of the 0, 1 and -1 of the head.
     """
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        # Without the sum of the weights that are replaced, as in a file from before there were sums.
+        metadata = without(file.metadata(), "sha256")
     tensors = {name: torch.zeros_like(value) for name, value in load_file(path).items()}
     if bigrams:
         for name, factor, values in (

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from toys.autoencoder import RVQ, VQ, toy_autoencoder
+from toys.damage import read_unsigned
 from toys.neural_codec import FSQ, toy_codec
 
 from tokenize_kit.protocol import (
@@ -414,7 +415,8 @@ def test_changed_files_are_refused(contract, tmp_path):
 def test_foreign_configs_are_refused(contract, tmp_path):
     tokenizer, _ = contract
     tokenizer.save(tmp_path)
-    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    # Without sums, as before there were some: what the values say of each other is compared as well.
+    config = read_unsigned(tmp_path / CONFIG_FILE, "sha256")
     cases = [
         ({"format_version": 99}, "format version 99"),
         ({"format_version": None}, "format version None"),
@@ -431,8 +433,9 @@ def test_foreign_configs_are_refused(contract, tmp_path):
 
 
 def test_a_palette_whose_colours_were_exchanged_is_refused(tmp_path):
-    """Files that are well-formed but not the saved ones are caught by the fingerprint."""
+    """Files that are well-formed but not the saved ones are caught by the fingerprint, also where there are no sums of them."""
     PaletteTokenizer(LATTICE).save(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(read_unsigned(tmp_path / CONFIG_FILE, "sha256")))
     save_file({"colors": LATTICE.flip(0).to(torch.uint8).contiguous()}, tmp_path / "palette.safetensors")
     with pytest.raises(ValueError, match="was changed after it was saved"):
         load_tokenizer(tmp_path)

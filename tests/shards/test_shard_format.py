@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tokenize_kit.files import sha256_of_file, write_json
+from tokenize_kit.errors import VerificationError
+from tokenize_kit.files import sha256_of_file, signed, write_json
 from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.shards import Manifest, ShardSet, StreamInfo, dtype_for, open_shard
 
@@ -158,17 +159,32 @@ def test_damage_is_refused(tmp_path):
         (tmp_path / "dataset.json").write_text(wrong)
         with pytest.raises(ValueError, match=r"dataset\.json"):
             ShardSet.open(tmp_path)
-    (tmp_path / "dataset.json").write_text(manifest.replace('"00000.arrow"', '"../00000.arrow"'))
-    with pytest.raises(ValueError, match="damaged"):
+    (tmp_path / "dataset.json").write_text(manifest.replace('"00000.arrow"', '"00009.arrow"'))
+    with pytest.raises(VerificationError, match="own_digest differs"):
         ShardSet.open(tmp_path)
+    # What is wrong in itself is refused also without a digest, or with a right one.
+    for edit, message in {
+        ('"name": "00000.arrow"', '"name": "../00000.arrow"'): "names another folder",
+        ('"rows": 4', '"rows": 5'): "rows is 5, its files have 4",
+        ('"text": 5', '"text": 6'): "tokens is",
+        ('"dtype": "uint16"', '"dtype": "uint8"'): "stored as uint8",
+    }.items():
+        values = json.loads(manifest.replace(*edit, 1))
+        del values["own_digest"]
+        for written in (values, signed(values)):
+            write_json(tmp_path / "dataset.json", written)
+            with pytest.raises(VerificationError, match=f"damaged.*{message}"):
+                ShardSet.open(tmp_path)
     (tmp_path / "dataset.json").write_text(manifest)
     data = (tmp_path / "00000.arrow").read_bytes()
     (tmp_path / "00000.arrow").write_bytes(data[:-100])
     with pytest.raises(ValueError, match=r"00000\.arrow has \d+ bytes"):
         ShardSet.open(tmp_path)
     (tmp_path / "00000.arrow").write_bytes(b"\0" * len(data))
-    with pytest.raises(ValueError, match="not a readable shard"):
+    with pytest.raises(VerificationError, match=r"00000\.arrow is damaged: its sha256 is"):
         ShardSet.open(tmp_path).record(0)
+    with pytest.raises(ValueError, match="not a readable shard"):
+        ShardSet.open(tmp_path, trust=True).record(0)
     (tmp_path / "00000.arrow").unlink()
     with pytest.raises(FileNotFoundError, match=r"00000\.arrow is missing"):
         ShardSet.open(tmp_path)

@@ -1,13 +1,12 @@
 """True sizes of samples beside grids that cover more: written, read, verified, and used when decoding."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 from toys.autoencoder import toy_autoencoder
+from toys.damage import read_unsigned
 from toys.simple import RaggedToyText, ToyImage
 
 from tokenize_kit.cli.main import main
@@ -88,7 +87,7 @@ def test_a_changed_size_is_noticed(made):
         changed = table.set_column(place, table.schema.field(place), pa.array(sizes, table.schema.field(place).type))
         with path.open("wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(changed)
-        values = json.loads((folder / "dataset.json").read_text())
+        values = read_unsigned(folder / "dataset.json")
         values["files"][0].update(sha256=sha256_of_file(path), bytes=path.stat().st_size)
         write_json(folder / "dataset.json", values)
         with pytest.raises(ValueError, match=message):

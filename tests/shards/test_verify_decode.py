@@ -13,7 +13,7 @@ from PIL import Image
 from toys.simple import RaggedToyText, ToyImage, ToyText
 
 from tokenize_kit.errors import VerificationError
-from tokenize_kit.files import sha256_of_file, write_json
+from tokenize_kit.files import sha256_of_file, signed, write_json
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.decode import DecodeOptions, decode, file_name
 from tokenize_kit.shards.encode import EncodeOptions, encode
@@ -45,9 +45,14 @@ def test_a_sound_set_is_reported(made):
 
 
 def change_manifest(folder, change):
+    """Change the manifest and what it says of itself: sums protect from accidents, not from those who make them right."""
     values = json.loads((folder / "dataset.json").read_text())
+    del values["own_digest"]
     change(values)
-    write_json(folder / "dataset.json", values)
+    files = values["files"]
+    tokens = {name: sum(file["tokens"][name] for file in files) for name in values["streams"]}
+    values |= {"rows": sum(file["rows"] for file in files), "tokens": tokens}
+    write_json(folder / "dataset.json", signed(values))
 
 
 def rewrite_shard(folder, change):
@@ -110,7 +115,19 @@ DIFFERENCES = {
             shutil.rmtree(out / "tokenizers" / "text"),
             RaggedToyText(shift=7).save(out / "tokenizers" / "text"),
         ),
-        r"tokenizers/text \(\w+\) did not make its stream",
+        r"tokenizers/text is not what dataset\.json says of it \(fingerprint \w+, not \w+\)",
+    ),
+    "a changed file of that copy": (
+        lambda out: flip(out / "tokenizers" / "text" / "tokenizer_config.json"),
+        r"tokenizer_config\.json (is damaged|was changed after it was written)",
+    ),
+    "another vocabulary": (
+        lambda out: change_manifest(out, lambda values: values["streams"]["text"]["spec"].update(vocab_size=301)),
+        r"tokenizers/text is not what dataset\.json says of it \(vocab_size 300, not 301\)",
+    ),
+    "another tokenizer's name": (
+        lambda out: change_manifest(out, lambda values: values["streams"]["text"].update(tokenizer="bpe")),
+        r"\(a '[\w-]+' tokenizer, not a 'bpe' one\)",
     ),
 }
 

@@ -1,5 +1,6 @@
 """Characters as ids: which ids, what comes back, and how a vocabulary is made."""
 
+import json
 import pickle
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys.damage import read_unsigned
 
 from tokenize_kit.protocol import RaggedEncoder, load_tokenizer
 from tokenize_kit.tokenizers.text.chars import CharsTokenizer, TrainCharsOptions, train_chars
@@ -79,7 +81,7 @@ def test_wrong_vocabularies_are_refused(values, message):
 def test_a_damaged_folder_is_refused_without_its_whole_vocabulary(tmp_path):
     CharsTokenizer("".join(map(chr, range(0x4E00, 0x5E00)))).save(tmp_path)
     path = tmp_path / "tokenizer_config.json"
-    path.write_text(path.read_text().replace('"fallback"', '"fall"'))
+    path.write_text(json.dumps(read_unsigned(path)).replace('"fallback"', '"fall"'))
     with pytest.raises(ValueError, match=r"are not those of a 'chars' tokenizer") as caught:
         load_tokenizer(tmp_path)
     assert len(str(caught.value)) < 500

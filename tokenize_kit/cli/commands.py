@@ -113,8 +113,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "verify",
         "tokenize_kit.cli.verify:verify_command",
-        "check hashes, counts, id ranges and fingerprints of a shard set",
-        ("verify shards/emoji", "verify shards/emoji --tokenizer tokenizers/palette"),
+        "check that a shard set, tokenizer, model, run or .tkc file is what was written",
+        ("verify shards/emoji", "verify shards/emoji --tokenizer tokenizers/palette", "verify models/emoji"),
     ),
     Command(
         "import bpe",

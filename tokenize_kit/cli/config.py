@@ -2,6 +2,9 @@
 
 ``--config run.yaml`` turns every entry of the file into the option it names, in front of the options that were typed, so
 that types, defaults and suggestions for misspelt names are those of the command line, and what is typed wins.
+
+Anchors and aliases are taken as YAML means them, but a file in which they refer to themselves, or to each other so often that it
+would become thousands of values, is refused before it is put together.
 """
 
 from __future__ import annotations
@@ -14,24 +17,37 @@ from tokenize_kit.cli.options import CommandOptions
 from tokenize_kit.cli.tokens import given, merged, opposite
 from tokenize_kit.errors import UsageError
 
+_MAX_BYTES = 1 << 20
+_MAX_VALUES = 10_000
+_MAX_DEPTH = 32
+
 
 def read_config_tokens(path: str) -> list[str]:
     """Read a YAML mapping as command-line tokens: ``{model: {layers: 4}}`` becomes ``--model.layers 4``.
 
     Raises:
-        UsageError: the file is missing, is not YAML, its top level is not a mapping, or an option is in it twice.
+        UsageError: the file is missing, is not YAML, its top level is not a mapping, an option is in it twice, or it is no file
+            of options: too large, too deep, or referring to itself.
     """
     import yaml
 
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"--config {path}: there is no such file")
+    if (size := file.stat().st_size) > _MAX_BYTES:
+        raise UsageError(f"--config {path} has {size:,} bytes; a file of options has at most {_MAX_BYTES:,}")
     try:
         text = file.read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
+        # In nodes an alias is a reference, so that nothing has grown yet.
         node = yaml.compose(text, yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        _count(node, path, 0, ())
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(f"--config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UsageError(f"--config {path} is nested too deeply; options have at most {_MAX_DEPTH} levels") from None
     if not isinstance(values, Mapping):
         raise UsageError(f"--config {path} must hold 'option: value' lines, got a {type(values).__name__}")
     _refuse_repeated(node, path, "--", {})
@@ -53,6 +69,29 @@ def merge_tokens(config: list[str], typed: list[str], known: CommandOptions | No
     if known is not None:
         sources = known.checked(sources[0], "in the file of --config: "), known.checked(sources[1])
     return [word for one in merged(*sources) for word in one.words()]
+
+
+def _count(node: Any, path: str, count: int, above: tuple[int, ...]) -> int:
+    """Add the values of a YAML node to a count, as many as they are when its aliases are followed.
+
+    Raises:
+        UsageError: there are too many, they are nested too deeply, or the node is inside itself.
+    """
+    if node is None or node.id == "scalar":
+        inside: list[Any] = []
+    elif id(node) in above:
+        line = node.start_mark.line + 1
+        raise UsageError(f"--config {path}: what begins in line {line} refers to itself; write its values out")
+    elif len(above) >= _MAX_DEPTH:
+        raise UsageError(f"--config {path} is nested too deeply; options have at most {_MAX_DEPTH} levels")
+    else:
+        inside = node.value if node.id == "sequence" else [part for pair in node.value for part in pair]
+    count += 1
+    if count > _MAX_VALUES:
+        raise UsageError(f"--config {path} has more than {_MAX_VALUES:,} values when its aliases are followed")
+    for part in inside:
+        count = _count(part, path, count, (*above, id(node)))
+    return count
 
 
 def _refuse_repeated(node: Any, path: str, prefix: str, lines: dict[str, int]) -> None:

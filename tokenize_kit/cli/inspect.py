@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from tokenize_kit.files import read_json_object
+from tokenize_kit.files import read_signed
 from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, is_tokenizer_folder, load_tokenizer, read_config
 
 
@@ -114,14 +113,13 @@ def _shard_facts(options: InspectOptions) -> dict[str, Any]:
 
 
 def _model_facts(folder: Path) -> dict[str, Any]:
-    config = read_json_object(folder / "model_config.json")
+    config = read_signed(folder / "model_config.json")
     facts = {key: value for key, value in config.items() if key not in ("vocabulary", "format_version")}
     weights = folder / "model.safetensors"
     if weights.is_file():
-        from safetensors import safe_open
+        from tokenize_kit.weights import count_weights
 
-        with safe_open(str(weights), framework="numpy") as file:
-            facts["parameters"] = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        facts["parameters"] = count_weights(weights)
     tokenizers = folder / "tokenizers"
     if tokenizers.is_dir():
         facts["tokenizers"] = {
@@ -144,9 +142,9 @@ def _media_facts(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _container_facts(path: Path) -> dict[str, Any]:
-    from tokenize_kit.container import from_bytes
+    from tokenize_kit.container import from_file
 
-    packed = from_bytes(path.read_bytes(), str(path))
+    packed = from_file(path)
     facts = {name: value for name, value in vars(packed).items() if name != "ids" and value is not None}
     facts |= {name: list(value) for name, value in facts.items() if isinstance(value, tuple)}
     return facts | {"grid": list(packed.ids.shape), "bytes": path.stat().st_size}

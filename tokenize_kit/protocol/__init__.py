@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tokenize_kit.protocol.folder import (
     CONFIG_FILE,
     FORMAT_VERSION,
+    check_files,
     check_kind,
     check_target,
     fingerprint_of,
@@ -73,6 +74,7 @@ __all__ = [
     "Tokenizer",
     "allowed_tokens",
     "allowing",
+    "check_files",
     "check_grid",
     "check_ids",
     "check_kind",

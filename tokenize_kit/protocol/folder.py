@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenize_kit.files import canonical_json, read_json_object, write_json
+from tokenize_kit.errors import VerificationError
+from tokenize_kit.files import canonical_json, check_sums, read_signed, signed, sums_of, write_json
 from tokenize_kit.protocol.tokenizer import Tokenizer, tokenizer_class, tokenizer_name
 
 if TYPE_CHECKING:
@@ -16,40 +17,61 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "tokenizer_config.json"
+_SUMS = "sha256"
+_RESTORE = "restore the folder from a copy"
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    """Load any registered tokenizer from the folder that its ``save`` wrote, and check its fingerprint.
+    """Load any registered tokenizer from the folder that its ``save`` wrote; its files, fingerprint and spec are checked.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: the folder holds no tokenizer, a damaged one, or one of a newer format.
+        FileNotFoundError: there is no such folder, or a file of it is missing.
+        ValueError: the folder holds no tokenizer, or one of a newer format.
+        VerificationError: a file of it is not what was saved.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no tokenizer folder at {folder}; train one with 'tokenize-kit train'")
-    config = read_config(folder)
+    # Before anything looks into the files.
+    config = check_files(folder)
     tokenizer = tokenizer_class(config["tokenizer"]).load(folder)
     if tokenizer.fingerprint != config["fingerprint"]:
-        raise ValueError(
+        raise VerificationError(
             f"{folder} was changed after it was saved: its files give the fingerprint {tokenizer.fingerprint[:12]}, "
-            f"{CONFIG_FILE} says {str(config['fingerprint'])[:12]}; restore the folder from a copy"
+            f"{CONFIG_FILE} says {str(config['fingerprint'])[:12]}; {_RESTORE}"
         )
     if tokenizer.spec.to_dict() != config["spec"]:
-        raise ValueError(
-            f"{folder} was changed after it was saved: its files give another spec than {CONFIG_FILE} says; "
-            "restore the folder from a copy"
+        raise VerificationError(
+            f"{folder} was changed after it was saved: its files give another spec than {CONFIG_FILE} says; {_RESTORE}"
         )
     return tokenizer
 
 
-def write_config(folder: str | os.PathLike[str], tokenizer: Tokenizer, options: Mapping[str, Any]) -> None:
+def check_files(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Check that the files of a tokenizer's folder are what was saved, without its class; return what `read_config` does.
+
+    Folders from before there were sums have only their configuration looked at.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: as `read_config`.
+        VerificationError: a file is not what was saved.
+    """
+    config = read_config(folder)
+    check_sums(folder, config.get(_SUMS, {}), _RESTORE)
+    return config
+
+
+def write_config(
+    folder: str | os.PathLike[str], tokenizer: Tokenizer, options: Mapping[str, Any], files: Sequence[str] = ()
+) -> None:
     """Write ``tokenizer_config.json``; a tokenizer's ``save`` calls it last, after its other files.
 
     Args:
         folder: where the tokenizer is saved.
         tokenizer: the tokenizer, of a registered class.
         options: what its ``load`` needs besides its weights, JSON-ready.
+        files: the names of its other files; their sha256 are kept, and `load_tokenizer` checks them.
     """
     config = {
         "format_version": FORMAT_VERSION,
@@ -58,7 +80,9 @@ def write_config(folder: str | os.PathLike[str], tokenizer: Tokenizer, options: 
         "spec": tokenizer.spec.to_dict(),
         "options": dict(options),
     }
-    write_json(Path(folder) / CONFIG_FILE, config)
+    if files:
+        config[_SUMS] = sums_of(folder, files)
+    write_json(Path(folder) / CONFIG_FILE, signed(config))
 
 
 def check_target(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> Path:
@@ -70,6 +94,9 @@ def check_target(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> Path:
     folder = Path(folder)
     _check_holds(folder, "fingerprint", tokenizer.fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
+    if is_tokenizer_folder(folder) and (config := read_config(folder)).pop(_SUMS, None):
+        # The files may be spelled in another way this time, and a kill may come between one of them and the new sums.
+        write_json(folder / CONFIG_FILE, signed(config))
     return folder
 
 
@@ -104,7 +131,8 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check ``tokenizer_config.json``: keys ``tokenizer``, ``fingerprint``, ``spec`` and ``options`` (dicts).
 
     Raises:
-        ValueError: the folder holds no tokenizer, or the file is damaged or of a newer format version.
+        ValueError: the folder holds no tokenizer, or the file is of a newer format version.
+        VerificationError: the file is damaged.
     """
     path = Path(folder) / CONFIG_FILE
     if not is_tokenizer_folder(folder):
@@ -112,13 +140,15 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         if (Path(folder) / "tokenizer.json").is_file():
             hint = f"; to use its tokenizer.json: tokenize-kit import bpe --source {folder} --out DIR"
         raise ValueError(f"{folder} is not a tokenizer folder: it has no {CONFIG_FILE}{hint}")
-    config = read_json_object(path)
+    config = read_signed(path, _RESTORE)
     version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{path} has format version {version!r}, this tokenize-kit reads {FORMAT_VERSION}; upgrade it")
     for key, kind in (("tokenizer", str), ("fingerprint", str), ("spec", dict), ("options", dict)):
         if not isinstance(config.get(key), kind):
-            raise ValueError(f"{path} is damaged: {key!r} is missing or not a {kind.__name__}")
+            raise VerificationError(f"{path} is damaged: {key!r} is missing or not a {kind.__name__}")
+    if not isinstance(config.get(_SUMS, {}), dict):
+        raise VerificationError(f"{path} is damaged: {_SUMS!r} is not a dict")
     return config
 
 

@@ -49,8 +49,8 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
 
     Raises:
         FileNotFoundError: the shards or the tokenizer are not there.
-        ValueError: the folder for the files is not empty, the shards are damaged, or do not have so many codebooks.
-        VerificationError: the tokenizer is not the one that made the shards.
+        ValueError: the folder for the files is not empty, or the shards do not have so many codebooks.
+        VerificationError: the shards are not what was written, or the tokenizer is not the one that made them.
     """
     from tokenize_kit.modalities import modality_named
     from tokenize_kit.protocol import placed
@@ -59,7 +59,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"--limit {options.limit} must be at least 1")
     progress = progress or Progress(enabled=False)
-    shards = ShardSet.open(options.shards)
+    shards = ShardSet.open(options.shards, options.trust_shards)
     stream, tokenizer = _tokenizer_of(options, shards)
     tokenizer = placed(tokenizer, options.device, options.precision)
     if options.codebooks is not None:
@@ -118,7 +118,7 @@ def file_name(key: str, suffix: str, extensions: tuple[str, ...], taken: set[str
 
 
 def _tokenizer_of(options: DecodeOptions, shards: ShardSet) -> tuple[StreamInfo, Tokenizer]:
-    from tokenize_kit.protocol import load_tokenizer
+    from tokenize_kit.protocol import load_tokenizer, tokenizer_name
     from tokenize_kit.shards.verify import named_stream
 
     name, folder = named_stream(options.tokenizer, shards.manifest)
@@ -134,6 +134,10 @@ def _tokenizer_of(options: DecodeOptions, shards: ShardSet) -> tuple[StreamInfo,
         names = ", ".join(stream.name for stream in found)
         raise ValueError(
             f"the streams {names} were all made by this tokenizer; choose one with --tokenizer NAME={folder}"
+        )
+    if differs := found[0].unlike(tokenizer_name(tokenizer), tokenizer.fingerprint, tokenizer.spec.to_dict()):
+        raise VerificationError(
+            f"the tokenizer in {folder} is not what the manifest of {options.shards} says of it ({differs}); verify both"
         )
     return found[0], tokenizer
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.files import write_json, write_text
+from tokenize_kit.files import signed, write_json, write_text
 from tokenize_kit.partial import remove_abandoned
 from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import EncodeOptions
@@ -153,7 +153,7 @@ class _Run:
         check_folder(self.out, plan)
         self.out.mkdir(parents=True, exist_ok=True)
         if not (self.out / PLAN_FILE).exists():
-            write_json(self.out / PLAN_FILE, plan)
+            write_json(self.out / PLAN_FILE, signed(plan))
         # In a thread, because a large vocabulary takes as long to write as some megabytes to encode.
         with ThreadPoolExecutor(1) as background:
             saved = background.submit(self._save_tokenizers)

@@ -21,8 +21,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from tokenize_kit.errors import MissingPackageError
-from tokenize_kit.files import read_json_object
+from tokenize_kit.errors import MissingPackageError, VerificationError
+from tokenize_kit.files import read_signed, signed
 from tokenize_kit.protocol import TokenSpec
 
 FORMAT_VERSION = 1
@@ -38,6 +38,7 @@ SIZE_SUFFIX = ".size"
 COLUMN_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 """The types that an extra column may have, by the name that `dataset.json` uses."""
 
+_FIX = "restore it from a copy or run 'encode' again"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -93,6 +94,22 @@ class StreamInfo:
             "spec": self.spec.to_dict(),
         }
 
+    def unlike(self, tokenizer: str, fingerprint: str, spec: Mapping[str, Any]) -> str:
+        """Return what differs between this stream and a tokenizer that shall have made it; nothing if it is that one.
+
+        Args:
+            tokenizer: the name under which it is registered.
+            fingerprint: its own.
+            spec: its spec as a dictionary.
+        """
+        if fingerprint != self.fingerprint:
+            return f"fingerprint {fingerprint[:12]}, not {self.fingerprint[:12]}"
+        if tokenizer != self.tokenizer:
+            return f"a {tokenizer!r} tokenizer, not a {self.tokenizer!r} one"
+        own = self.spec.to_dict()
+        differing = [name for name in sorted({*own, *spec}) if own.get(name) != spec.get(name)]
+        return f"{differing[0]} {spec.get(differing[0])}, not {own.get(differing[0])}" if differing else ""
+
     @classmethod
     def from_dict(cls, name: str, values: Mapping[str, Any]) -> StreamInfo:
         """Read an entry of `dataset.json`."""
@@ -143,12 +160,20 @@ class Manifest:
         """The Arrow schema of every shard."""
         return shard_schema(list(self.streams.values()), self.columns)
 
+    @property
+    def totals(self) -> dict[str, Any]:
+        """``rows``, and the ``tokens`` of each stream, of all shards."""
+        tokens = {name: sum(file.tokens[name] for file in self.files) for name in self.streams}
+        return {"rows": sum(file.rows for file in self.files), "tokens": tokens}
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `dataset.json`."""
+        """Return the content of `dataset.json`, with a digest of itself."""
+        return signed(self._content())
+
+    def _content(self) -> dict[str, Any]:
         return {
             "format_version": FORMAT_VERSION,
-            "rows": sum(file.rows for file in self.files),
-            "tokens": {name: sum(file.tokens[name] for file in self.files) for name in self.streams},
+            **self.totals,
             "failures": self.failures,
             "streams": {name: stream.to_dict() for name, stream in self.streams.items()},
             "columns": self.columns,
@@ -163,7 +188,8 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder holds no finished shard set, or the manifest is damaged or of a newer format.
+        ValueError: the folder holds no finished shard set, or one of a newer format.
+        VerificationError: the manifest is not what was written.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no shard folder at {folder}; make one with 'tokenize-kit encode'")
@@ -172,7 +198,7 @@ def read_manifest(folder: Path) -> Manifest:
         if (folder / PLAN_FILE).is_file():
             raise ValueError(f"the run that writes {folder} is not finished; run the same 'encode' command again")
         raise ValueError(f"{folder} is not a shard set: it has no {MANIFEST_FILE}")
-    values = read_json_object(path)
+    values = read_signed(path, _FIX)
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{path} has format version {version!r}, this tokenize-kit reads {FORMAT_VERSION}; upgrade it")
@@ -185,11 +211,14 @@ def read_manifest(folder: Path) -> Manifest:
         )
         if any(Path(file.name).name != file.name or set(file.tokens) != set(streams) for file in files):
             raise ValueError("a file entry names another folder or other streams")
+        for name, total in manifest.totals.items():
+            if values[name] != total:
+                raise ValueError(f"{name} is {values[name]}, its files have {total}")
         shard_schema(list(streams.values()), columns)
     except MissingPackageError as error:
         raise MissingPackageError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it from a copy or run 'encode' again") from None
+        raise VerificationError(f"{path} is damaged ({error}); {_FIX}") from None
     return manifest
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.files import read_json_object
+from tokenize_kit.files import read_signed
 from tokenize_kit.shards.format import FileEntry
 from tokenize_kit.shards.recipe import Recipe, unit_digest
 from tokenize_kit.sources.blocks import count_lost
@@ -64,10 +64,12 @@ def ledger_path(out: str | os.PathLike[str], index: int) -> Path:
 def finished_unit(
     out: str | os.PathLike[str], unit: Unit, recipe: Recipe, limit: int | None = None
 ) -> UnitResult | None:
-    """Return the ledger of a unit if it is done: the ledger is of this run, and the shard is there and as long as it says."""
+    """Return the ledger of a unit if it is done: the ledger is of this run and what was written, and the shard is there and as
+    long as it says.
+    """
     path = ledger_path(out, unit.index)
     try:
-        result = UnitResult.from_dict(read_json_object(path))
+        result = UnitResult.from_dict(read_signed(path))
         size = (Path(out) / result.file.name).stat().st_size
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

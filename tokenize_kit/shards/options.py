@@ -62,8 +62,16 @@ class EncodeOptions:
     """Numbers in the matrix products of learned tokenizers; bfloat16 is faster on a GPU, and some ids differ."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardReading:
+    """How shards are read, for every command that reads some."""
+
+    trust_shards: bool = False
+    """Do not compare the sha256 of each shard when this machine first reads it; for sets of terabytes that were just verified."""
+
+
 @dataclass(frozen=True)
-class DecodeOptions:
+class DecodeOptions(ShardReading):
     """Turn token shards back into files, one a sample, named after its key."""
 
     shards: str

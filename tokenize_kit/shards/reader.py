@@ -1,7 +1,8 @@
 """Reading a shard set: memory-mapped, zero-copy, in sample order.
 
 `ShardSet` gives single records (for decoding and looking) and the flat arrays under them (for training). It never copies
-the ids of a local shard set; a remote one is copied to a local cache first, since only files can be mapped.
+the ids of a local shard set; a remote one is copied to a local cache first, since only files can be mapped. No shard is mapped
+before `checked` has found that it is what was written.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -19,7 +20,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tokenize_kit.files import atomic_write, sha256_of_file
+from tokenize_kit.errors import VerificationError
+from tokenize_kit.files import atomic_write
+from tokenize_kit.protocol import check_files, read_config
+from tokenize_kit.shards.checked import cache_folder, check_shards, check_size
 from tokenize_kit.shards.format import (
     KEY,
     MANIFEST_FILE,
@@ -71,26 +75,36 @@ class StreamArray:
 class ShardSet:
     """A finished shard set; make one with `ShardSet.open`."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, trust: bool = False) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._unchecked = set() if trust else set(range(len(manifest.files)))
         self._tables: dict[int, list[pa.RecordBatch]] = {}
         self._arrays: dict[tuple[int, str], list[StreamArray]] = {}
         self._starts = [0, *accumulate(file.rows for file in manifest.files)]
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str]) -> ShardSet:
+    def open(cls, url: str | os.PathLike[str], trust: bool = False) -> ShardSet:
         """Open the shard set in a folder or at any fsspec URL (which is copied to the local cache first).
+
+        Args:
+            url: where it is.
+            trust: do not compare the sha256 of shards when they are first used; a damaged one may then end the process.
 
         Raises:
             FileNotFoundError: there is no such folder, or a shard of it is missing.
-            ValueError: it is not a finished shard set, it is damaged, or a shard has not the size that was written.
+            ValueError: it is not a finished shard set.
+            VerificationError: its manifest is not what was written, a shard has not the size that was written, or the tokenizer
+                that travels with it is not the one that made it.
         """
-        folder = local_folder(url)
+        folder = local_folder(url, trust)
         manifest = read_manifest(folder)
         for file in manifest.files:
             check_size(folder, file)
-        return cls(folder, manifest)
+        for name in manifest.streams:
+            if problem := carried_problem(folder, manifest, name):
+                raise VerificationError(f"{folder}: {problem}; restore {MANIFEST_FILE} or that folder from a copy")
+        return cls(folder, manifest, trust)
 
     @property
     def streams(self) -> dict[str, StreamInfo]:
@@ -127,6 +141,7 @@ class ShardSet:
             ValueError: there is no such stream.
         """
         self._stream(name)
+        self._check(self._unchecked)
         return [array for file in range(len(self.files)) for array in self._file_arrays(file, name)]
 
     def column(self, name: str) -> pa.ChunkedArray:
@@ -137,6 +152,7 @@ class ShardSet:
         """
         if name not in (KEY, *self.columns):
             raise ValueError(f"{self.folder} has no column {name!r}; it has {', '.join((KEY, *self.columns))}")
+        self._check(self._unchecked)
         chunks = [batch.column(name) for file in range(len(self.files)) for batch in self.batches(file)]
         return pa.chunked_array(chunks, self.manifest.schema.field(name).type)
 
@@ -169,15 +185,23 @@ class ShardSet:
                 first += batch.num_rows
 
     def batches(self, file: int) -> list[pa.RecordBatch]:
-        """Return the record batches of shard number ``file``, mapped into memory.
+        """Return the record batches of shard number ``file``, mapped into memory; its sha256 is compared at the first time.
 
         Raises:
             ValueError: the file is no Arrow file or has other columns than the manifest says.
+            VerificationError: it is not what was written.
         """
+        self._check(self._unchecked & {file})
         if file not in self._tables:
             path = self.folder / self.files[file].name
             self._tables[file] = read_batches(path, self.manifest.schema)
         return self._tables[file]
+
+    def _check(self, files: Collection[int]) -> None:
+        """Compare the hashes of shards that this set has not used yet, several at a time."""
+        if files:
+            check_shards(self.folder, [self.files[file] for file in sorted(files)])
+            self._unchecked = self._unchecked.difference(files)
 
     def _file_arrays(self, file: int, name: str) -> list[StreamArray]:
         if (file, name) not in self._arrays:
@@ -235,33 +259,35 @@ def _fixed_rows(column: pa.Array) -> NDArray[np.int64]:
     return rows
 
 
-def check_size(folder: Path, file: FileEntry) -> None:
-    """Check that a shard is there and as long as the manifest says.
-
-    Raises:
-        FileNotFoundError: it is missing.
-        ValueError: it has another size.
+def carried_problem(folder: Path, manifest: Manifest, name: str) -> str:
+    """Return what is wrong with the copy of a stream's tokenizer, by what that says of itself: its package may not be installed
+    here. Nothing if there is none, or if it is damaged: whoever loads it is told.
     """
-    path = folder / file.name
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; restore it from a copy or run 'encode' again")
-    if (size := path.stat().st_size) != file.bytes:
-        raise ValueError(
-            f"{path} has {size} bytes, {MANIFEST_FILE} says {file.bytes}; restore it or run 'encode' again"
-        )
+    try:
+        config = read_config(folder / TOKENIZERS_FOLDER / name)
+    except (ValueError, FileNotFoundError):
+        return ""
+    stream = manifest.streams[name]
+    differs = stream.unlike(config["tokenizer"], config["fingerprint"], config["spec"])
+    return f"{TOKENIZERS_FOLDER}/{name} is not what {MANIFEST_FILE} says of it ({differs})" if differs else ""
 
 
-def local_folder(url: str | os.PathLike[str]) -> Path:
-    """Return the folder of a shard set; a remote one is copied into the local cache first."""
+def local_folder(url: str | os.PathLike[str], trust: bool = False) -> Path:
+    """Return the folder of a shard set; a remote one is copied into the local cache first.
+
+    Args:
+        url: a folder or an fsspec URL.
+        trust: take what is in the cache already by its size alone.
+    """
     text = os.fspath(url)
     if "://" not in text:
         return Path(text)
     if text.startswith(("file://", "local://")):
         return Path(text.split("://", 1)[1])
-    return _cached_copy(text.rstrip("/"))
+    return _cached_copy(text.rstrip("/"), trust)
 
 
-def _cached_copy(url: str) -> Path:
+def _cached_copy(url: str, trust: bool) -> Path:
     """Copy a remote shard set into the local cache and return that folder; what is there already is not fetched again."""
     import fsspec
 
@@ -270,26 +296,53 @@ def _cached_copy(url: str) -> Path:
         manifest_bytes = filesystem.cat_file(f"{root}/{MANIFEST_FILE}")
     except FileNotFoundError:
         raise FileNotFoundError(f"no shard set at {url}: it has no {MANIFEST_FILE}") from None
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    home = os.environ.get("TOKENIZE_KIT_CACHE") or Path(caches) / "tokenize-kit"
+    home = cache_folder()
+    if home is None:
+        raise OSError(f"there is no place for a copy of {url}; set TOKENIZE_KIT_CACHE to a folder")
     digest = hashlib.sha256(url.encode() + b"\0" + manifest_bytes).hexdigest()[:32]
-    folder = (Path(home) / "shards" / digest).resolve()
+    folder = (home / "shards" / digest).resolve()
     with atomic_write(folder / MANIFEST_FILE) as target:
         target.write(manifest_bytes)
-    for file in read_manifest(folder).files:
-        path = folder / file.name
-        if path.is_file() and path.stat().st_size == file.bytes:
+    manifest = read_manifest(folder)
+    for file in manifest.files:
+        if _is_kept(folder, file, trust):
             continue
-        _fetch(filesystem, f"{root}/{file.name}", path)
-        if sha256_of_file(path) != file.sha256:
-            path.unlink()
-            raise ValueError(f"{url}/{file.name} has not the sha256 that its {MANIFEST_FILE} says; it is damaged")
-    # The tokenizers that travel with the shards; each checks its own fingerprint when it is loaded.
-    for name in filesystem.find(f"{root}/{TOKENIZERS_FOLDER}"):
-        path = folder / name[name.rindex(f"/{TOKENIZERS_FOLDER}/") + 1 :]
-        if not path.is_file() and folder in path.resolve().parents:
-            _fetch(filesystem, name, path)
+        _fetch(filesystem, f"{root}/{file.name}", folder / file.name)
+        try:
+            check_shards(folder, [file])
+        except VerificationError:
+            (folder / file.name).unlink()
+            raise VerificationError(
+                f"{url}/{file.name} has not the size or sha256 that its {MANIFEST_FILE} says; it is damaged there"
+            ) from None
+    # The tokenizers that travel with the shards; whoever loads one is told if it is damaged there.
+    whole = {name for name in manifest.streams if _is_whole(folder / TOKENIZERS_FOLDER / name)}
+    for found in filesystem.find(f"{root}/{TOKENIZERS_FOLDER}"):
+        path = folder / found[found.rindex(f"/{TOKENIZERS_FOLDER}/") + 1 :]
+        kept = path.is_file() and path.relative_to(folder).parts[1] in whole
+        if not kept and folder in path.resolve().parents:
+            _fetch(filesystem, found, path)
     return folder
+
+
+def _is_kept(folder: Path, file: FileEntry, trust: bool) -> bool:
+    """Return whether a shard of a remote set is in the cache, whole."""
+    try:
+        if trust:
+            check_size(folder, file)
+        else:
+            check_shards(folder, [file])
+    except (FileNotFoundError, VerificationError):
+        return False
+    return True
+
+
+def _is_whole(tokenizer: Path) -> bool:
+    try:
+        check_files(tokenizer)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _fetch(filesystem: Any, name: str, path: Path) -> None:

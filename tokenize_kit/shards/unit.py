@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tokenize_kit.files import write_json
+from tokenize_kit.files import signed, write_json
 from tokenize_kit.protocol import PipelinedEncoder, Placement, RaggedEncoder, Tokenizer, modality_named
 from tokenize_kit.shards.chunks import Chunk, Values, all_chunks, as_list, chunks_of
 from tokenize_kit.shards.ledger import FailureLimitError, UnitResult, ledger_path
@@ -100,7 +100,7 @@ def encode_unit(
     digest = unit_digest(unit, recipe, limit)
     conversions, made = dict(sorted(rows.conversions.items())), made_with(placement)
     result = UnitResult(unit.index, digest, samples, writer.entry, tuple(failures), conversions, made)
-    write_json(ledger_path(out, unit.index), result.to_dict())
+    write_json(ledger_path(out, unit.index), signed(result.to_dict()))
     return result
 
 

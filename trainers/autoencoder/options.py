@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tokenize_kit.shards.options import ShardReading
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 from trainers.config import LoopConfig, OptimizerConfig
 from trainers.overrides import Overrides
@@ -33,7 +34,7 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnedOptions:
+class LearnedOptions(ShardReading):
     """What all learned tokenizers have in common."""
 
     quantizer: QuantizerOverrides = field(default_factory=QuantizerOverrides)

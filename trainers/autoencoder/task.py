@@ -7,7 +7,6 @@ the codebooks, the warnings and the best weights; what is compared with what is 
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from tokenize_kit.files import atomic_write
 from tokenize_kit.tokenizers.learned.quantizers.base import Quantizer
+from tokenize_kit.weights import write_sealed
 from trainers.autoencoder import losses
 from trainers.autoencoder.config import LossTerms, Recipe
 from trainers.autoencoder.data import NumberedBatches, SampleBatch
@@ -255,10 +253,8 @@ class QuantizedTask(Task, Generic[L]):
 
     def save_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the weights beside the run."""
-        # One entry, because safetensors puts several in any order, and a run shall give the same bytes each time.
-        metadata = {"training": json.dumps({"step": step, "metrics": dict(metrics)})}
-        with atomic_write(self.plan.out / BEST_FILE) as file:
-            file.write(save(module_tensors(self._model), metadata))
+        best = {"step": step, "metrics": dict(metrics)}
+        write_sealed(self.plan.out / BEST_FILE, module_tensors(self._model), best)
 
     def count_ids(self, ids: Tensor, counts: Sequence[Tensor]) -> None:
         """Add the ids of a batch to the counts of each codebook."""

@@ -40,7 +40,7 @@ def open_unfinished(path: str | os.PathLike[str]) -> tuple[Tokenizer, str]:
     """
     import torch
 
-    from tokenize_kit.files import read_json_object
+    from tokenize_kit.files import read_signed
     from trainers.autoencoder.audio.train import AudioRun
     from trainers.autoencoder.image.train import ImageRun
     from trainers.checkpoints import RUN_FILE, is_checkpoint, load_module
@@ -49,7 +49,7 @@ def open_unfinished(path: str | os.PathLike[str]) -> tuple[Tokenizer, str]:
     folder = given.absolute().parent.parent if is_checkpoint(given) else given
     if not (folder / RUN_FILE).is_file():
         raise ValueError(f"{given} is not inside the folder of a run: {folder} has no {RUN_FILE}")
-    run = read_json_object(folder / RUN_FILE)
+    run = read_signed(folder / RUN_FILE)
     kinds = {kind.command: kind for kind in (ImageRun, AudioRun)}
     if run.get("command") not in kinds:
         raise ValueError(f"{folder} is no training of a tokenizer that can be opened ({', '.join(kinds)})")

@@ -82,21 +82,25 @@ class TokenData:
     """How the samples of all shard sets were prepared, as far as it is the same."""
 
     @classmethod
-    def open(cls, shards: Sequence[str], template: str, vocabulary: Vocabulary | None = None) -> TokenData:
+    def open(
+        cls, shards: Sequence[str], template: str, vocabulary: Vocabulary | None = None, trust: bool = False
+    ) -> TokenData:
         """Open shard sets for a template such as ``text -> image``.
 
         Args:
             shards: folders or URLs of shard sets; each must have all streams of the template.
             template: see `SequenceTemplate.parse`.
             vocabulary: the id space to use; made from the data if None.
+            trust: see `ShardSet.open`.
 
         Raises:
             FileNotFoundError: a shard set is missing.
             ValueError: the template does not fit the shards, or two shard sets come from different tokenizers.
+            VerificationError: a shard set is not what was written.
         """
         if not shards:
             raise ValueError("no shards given; use --shards DIR")
-        sets = [ShardSet.open(url) for url in shards]
+        sets = [ShardSet.open(url, trust) for url in shards]
         parsed = SequenceTemplate.parse(template, known=list(sets[0].streams))
         infos = {name: sets[0].streams[name] for name in parsed.streams}
         for url, shard_set in zip(shards[1:], sets[1:], strict=True):

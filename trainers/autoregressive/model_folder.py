@@ -1,7 +1,7 @@
 """The model folder: all that is needed to generate, in one place.
 
-model_config.json     family, configuration, template, vocabulary, fingerprints of the tokenizers
-model.safetensors     the best weights so far; the step and its metrics are in the file's metadata
+model_config.json     family, configuration, template, vocabulary, fingerprints of the tokenizers, a digest of itself
+model.safetensors     the best weights so far; the step, its metrics and a sum of the file are in its metadata
 tokenizers/STREAM/    the tokenizer of each stream
 recipe.json           how the samples of the shards were prepared, so that prompts are, too; not there if they were not
 train_log.jsonl  tensorboard/  checkpoints/  run.json     the training's own
@@ -9,7 +9,6 @@ train_log.jsonl  tensorboard/  checkpoints/  run.json     the training's own
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,17 +17,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
-from tokenize_kit.files import atomic_write, read_json_object, sync_folder, write_json
+from tokenize_kit.errors import VerificationError
+from tokenize_kit.files import is_signed, read_signed, signed, sync_folder, write_json
 from tokenize_kit.partial import partial_folder, remove_abandoned
 from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards.preparation import Preparation
-from tokenize_kit.weights import read_tensors
+from tokenize_kit.weights import check_seal, read_tensors, read_training, write_sealed
 from trainers.autoregressive.models import SequenceModel, build_model
 from trainers.checkpoints import (
     CHECKPOINTS,
@@ -124,16 +122,13 @@ def write_model_folder(
             partial.rename(goal)
         sync_folder(goal.parent)
     if preparation is not None and (recipe := preparation.to_dict()):
-        write_json(folder / RECIPE_FILE, {"format_version": FORMAT_VERSION, **recipe})
-    write_json(folder / CONFIG_FILE, config.to_dict())
+        write_json(folder / RECIPE_FILE, signed({"format_version": FORMAT_VERSION, **recipe}))
+    write_json(folder / CONFIG_FILE, signed(config.to_dict()))
 
 
 def write_weights(folder: Path, model: nn.Module, step: int, metrics: Mapping[str, float]) -> None:
     """Write ``model.safetensors``, whole or not at all."""
-    # One entry: safetensors writes several in an order that changes from process to process, and so the file's bytes.
-    metadata = {"training": json.dumps({"step": step, "metrics": dict(metrics)})}
-    with atomic_write(folder / WEIGHTS_FILE) as file:
-        file.write(save(module_tensors(model), metadata))
+    write_sealed(folder / WEIGHTS_FILE, module_tensors(model), {"step": step, "metrics": dict(metrics)})
 
 
 def read_model_config(folder: str | os.PathLike[str]) -> ModelConfigFile:
@@ -141,7 +136,8 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfigFile:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder holds no model, or a damaged one, or one of another format version.
+        ValueError: the folder holds no model, or one of another format version.
+        VerificationError: the file is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -149,7 +145,7 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfigFile:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ValueError(f"{folder} is not a model folder: it has no {CONFIG_FILE}")
-    values = read_json_object(path)
+    values = read_signed(path)
     if values.get("format_version") != FORMAT_VERSION or values.get("kind") != "autoregressive":
         raise ValueError(
             f"{path} is {values.get('kind')!r} with format version {values.get('format_version')!r}, this tokenize-kit reads "
@@ -164,7 +160,7 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfigFile:
             values["fingerprints"],
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from None
+        raise VerificationError(f"{path} is damaged: {error!r}; restore it from a copy") from None
 
 
 def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> LoadedModel:
@@ -175,7 +171,8 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no weights yet.
-        ValueError: a part is damaged or does not fit the others.
+        ValueError: a part does not fit the others.
+        VerificationError: a part is not what was written.
     """
     folder = Path(folder)
     checkpoint = None
@@ -184,13 +181,7 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
         if not (folder / CONFIG_FILE).is_file():
             raise ValueError(f"{checkpoint} is not inside a model folder: {folder} has no {CONFIG_FILE}")
     config = read_model_config(folder)
-    tokenizers = {}
-    for stream in config.template.streams:
-        tokenizers[stream] = load_tokenizer(folder / TOKENIZERS / stream)
-        if tokenizers[stream].fingerprint != config.fingerprints.get(stream):
-            raise ValueError(
-                f"{folder / TOKENIZERS / stream} is not the tokenizer that the model was trained with; restore it from a copy"
-            )
+    tokenizers = {stream: _stream_tokenizer(folder, config, stream) for stream in config.template.streams}
     model = build_model(config.family, config.config)
     network = cast("nn.Module", model)
     metrics: dict[str, float] = {}
@@ -227,8 +218,9 @@ def read_preparation(folder: Path) -> Preparation:
     path = folder / RECIPE_FILE
     if not path.is_file():
         return Preparation()
+    values = read_signed(path)
     try:
-        return Preparation.of_options(read_json_object(path))
+        return Preparation.of_options(values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -272,7 +264,8 @@ def read_weights(folder: Path, model: nn.Module) -> tuple[int, dict[str, float]]
 
     Raises:
         FileNotFoundError: training has not reached its first validation.
-        ValueError: the file is damaged, or of a model of another configuration.
+        ValueError: the file is of a model of another configuration.
+        VerificationError: it is damaged.
     """
     path = folder / WEIGHTS_FILE
     if not path.is_file():
@@ -280,9 +273,45 @@ def read_weights(folder: Path, model: nn.Module) -> tuple[int, dict[str, float]]
             f"{folder} has no {WEIGHTS_FILE} yet; its training has not reached the first validation"
         )
     load_module(model, read_tensors(path), path)
+    training = read_training(path)
     try:
-        with safe_open(path, "pt") as file:
-            training = json.loads((file.metadata() or {})["training"])
         return int(training["step"]), dict(training["metrics"])
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: its metadata lacks the step and metrics ({error})") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise VerificationError(f"{path} is damaged: its metadata lacks the step and metrics ({error})") from None
+
+
+def check_model_folder(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Check that a model folder is what was written, without building the model.
+
+    Returns:
+        What was checked and what was found, by file or folder; and what could not be checked, because it is from before there
+        were sums.
+
+    Raises:
+        FileNotFoundError, ValueError, VerificationError: as `load_model`.
+    """
+    config = read_model_config(folder)
+    found = {CONFIG_FILE: f"{config.family}, {config.template}"}
+    before = "carries no digest of itself: it is from before such files did"
+    notes = [] if is_signed(folder / CONFIG_FILE) else [f"{folder / CONFIG_FILE} {before}"]
+    for stream in config.template.streams:
+        found[f"{TOKENIZERS}/{stream}"] = _stream_tokenizer(folder, config, stream).fingerprint
+    if (folder / RECIPE_FILE).is_file():
+        prepared = read_preparation(folder).to_dict()
+        found[RECIPE_FILE] = ", ".join(f"{name} {value}" for name, value in prepared.items())
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        notes.append(f"{folder} has no {WEIGHTS_FILE} yet: its training has not reached the first validation")
+    else:
+        if not check_seal(path):
+            notes.append(f"{path} {before}")
+        found[WEIGHTS_FILE] = f"step {read_training(path).get('step')}"
+    return found, notes
+
+
+def _stream_tokenizer(folder: Path, config: ModelConfigFile, stream: str) -> Tokenizer:
+    path = folder / TOKENIZERS / stream
+    tokenizer = load_tokenizer(path)
+    if tokenizer.fingerprint != config.fingerprints.get(stream):
+        raise VerificationError(f"{path} is not the tokenizer that the model was trained with; restore it from a copy")
+    return tokenizer

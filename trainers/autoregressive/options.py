@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from tokenize_kit.shards.options import ShardReading
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.config import LoopConfig, OptimizerConfig
@@ -63,7 +64,7 @@ class SequenceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTransformerOptions(LoopConfig, SequenceOptions):
+class TrainTransformerOptions(LoopConfig, ShardReading, SequenceOptions):
     """Train a causal model on token shards. The same command continues a run that was stopped."""
 
     summary: ClassVar[str] = "train a causal Transformer on token shards"

@@ -22,7 +22,19 @@ DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
 """Context of a text model by preset; of a sound with codebooks, so many time steps at most."""
 
 # What does not change the weights, or is represented by what it contains.
-_NOT_IDENTITY = {"shards", "out", "tokenizer", "init_from", "family_config", "log_every", "checkpoint_every", "device"}
+_NOT_IDENTITY = {
+    *(
+        "shards",
+        "out",
+        "tokenizer",
+        "init_from",
+        "family_config",
+        "log_every",
+        "checkpoint_every",
+        "device",
+        "trust_shards",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
     from trainers.loop import run
     from trainers.runtime import start
 
-    data = TokenData.open(options.shards, options.template)
+    data = TokenData.open(options.shards, options.template, trust=options.trust_shards)
     tokenizers = _find_tokenizers(data, options.tokenizer)
     listed = None if options.validation_keys is None else read_keys(options.validation_keys)
     unmatched = "" if listed is None else listed.unmatched(data.keys)
@@ -182,7 +194,8 @@ def _model_config(options: TrainTransformerOptions, vocab_size: int, context: in
 
 def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:
     """Return the folder and the tokenizer of each stream, by fingerprint: those given first, then those in the shard sets."""
-    from tokenize_kit.protocol import load_tokenizer
+    from tokenize_kit.errors import VerificationError
+    from tokenize_kit.protocol import load_tokenizer, tokenizer_name
     from tokenize_kit.shards.format import TOKENIZERS_FOLDER
 
     given = [(Path(folder), load_tokenizer(folder)) for folder in folders]
@@ -192,6 +205,10 @@ def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tup
         candidates = given + [(folder, load_tokenizer(folder)) for folder in carried if folder.is_dir()]
         for folder, tokenizer in candidates:
             if tokenizer.fingerprint == info.fingerprint:
+                if differs := info.unlike(tokenizer_name(tokenizer), tokenizer.fingerprint, tokenizer.spec.to_dict()):
+                    raise VerificationError(
+                        f"the tokenizer in {folder} is not what the manifest of the shards says of it ({differs}); verify both"
+                    )
                 found[name] = (folder, tokenizer)
                 break
         else:

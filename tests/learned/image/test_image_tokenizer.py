@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from toys.autoencoder import FSQ, RVQ, VQ, awakened, toy_autoencoder
+from toys.damage import read_unsigned
 
 from tokenize_kit.protocol import CONFIG_FILE, decode_like, fingerprint_of, load_tokenizer
 from tokenize_kit.tokenizers.learned.image.batching import call_size
@@ -240,6 +241,7 @@ def test_weights_that_do_not_belong_are_refused(tmp_path):
     tokenizer = toy_autoencoder(VQ)
     tokenizer.save(tmp_path)
     path = tmp_path / "model.safetensors"
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(read_unsigned(tmp_path / CONFIG_FILE, "sha256")))
     tensors = load_file(path)
     name = "encoder.layers.0.weight"
     without = {key: value for key, value in tensors.items() if key != name}
@@ -260,7 +262,7 @@ def test_weights_that_do_not_belong_are_refused(tmp_path):
 def test_options_that_do_not_belong_are_refused(tmp_path):
     tokenizer = toy_autoencoder()
     tokenizer.save(tmp_path)
-    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    config = read_unsigned(tmp_path / CONFIG_FILE)
     options = config["options"]
     for changed, message in [
         ({"config": options["config"]}, "is damaged: its options"),

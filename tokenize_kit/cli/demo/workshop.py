@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tokenize_kit.files import read_json_object, write_json
+from tokenize_kit.files import read_signed, signed, write_json
 from tokenize_kit.protocol import is_tokenizer_folder
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ class Workshop:
         wanted = {name: value for name, value in asdict(self.options).items() if name not in ("out", "assets")}
         file = self.out / "demo.json"
         if file.is_file():
-            found = read_json_object(file)
+            found = read_signed(file)
             if found != wanted:
                 raise ValueError(
                     f"{self.out} holds a demo with other options ({found}); choose another --out or delete it"
                 )
         elif self.out.is_dir() and any(self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and not a demo's folder; choose another --out")
-        write_json(file, wanted)
+        write_json(file, signed(wanted))
 
     def stage(self, name: str, work: Callable[[], T]) -> T:
         """Return what ``work`` makes, and note how long it took."""

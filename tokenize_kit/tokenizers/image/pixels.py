@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from tokenize_kit.files import atomic_write
@@ -31,6 +30,7 @@ from tokenize_kit.protocol import (
     write_config,
 )
 from tokenize_kit.tokenizers.image.colors import COLOR_SPACES, NearestColor
+from tokenize_kit.weights import read_tensors
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample
@@ -169,7 +169,7 @@ class PaletteTokenizer(Tokenizer):
         folder = check_target(folder, self)
         with atomic_write(folder / PALETTE_FILE) as file:
             file.write(save({"colors": self._colors}))
-        write_config(folder, self, {"color_space": self._color_space})
+        write_config(folder, self, {"color_space": self._color_space}, [PALETTE_FILE])
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -178,10 +178,7 @@ class PaletteTokenizer(Tokenizer):
         path = Path(folder) / PALETTE_FILE
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; restore it from a copy or train the palette again")
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged ({error}); restore it from a copy") from None
+        tensors = read_tensors(path)
         if set(tensors) != {"colors"}:
             raise ValueError(
                 f"{path} holds the tensors {sorted(tensors)}, expected 'colors'; it is of another tokenizer"

@@ -32,7 +32,7 @@ def save_network(
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_write(folder / WEIGHTS_FILE) as file:
         file.write(save(tensors))
-    write_config(folder, tokenizer, options)
+    write_config(folder, tokenizer, options, [WEIGHTS_FILE])
 
 
 def load_network(

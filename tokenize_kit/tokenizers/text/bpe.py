@@ -247,7 +247,7 @@ class BPETokenizer(Tokenizer):
         folder = check_target(folder, self)
         with atomic_write(folder / TOKENIZER_FILE) as file:
             file.write(self._file or formats.dump_definition(self._definition))
-        write_config(folder, self, {})
+        write_config(folder, self, {}, [TOKENIZER_FILE])
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:

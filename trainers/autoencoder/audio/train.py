@@ -161,7 +161,7 @@ class AudioRun(TokenizerRun[TrainAudioOptions, CodecConfig, "Sounds", "SoundBatc
         from tokenize_kit.shards import ShardSet
         from trainers.autoencoder.audio.data import Sounds
 
-        return Sounds(ShardSet.open(folder))
+        return Sounds(ShardSet.open(folder, self.options.trust_shards))
 
     def held_out(self, source: Sounds, numbers: Sequence[int]) -> list[Tensor]:
         """Return the beginnings of sounds to measure on."""
@@ -192,10 +192,13 @@ class AudioRun(TokenizerRun[TrainAudioOptions, CodecConfig, "Sounds", "SoundBatc
         Raises:
             ValueError: that tokenizer has another configuration.
         """
+        from tokenize_kit.protocol import load_tokenizer, read_config_of
         from tokenize_kit.tokenizers.learned.audio.model import load_folded
-        from tokenize_kit.tokenizers.learned.audio.tokenizer import CodecTokenizer
+        from tokenize_kit.tokenizers.learned.audio.tokenizer import NAME, CodecTokenizer
 
-        other = CodecTokenizer.load(folder)
+        read_config_of(folder, NAME)
+        other = load_tokenizer(folder)
+        assert isinstance(other, CodecTokenizer)
         try:
             load_folded(model, other.model)
         except ValueError:

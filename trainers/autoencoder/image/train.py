@@ -153,7 +153,7 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
         from tokenize_kit.shards import ShardSet
         from trainers.autoencoder.image.data import Pictures
 
-        pictures = Pictures(ShardSet.open(folder))
+        pictures = Pictures(ShardSet.open(folder, self.options.trust_shards))
         pictures.check_sizes(self.options.image_size, self.factor, ", ".join(data))
         return pictures
 
@@ -182,10 +182,13 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
         Raises:
             ValueError: that tokenizer has another configuration.
         """
-        from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
+        from tokenize_kit.protocol import load_tokenizer, read_config_of
+        from tokenize_kit.tokenizers.learned.image.tokenizer import NAME, AutoencoderTokenizer
         from tokenize_kit.weights import load_tensors
 
-        other = AutoencoderTokenizer.load(folder)
+        read_config_of(folder, NAME)
+        other = load_tokenizer(folder)
+        assert isinstance(other, AutoencoderTokenizer)
         if other.config != model.config:
             raise ValueError(f"--init-from {folder} has another configuration than this run; give the same options")
         load_tensors(model.state_dict(), other.model.state_dict(), folder)
