@@ -1,7 +1,12 @@
 """The .tkc file: packing at every width, samples of every modality there and back, and every kind of damage."""
 
+import hashlib
 import json
+import struct
+import time
+import tracemalloc
 import weakref
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +23,14 @@ from tokenize_kit.cli import main
 from tokenize_kit.container import (
     MAGIC,
     PackedSample,
+    _varint,
     bit_width,
     compress,
     compress_pieces,
     decompress,
     decompress_pieces,
     from_bytes,
+    from_file,
     pack_ids,
     to_bytes,
     unpack_ids,
@@ -166,6 +173,84 @@ def test_what_follows_after_the_end_and_foreign_files_are_refused():
     newer[len(MAGIC)] = 2
     with pytest.raises(ValueError, match="is of version 2, this tokenize-kit reads 1"):
         from_bytes(bytes(newer))
+
+
+def crafted(size=(5,), shape=(5,), widths=(8,), content=b"12345", modality=(3,)):
+    """A file whose sums are right, whatever its header says."""
+    numbers = [*modality, 16_000, 1, len(size), *size, len(shape), *shape, len(widths), *widths]
+    head = MAGIC + b"\x01" + b"\xab" * 32 + b"".join(map(_varint, numbers))
+    head += struct.pack("<I", zlib.crc32(head))
+    return head + content + hashlib.sha256(head + content).digest()[:16]
+
+
+def test_a_crafted_header_is_refused_before_memory_is_asked_for():
+    assert from_bytes(crafted()).ids.tolist() == list(b"12345")
+    for changes in (
+        {"shape": (1 << 40,)},
+        {"shape": (1 << 40,), "widths": (0,), "content": b""},
+        {"shape": (1 << 20, 1 << 12), "widths": (0,) * (1 << 12), "content": b""},
+        {"shape": (0, 1 << 61), "content": b""},
+        {"shape": (1 << 61, 0), "widths": (0,), "content": b""},
+        {"shape": (1,) * 9},
+        {"shape": (1,) * 50_000},
+        {"size": (1 << 61,) * 100_000},
+        {"widths": (0,) * 5000, "shape": (5, 5000), "content": b""},
+        {"widths": (255,)},
+        {"modality": (4, 300, *b"x" * 300)},
+        {"modality": (1 << 40,)},
+        {"shape": ()},
+    ):
+        tracemalloc.start()
+        began = time.monotonic()
+        with pytest.raises(VerificationError, match=r"x\.tkc is (damaged|cut short)"):
+            from_bytes(crafted(**changes), "x.tkc")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        tracemalloc.stop()
+        assert time.monotonic() - began < 5
+
+
+def test_ids_that_take_no_bits_are_kept_up_to_a_number(tmp_path):
+    class One(PixelTokenizer):
+        """A tokenizer with a vocabulary of one."""
+
+        spec = TokenSpec("image", 1, ("height", "width"), (1, 1), lossless=False, channels=1)
+
+        def encode(self, sample):
+            return torch.zeros(sample.shape[1:], dtype=torch.int64)
+
+    compress(One(1), torch.zeros(1, 1000, 2000, dtype=torch.uint8), tmp_path / "a.tkc")
+    assert from_file(tmp_path / "a.tkc").ids.shape == (1000, 2000)
+    with pytest.raises(ValueError, match="holds 16,777,216 ids at most, and these are 20,000,000"):
+        compress(One(1), torch.zeros(1, 1000, 20_000, dtype=torch.uint8), tmp_path / "b.tkc")
+
+
+def test_what_is_no_sample_of_the_tokenizer_is_refused_before_it_is_decoded(tmp_path):
+    class Large(PixelTokenizer):
+        """A tokenizer whose every id covers much."""
+
+        spec = TokenSpec("image", 256, ("height", "width"), (4096, 4096), lossless=False, channels=3)
+
+        def decode(self, ids):
+            raise AssertionError("nothing may be decoded")
+
+    path = tmp_path / "a.tkc"
+    good = packed(np.zeros((4, 4), np.int64), (8,), modality="image", size=(9, 9), fingerprint=Large(3).fingerprint)
+    for sample, message in [
+        (good, r"its grid \(4, 4\) covers more than 536,870,912 values"),
+        (replace(good, ids=np.zeros((4, 4, 1), np.int64)), "has 3 axes"),
+        (replace(good, ids=np.full((1, 1), 256), widths=(9,)), "id 256 is outside the vocabulary"),
+        (replace(good, size=(9,)), "its size"),
+    ]:
+        path.write_bytes(to_bytes(sample))
+        with pytest.raises(VerificationError, match=rf"a\.tkc is damaged: .*{message}"):
+            decompress(Large(3), path)
+
+
+def test_a_large_file_of_another_kind_is_not_read(tmp_path):
+    with (tmp_path / "a.tkc").open("wb") as file:
+        file.truncate(1 << 40)  # a hole
+    with pytest.raises(ValueError, match=r"a\.tkc is not a \.tkc file"):
+        from_file(tmp_path / "a.tkc")
 
 
 @settings(max_examples=300, deadline=None)

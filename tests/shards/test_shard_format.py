@@ -213,6 +213,11 @@ def test_a_remote_set_is_copied_once_and_checked(tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")} == copies
     with pytest.raises(FileNotFoundError, match="no shard set at memory://nowhere"):
         ShardSet.open("memory://nowhere")
+    # What was damaged in the cache is fetched again, also where its size is right.
+    (copy,) = (tmp_path / "cache").rglob("00001.arrow")
+    copy.write_bytes(copy.read_bytes()[:-1] + b"?")
+    assert ShardSet.open("memory://remote-set").record(3).grids["text"].tolist() == [4]
+    assert copy.read_bytes() == memory.cat_file("/remote-set/00001.arrow")
     data = bytearray(memory.cat_file("/remote-set/00000.arrow"))
     data[300] ^= 1
     memory.pipe("/damaged-set/00000.arrow", bytes(data))
