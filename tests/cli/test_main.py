@@ -148,7 +148,7 @@ def test_a_verb_alone_lists_its_names(capsys):
         ("compress", "SOURCE TARGET"),
         ("decompress", "SOURCE TARGET"),
         ("inspect", "PATH"),
-        ("verify", "SHARDS"),
+        ("verify", "PATH"),
     ],
 )
 def test_help_names_what_has_no_option(capsys, words, names):
