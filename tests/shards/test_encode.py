@@ -149,10 +149,13 @@ def test_pictures_with_captions_become_two_streams(tmp_path):
     shards = ShardSet.open(options.out)
     assert [record.key for record in shards.records()] == ["0", "4", "5"]
     assert [record.grids["image"].shape for record in shards.records()] == [(2, 3), (3, 3), (4, 3)]
-    failures = {item["key"]: item["reason"] for item in map(json.loads, (tmp_path / "out" / "failures.jsonl").open())}
-    assert failures.keys() == {"1", "2", "3"}
-    assert "it has no text" in failures["2"]
+    failures, incomplete = (
+        {item["key"]: item["reason"] for item in map(json.loads, (tmp_path / "out" / f"{name}.jsonl").open())}
+        for name in ("failures", "incomplete")
+    )
+    assert failures.keys() == {"1", "3"}
     assert "not even" in failures["3"]
+    assert incomplete == {"2": "it has no text; its files are .png"}
     sized = replace(options, out=str(tmp_path / "sized"), image_size=2)
     encode(sized)
     assert {record.grids["image"].shape for record in ShardSet.open(sized.out).records()} == {(1, 1)}

@@ -102,7 +102,7 @@ def test_places_inside_structs_lists_and_texts(tmp_path):
         assert len(samples) + len(failures) == 6
         assert len(failures) == (place != "a.b")
     for place, words in (("meta.x", "it has long, tags, text in 'meta'"), ("meta.tags", "list<"), ("q", "meta")):
-        with pytest.raises(ValueError, match=rf"a\.parquet: .*{words}.*choose another with --field"):
+        with pytest.raises(ValueError, match=rf"a\.parquet: .*{words}.*choose one with --field"):
             read_all(tmp_path, ReadOptions(text_field=place))
 
 
@@ -116,7 +116,7 @@ def test_two_media_columns_under_any_names(tmp_path):
         ("a.parquet@1", True),
         ("a.parquet@2", False),
     ]
-    with pytest.raises(ValueError, match=r"no column 'image'; it has photo, voice; choose another with --media-field"):
+    with pytest.raises(ValueError, match=r"no column 'image'; it has photo, voice; choose one with --media-field"):
         read_all(tmp_path, ReadOptions(modalities=("image",)))
 
 
@@ -152,7 +152,7 @@ def test_a_first_file_of_another_kind_is_a_failure_if_others_are_right(tmp_path)
     assert samples == {"b.parquet@0": "one"}
     assert [(failure.key, failure.samples) for failure in failures] == [("a.parquet", 30)]
     (tmp_path / "b.parquet").unlink()
-    with pytest.raises(ValueError, match=r"a\.parquet: no column 'text'; it has body; choose another with --field"):
+    with pytest.raises(ValueError, match=r"a\.parquet: no column 'text'; it has body; choose one with --field"):
         read_all(tmp_path)
 
 

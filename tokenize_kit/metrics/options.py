@@ -29,10 +29,10 @@ class EvaluateOptions:
     """Measure with only the first N codebooks of a tokenizer that has several."""
     split: Literal["none", "lines", "paragraphs"] = "none"
     """What one sample of a txt file is: the whole file, a line, or a paragraph (ended by blank lines)."""
-    field: str = "text"
-    """Field of a jsonl object, or column of a parquet file, that holds the text."""
+    field: str | None = None
+    """Where the sample is: a field of JSON, a column of a table, an ending in a tar; by default text, image or audio."""
     media_field: str | None = None
-    """Column of a parquet file that holds the picture or sound; by default image or audio."""
+    """The same for pictures and sounds."""
     allow_special: tuple[str, ...] = ()
     """Special tokens that become their ids where they stand in a text: all, or each by its name; by default they are text."""
     max_failures: int = 1000

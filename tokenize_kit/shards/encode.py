@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenize_kit.protocol import Tokenizer, TokenSpec
     from tokenize_kit.shards.executors.base import Executor
     from tokenize_kit.shards.ledger import UnitResult
+    from tokenize_kit.shards.recipe import Recipe
     from tokenize_kit.sources.planning import Unit
     from tokenize_kit.sources.reading import Failure
 
@@ -52,6 +53,8 @@ class EncodeResult:
     """False while other parts of the same run are not finished."""
     estimated: bool = False
     """Whether this is the estimate of a dry run."""
+    incomplete: int = 0
+    """Samples of which a part is not there, such as the caption; incomplete.jsonl lists them."""
     conversions: dict[str, int] = field(default_factory=dict)
     """How many samples had to be changed when they were read, by what was done, such as ``8000 Hz mono to ...``."""
     converted: str = "samples"
@@ -59,7 +62,8 @@ class EncodeResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        return {name: value for name, value in asdict(self).items() if name != "converted"}
+        values = {name: value for name, value in asdict(self).items() if name != "converted"}
+        return values if self.incomplete else {name: value for name, value in values.items() if name != "incomplete"}
 
     def to_text(self) -> str:
         """Return a line or two for a person."""
@@ -75,6 +79,9 @@ class EncodeResult:
         if self.failures:
             where = "" if self.estimated else f"; {self.out}/failures.jsonl says why"
             lines.append(f"{about}{self.failures:,} samples could not be read{where}")
+        if self.incomplete:
+            where = "" if self.estimated else f"; {self.out}/incomplete.jsonl lists them"
+            lines.append(f"{about}{self.incomplete:,} incomplete samples were left out{where}")
         for what, count in self.conversions.items():
             lines.append(about + counted(count, self.converted, what))
         if not self.complete:
@@ -106,9 +113,10 @@ def encode(
 class _Run:
     def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
         from tokenize_kit.protocol import allowed_tokens, modality_named, placement_for
+        from tokenize_kit.shards.feeds import feeds_of
         from tokenize_kit.shards.format import shard_schema
         from tokenize_kit.shards.recipe import Recipe
-        from tokenize_kit.sources.fields import resolve_columns
+        from tokenize_kit.sources.fields import check_places, resolve_columns
         from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
         self.options = options
@@ -119,24 +127,31 @@ class _Run:
         self.tokenizers = _load(options.tokenizer, loaded)
         self.placement = placement_for(self.tokenizers.values(), options.device, options.precision)
         streams = tuple(_stream(name, tokenizer) for name, tokenizer in self.tokenizers.items())
+        modalities = {stream.name: stream.spec.modality for stream in streams}
+        self.feeds = feeds_of(modalities, options.field, options.media_field)
         read = ReadOptions(
-            modalities=tuple(dict.fromkeys(stream.spec.modality for stream in streams)),
+            modalities=self.feeds.modalities,
             split=options.split,
-            text_field=options.field,
-            media_field=options.media_field,
+            text_field=self.feeds.text_field,
+            media_field=self.feeds.media_field,
             max_document_bytes=round(options.max_document_mb * MB),
+            named=self.feeds.named,
+            incomplete=options.incomplete,
         )
-        kinds = [modality_named(name) for name in read.modalities]
+        kinds = [modality_named(name) for name in dict.fromkeys(stream.spec.modality for stream in streams)]
         if options.image_size is not None:
             _check_image_size(options.image_size, [stream.spec for stream in streams])
         self.converted = " and ".join(kind.plural for kind in kinds if kind.converts)
         self.files = find_sources(options.data, read)
+        if note := check_places(self.files, read, self.feeds.unclear):
+            progress.note(note)
         read = resolve_columns(self.files, read, options.columns)
         shard_schema(streams, read.columns)
         _check_codebooks(self.tokenizers, options.codebooks)
         allowed, size = allowed_tokens(options.allow_special), options.image_size
         self.recipe = Recipe(read, streams, size, options.crop, options.codebooks, allowed, options.pad)
         self.recipe.prepared(self.tokenizers)  # here already: a token that there is not shall stop the run at once
+        _check_shared(self.recipe)
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
         self.out = Path(options.out)
         self.rows = self.tokens = self.bytes = self.failed = 0
@@ -185,6 +200,11 @@ class _Run:
         names = ["split", "field", "media_field", "image_size", "crop", "shard_mb", "max_document_mb", "limit"]
         # Where they say nothing they are left out, so that runs from before there were these options can be continued.
         names += [name for name in ("codebooks", "pad") if values[name] not in (None, False)]
+        values["field"] = self.feeds.text_field
+        if self.feeds.places:
+            # Left out where it says nothing, so that runs from before there was the option can be continued.
+            values["fields"] = self.feeds.places
+            names.append("fields")
         if self.recipe.allow_special:
             values["allow_special"] = list(self.recipe.allow_special)
             names.append("allow_special")
@@ -302,7 +322,7 @@ class _Run:
         from tokenize_kit.sources.blocks import count_lost
 
         failures = [failure for index in sorted(self.results) for failure in self.results[index].failures]
-        failures += more
+        failures = [failure for failure in [*failures, *more] if not failure.incomplete]
         _write_failures(self.out, failures)
         raise TooManyFailuresError(
             f"{count_lost(failures):,} samples could not be read, more than --max-failures {self.options.max_failures}; "
@@ -314,14 +334,19 @@ class _Run:
         from tokenize_kit.shards.format import Manifest
         from tokenize_kit.sources.blocks import count_lost
 
-        failures = [failure for result in results for failure in result.failures]
+        listed = [failure for result in results for failure in result.failures]
+        failures = [failure for failure in listed if not failure.incomplete]
+        incomplete = [replace(failure, incomplete=False) for failure in listed if failure.incomplete]
         # dataset.json follows in the same folder.
         _write_failures(self.out, failures, durable_name=False)
+        _write_incomplete(self.out, incomplete)
         if not any(result.file.rows for result in results):
-            if failures:
+            if listed:
+                names = [name for name, some in (("failures", failures), ("incomplete", incomplete)) if some]
                 raise TooManyFailuresError(
-                    f"none of {count_lost(failures):,} samples could be read; {self.out}/failures.jsonl lists them, "
-                    f"{_most_frequent(failures)}"
+                    f"none of {count_lost(failures) + count_lost(incomplete):,} samples could be read; "
+                    f"{' and '.join(f'{self.out}/{name}.jsonl' for name in names)} {'list' if names[1:] else 'lists'} them, "
+                    f"{_most_frequent(listed)}"
                 )
             raise ValueError(f"the input holds no samples: {', '.join(self.options.data)}")
         manifest = Manifest(
@@ -331,13 +356,14 @@ class _Run:
             plan["options"],
             plan["inputs"],
             count_lost(failures),
+            count_lost(incomplete),
         )
         write_json(self.out / "dataset.json", manifest.to_dict())
         # Left behind by killed processes; what another run writes here at this moment is its own.
         remove_abandoned(self.out.rglob("*.partial-*"))
 
     def _result(self, results: Sequence[UnitResult], complete: bool) -> EncodeResult:
-        from tokenize_kit.sources.blocks import count_lost
+        from tokenize_kit.sources.blocks import count_incomplete, count_lost
 
         return EncodeResult(
             out=self.options.out,
@@ -345,6 +371,7 @@ class _Run:
             tokens={name: sum(result.file.tokens[name] for result in results) for name in self.tokenizers},
             shards=len(results),
             failures=sum(count_lost(result.failures) for result in results),
+            incomplete=sum(count_incomplete(result.failures) for result in results),
             input_bytes=sum(self.units[result.unit].size for result in results),
             output_bytes=sum(result.file.bytes for result in results),
             seconds=round(time.monotonic() - self.began, 3),
@@ -370,6 +397,7 @@ class _Run:
             tokens={name: round(count * scale) for name, count in seen.tokens.items()},
             shards=len(self.units),
             failures=round(seen.failures * scale),
+            incomplete=round(seen.incomplete * scale),
             input_bytes=round(seen.bytes * scale),
             output_bytes=round(seen.output_bytes * scale),
             seconds=round(seen.first_seconds + seen.seconds * scale / min(self.options.workers, len(self.units)), 1),
@@ -426,15 +454,20 @@ def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> dict[str, To
         name = name or tokenizer.spec.modality
         if name in tokenizers:
             raise ValueError(f"two streams would be named {name!r}; name them, as in --tokenizer NAME={folder}")
-        for other in tokenizers.values():
-            if other.spec.modality == tokenizer.spec.modality and (
-                (other.spec.channels, other.spec.sample_rate) != (tokenizer.spec.channels, tokenizer.spec.sample_rate)
-            ):
-                raise ValueError(
-                    f"{folder} wants other channels or another sample rate than the rest; encode it by itself"
-                )
         tokenizers[name] = tokenizer
     return tokenizers
+
+
+def _check_shared(recipe: Recipe) -> None:
+    """Check that streams that are made of the same pictures or sounds want them alike."""
+    specs: dict[str, tuple[str, TokenSpec]] = {}
+    for stream in recipe.streams:
+        name, spec = specs.setdefault(recipe.sources[stream.name], (stream.name, stream.spec))
+        if (spec.channels, spec.sample_rate) != (stream.spec.channels, stream.spec.sample_rate):
+            raise ValueError(
+                f"the stream {stream.name} wants other channels or another sample rate than {name}, which reads the same; "
+                "encode it by itself"
+            )
 
 
 def _check_image_size(size: int, specs: Sequence[TokenSpec]) -> None:
@@ -469,6 +502,18 @@ def _stream(name: str, tokenizer: Tokenizer) -> Any:
 def _write_failures(out: Path, failures: Sequence[Failure], *, durable_name: bool = True) -> None:
     lines = [json.dumps(failure.to_dict(), ensure_ascii=False) + "\n" for failure in failures]
     write_text(out / "failures.jsonl", "".join(lines), durable_name=durable_name)
+
+
+def _write_incomplete(out: Path, incomplete: Sequence[Failure]) -> None:
+    """List the incomplete samples, if there are any."""
+    from tokenize_kit.shards.format import INCOMPLETE_FILE
+
+    path = out / INCOMPLETE_FILE
+    if incomplete:
+        lines = [json.dumps(failure.to_dict(), ensure_ascii=False) + "\n" for failure in incomplete]
+        write_text(path, "".join(lines), durable_name=False)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from tokenize_kit.shards.recipe import Recipe
 from tokenize_kit.shards.rows import Rows
 from tokenize_kit.shards.unit import encode_block
 from tokenize_kit.shards.writer import ShardWriter
-from tokenize_kit.sources.blocks import count_lost
+from tokenize_kit.sources.blocks import count_incomplete, count_lost
 from tokenize_kit.sources.planning import Unit
 from tokenize_kit.sources.reading import read_unit
 
@@ -30,6 +30,7 @@ class Seen:
     bytes: int
     output_bytes: int
     seconds: float
+    incomplete: int = 0
     first_seconds: float = 0.0
     """What the very first sample cost, and no later one does: tables that are built, engines that are chosen."""
 
@@ -59,6 +60,7 @@ def _look(unit: Unit, tokenizers: Mapping[str, Tokenizer], recipe: Recipe, seen:
         if whole > BLOCK_SAMPLES:
             block = block.head(BLOCK_SAMPLES)
             size = size * BLOCK_SAMPLES // whole
+        seen.incomplete += count_incomplete(block.failures)
         seen.failures += count_lost(block.failures) + count_lost(encode_block(block, tokenizers, recipe, rows))
         seen.bytes += size
         if time.monotonic() - began > SECONDS_EACH or whole > BLOCK_SAMPLES:

@@ -29,6 +29,7 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "dataset.json"
 PLAN_FILE = "plan.json"
 FAILURES_FILE = "failures.jsonl"
+INCOMPLETE_FILE = "incomplete.jsonl"
 TOKENIZERS_FOLDER = "tokenizers"
 """Holds a copy of the tokenizer of each stream, by its name."""
 KEY = "key"
@@ -154,6 +155,8 @@ class Manifest:
     """Number of input files, their bytes and a digest over their names and sizes."""
     failures: int
     """How many samples `failures.jsonl` lists."""
+    incomplete: int = 0
+    """How many samples `incomplete.jsonl` lists."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -175,6 +178,7 @@ class Manifest:
             "format_version": FORMAT_VERSION,
             **self.totals,
             "failures": self.failures,
+            **({"incomplete": self.incomplete} if self.incomplete else {}),
             "streams": {name: stream.to_dict() for name, stream in self.streams.items()},
             "columns": self.columns,
             "options": self.options,
@@ -207,7 +211,13 @@ def read_manifest(folder: Path) -> Manifest:
         streams = {str(name): StreamInfo.from_dict(name, entry) for name, entry in values["streams"].items()}
         columns = {str(name): str(kind) for name, kind in values["columns"].items()}
         manifest = Manifest(
-            streams, columns, files, dict(values["options"]), dict(values["inputs"]), int(values["failures"])
+            streams,
+            columns,
+            files,
+            dict(values["options"]),
+            dict(values["inputs"]),
+            int(values["failures"]),
+            int(values.get("incomplete", 0)),
         )
         if any(Path(file.name).name != file.name or set(file.tokens) != set(streams) for file in files):
             raise ValueError("a file entry names another folder or other streams")

@@ -20,10 +20,11 @@ class EncodeOptions:
     """Processes that encode at the same time; the shards are the same whatever the number."""
     split: Literal["none", "lines", "paragraphs"] = "none"
     """What one sample of a txt file is: the whole file, a line, or a paragraph (ended by blank lines)."""
-    field: str = "text"
-    """Field of a jsonl object, or column of a parquet file, that holds the text."""
+    field: tuple[str, ...] = ()
+    """Where the text is: a field of JSON, a column of a table, an ending in a tar, by default text; or STREAM=FIELD for one of
+    several streams: question=q, photo=img, fr=desc_fr.txt. Also meta.text for a field in a field, txt:2 for a line of a text."""
     media_field: str | None = None
-    """Column of a parquet file that holds the picture, sound or video; by default the modality, such as image."""
+    """Column of a parquet file, or ending in a tar, of the picture, sound or video; by default the modality, such as image."""
     columns: tuple[str, ...] = ()
     """Further fields to carry into the shards (numbers, strings, booleans), such as label; from a tar: cls, or a key of json."""
     image_size: int | None = None
@@ -44,6 +45,8 @@ class EncodeOptions:
     """A text longer than this many MB is cut into several samples, after a newline or a space where there is one."""
     max_failures: int = 1000
     """Stop when more samples than this cannot be read; each is listed with its reason in failures.jsonl."""
+    incomplete: Literal["skip", "fail"] = "skip"
+    """A sample without its caption, sound or picture: left out and listed in incomplete.jsonl, or a failure as any other."""
     limit: int | None = None
     """Encode only the first N samples (one process does it)."""
     part: str = "0/1"

@@ -19,6 +19,7 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import check_files, load_tokenizer, split_name, tokenizer_name
 from tokenize_kit.shards.format import (
     FAILURES_FILE,
+    INCOMPLETE_FILE,
     KEY,
     MANIFEST_FILE,
     TOKENIZERS_FOLDER,
@@ -253,13 +254,15 @@ def _check_folder(folder: Path, manifest: Manifest) -> list[str]:
     listed = {file.name for file in manifest.files}
     if strays := sorted(path.name for path in folder.glob("*.arrow") if path.name not in listed):
         problems.append(f"{strays[0]} is not listed in {MANIFEST_FILE}")
-    ledger = folder / FAILURES_FILE
-    if ledger.is_file():
+    for name, expected in ((FAILURES_FILE, manifest.failures), (INCOMPLETE_FILE, manifest.incomplete)):
+        ledger = folder / name
+        if not ledger.is_file():
+            continue
         try:
             lost = count_lost(Failure.from_dict(json.loads(line)) for line in ledger.read_bytes().splitlines())
         except (ValueError, KeyError, TypeError):
-            problems.append(f"{FAILURES_FILE} is damaged")
+            problems.append(f"{name} is damaged")
         else:
-            if lost != manifest.failures:
-                problems.append(f"{FAILURES_FILE} tells of {lost} samples, expected {manifest.failures}")
+            if lost != expected:
+                problems.append(f"{name} tells of {lost} samples, expected {expected}")
     return problems

@@ -72,6 +72,11 @@ def count_lost(failures: Iterable[Failure]) -> int:
     return sum(failure.samples for failure in failures if not failure.incomplete)
 
 
+def count_incomplete(failures: Iterable[Failure]) -> int:
+    """Return how many samples of them are incomplete and counted apart."""
+    return sum(failure.samples for failure in failures if failure.incomplete)
+
+
 @dataclass
 class SampleBlock:
     """Consecutive samples."""

@@ -280,6 +280,8 @@ class _Search:
         """Return the files of the kinds that are wanted, sorted; the others are passed over."""
         wanted, endings = [], set()
         for file in files:
+            if not file.kind and ending_of(file.key) in (self._captions or ()):
+                file = self._as_text(file)
             if file.kind in self._kinds and self._may_be_caption(file):
                 wanted.append(file)
                 continue

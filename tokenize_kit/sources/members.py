@@ -62,10 +62,10 @@ class _Files:
         if place is None:
             return self._usual(source, kind, options.field_of(source))
         if kind.textual:
-            text = self._text(place)
+            text = self.text(place)
             if text is not MISSING:
                 return str(text)
-        elif extension := self._extension(place):
+        elif extension := self.extension(place):
             return kind.self_describing(extension, self._fields[extension]())
         raise MissingPartError(f"it has no {place}; {self._there(place)}")
 
@@ -84,22 +84,22 @@ class _Files:
             return text_of(self._record(), key)
         raise MissingPartError(f"it has no {source.name}; its files are {listed(self._fields)}")
 
-    def _text(self, place: str) -> Any:
+    def text(self, place: str) -> Any:
         """Return the text at a place that the user named, or `MISSING`."""
         if not place.startswith(".") and value_at(self._record(), place) is not MISSING:
             return text_of(self._record(), place)
-        if extension := self._extension(place):
+        if extension := self.extension(place):
             return read_text(self._fields[extension]())
         base, _, rest = place.rpartition(":")
-        if base and rest.isdecimal() and (extension := self._extension(base)):
+        if base and rest.isdecimal() and (extension := self.extension(base)):
             return line_of(read_text(self._fields[extension]()), int(rest))
         base, _, rest = place.partition(":")
-        if rest and ("." + base).endswith(_RECORD) and (extension := self._extension(base)):
+        if rest and ("." + base).endswith(_RECORD) and (extension := self.extension(base)):
             record = self._record(extension)
             return MISSING if value_at(record, rest) is MISSING else text_of(record, rest)
         return MISSING
 
-    def _extension(self, place: str) -> str | None:
+    def extension(self, place: str) -> str | None:
         """Return the extension of the file that a place names, if there is one.
 
         Raises:
@@ -137,3 +137,14 @@ class _Files:
             return int(text)
         except ValueError:
             return text
+
+
+def has_place(fields: Fields, source: Source, place: str) -> bool:
+    """Whether a sample has something at a place that the user named, right or wrong."""
+    files = _Files(fields)
+    try:
+        if modality_named(source.modality).textual:
+            return files.text(place) is not MISSING
+        return files.extension(place) is not None
+    except ValueError:
+        return True

@@ -1,23 +1,20 @@
 """Which columns of a parquet file samples are made of, and whether their types can hold what is wanted.
 
 Every file is looked at by itself, when it is read: a column that is missing or of another type in a later file loses the rows of
-that file, and no others. Before a run begins the first file is looked at, so that a wrong name is told at once.
+that file, and no others. Before a run begins `fields` asks the
+same of the first files, so that a wrong name is told at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from tokenize_kit.sources.parquet_decoder import is_bytes, is_text
-from tokenize_kit.sources.parquet_process import UnreadableError, Wanted, describe
+from tokenize_kit.sources.parquet_process import Wanted
 from tokenize_kit.sources.parts import column_of, listed
 from tokenize_kit.sources.planning import ReadOptions, Source
-
-# If none of so many files has what is wanted, it is not the files that are wrong.
-_LOOK_FILES = 20
 
 
 class Found(NamedTuple):
@@ -67,12 +64,17 @@ def wanted_columns(schema: pa.Schema, options: ReadOptions) -> list[Wanted]:
     """
     columns = [find_column(schema, name) for name in options.columns]
     return [
-        *(_wanted(schema, source, options) for source in options.sources),
+        *(wanted_column(schema, source, options) for source in options.sources),
         *(Wanted(found.column, "values") for found in columns),
     ]
 
 
-def _wanted(schema: pa.Schema, source: Source, options: ReadOptions) -> Wanted:
+def wanted_column(schema: pa.Schema, source: Source, options: ReadOptions) -> Wanted:
+    """Return the column of a source.
+
+    Raises:
+        ValueError: it is missing or of a type that cannot hold it.
+    """
     place = options.field_of(source)
     found = find_column(schema, place)
     kind = found.kind
@@ -88,41 +90,12 @@ def _wanted(schema: pa.Schema, source: Source, options: ReadOptions) -> Wanted:
     return Wanted(found.column, "files" if found.whole else "values")
 
 
-def look_parquet(urls: Sequence[str], options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
-    """Check that the first files, or one of them, have the columns; return what the extra columns become, by their name.
+def carried_kind(schema: pa.Schema, name: str) -> str:
+    """Return which of `blocks.COLUMN_TYPES` a column that is carried along becomes.
 
     Raises:
-        ValueError: a column is missing or of a type that cannot be read; names the first file and what it has.
+        ValueError: it is missing, or of a type that cannot be carried.
     """
-    wrong: ValueError | None = None
-    for url in urls[:_LOOK_FILES]:
-        try:
-            return _look(url, options, names)
-        except (UnreadableError, PermissionError):
-            continue  # the run itself lists it as a failure
-        except ValueError as error:
-            wrong = wrong or error
-    if wrong is not None:
-        raise wrong
-    # Text holds every value.
-    return {name: {"string"} for name in names}
-
-
-def _look(url: str, options: ReadOptions, names: Sequence[str]) -> dict[str, set[str]]:
-    schema = describe(url).schema
-    for source in options.sources:
-        try:
-            _wanted(schema, source, options)
-        except ValueError as error:
-            option = "--field" if source in options.texts else "--media-field"
-            raise ValueError(f"{url}: {error}; choose another with {option}") from None
-    try:
-        return {name: {_carried(schema, name)} for name in names}
-    except ValueError as error:
-        raise ValueError(f"{url}: {error}") from None
-
-
-def _carried(schema: pa.Schema, name: str) -> str:
     kind = find_column(schema, name).kind
     word = word_of(kind)
     if word is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -226,8 +226,9 @@ def find_sources(inputs: Sequence[str], options: ReadOptions, leave_out: Sequenc
     }
     kept = []
     for file in files:
-        if file.kind in MEMBERS and (stem_of(file.key)[0] in stems) == options.all_text:
-            why = "belongs to the text of that name" if options.all_text else "belongs to no sample"
+        beside = stem_of(file.key)[0] in stems
+        if file.kind in MEMBERS and (beside if options.text_only else not (beside or options.all_text)):
+            why = "belongs to the text of that name" if beside else "belongs to no sample"
             files.pass_over(file.key, why, ending_of(file.key))
         else:
             kept.append(file)
@@ -262,8 +263,9 @@ def plan_units(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: in
 def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) -> list[Piece]:
     pieces: list[Piece] = []
     samples: dict[str, list[SourceFile]] = {}
+    texts = {stem_of(file.key)[0] for file in files if file.kind == PLAIN}
     for file in files:
-        if _is_member(file, options):
+        if _is_member(file, options, texts):
             # Files of one stem are one sample, but only where a sample has several of them.
             key = stem_of(file.key)[0] if options.by_stem else file.key
             samples.setdefault(key, []).append(file)
@@ -275,18 +277,20 @@ def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) 
     return pieces
 
 
-def _is_member(file: SourceFile, options: ReadOptions) -> bool:
-    """Whether a file is a part of a sample, and not one or many samples itself."""
+def _is_member(file: SourceFile, options: ReadOptions, texts: Collection[str]) -> bool:
+    """Whether a file is a part of a sample, and not one or many samples itself; ``texts`` are the stems of plain texts."""
     if file.kind == PLAIN:
         return not options.text_only and PurePosixPath(file.key).suffix.lower() in _endings(options)
     if file.kind in MEMBERS:
-        return not options.all_text
+        return not options.all_text or (options.by_stem and stem_of(file.key)[0] in texts)
     return file.kind not in (*TABLES, "tar", "idx")
 
 
 def _endings(options: ReadOptions) -> tuple[str, ...]:
-    """Return the endings of files that hold the text of one sample."""
-    return tuple(ending for source in options.texts for ending in modality_named(source.modality).extensions)
+    """Return the endings of files that hold the text of one sample: the usual ones, and those that the user named."""
+    usual = [ending for source in options.texts for ending in modality_named(source.modality).extensions]
+    places = [place.partition(":")[0] for source in options.texts if (place := options.place_of(source)) is not None]
+    return (*usual, *(PurePosixPath(f"x.{place}").suffix.lower() for place in places))
 
 
 def _divide(file: SourceFile, options: ReadOptions, unit_bytes: int) -> list[Piece]:

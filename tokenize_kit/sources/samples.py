@@ -33,7 +33,7 @@ def iter_samples(
     on_failure: Callable[[Failure], None],
     *,
     split: str = "none",
-    field: str = "text",
+    field: str | None = None,
     media_field: str | None = None,
     image_size: int | None = None,
     pad: bool = False,
@@ -47,8 +47,8 @@ def iter_samples(
         spec: the samples that are wanted: modality and channels.
         on_failure: called with each `Failure`: a sample that cannot be read; reading goes on.
         split: what a sample of a txt file is: ``none``, ``lines`` or ``paragraphs``.
-        field: jsonl field or parquet column of a text.
-        media_field: parquet column of a picture; None is the name of the modality.
+        field: where in a row or among the files of one stem the sample is, see `parts`; None is its usual place.
+        media_field: the same for pictures and sounds only.
         image_size: scale and crop pictures to a square of this many pixels; None leaves them as they are.
         pad: with ``image_size``: scale and pad them to that square instead.
         keep: called with each key; only samples of which it says True are decoded. See `tokenize_kit.sources.heldout`.
@@ -58,15 +58,24 @@ def iter_samples(
         FileNotFoundError: nothing is there, or nothing of this modality.
         ValueError: an option does not suit the modality.
     """
-    from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
+    from tokenize_kit.sources.fields import check_places
+    from tokenize_kit.sources.planning import ReadOptions, Source, find_sources, plan_units
     from tokenize_kit.sources.reading import read_unit
 
     kind = modality_of(spec)
     if image_size is not None and not kind.resizable:
         raise ValueError(f"image size {image_size} is given, but the tokenizer reads {spec.modality}; leave it out")
     at_least = 1 if image_size and pad else image_size
-    options = ReadOptions(modalities=(spec.modality,), split=split, text_field=field, media_field=media_field)
-    for unit in plan_units(find_sources(data, options), options, _UNIT_BYTES):
+    if media_field is not None:
+        if kind.textual or field not in (None, media_field):
+            what = "the tokenizer reads texts" if kind.textual else f"the field {field} too"
+            raise ValueError(f"media field {media_field} is given, but {what}; leave it out")
+        field = media_field
+    source = Source(spec.modality, spec.modality, field)
+    options = ReadOptions(modalities=(), split=split, named=(source,), incomplete="fail")
+    files = find_sources(data, options)
+    check_places(files, options)
+    for unit in plan_units(files, options, _UNIT_BYTES):
         for block in read_unit(unit, options):
             for failure in block.failures:
                 on_failure(failure)
