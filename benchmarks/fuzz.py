@@ -128,7 +128,7 @@ def work(form: Format, first: int, inputs: int, seed: int, sending: int) -> None
 
 
 def processes() -> list[Path]:
-    """This process and those that it started."""
+    """The worker itself and what it started."""
     me = Path("/proc/self")
     children = [pid for task in (me / "task").iterdir() for pid in (task / "children").read_text().split()]
     return [me, *(Path("/proc") / pid for pid in children)]

@@ -1,7 +1,9 @@
 """IDX files as a source: the pictures as they lie in the file, labels beside them, and damage with a reason."""
 
+import bz2
 import gzip
 import json
+import lzma
 import struct
 import tracemalloc
 
@@ -44,7 +46,7 @@ def read_all(folder, options=IMAGES, unit_bytes=1 << 20):
 
 @pytest.mark.parametrize(
     ("ending", "pack"),
-    [("", bytes), (".gz", gzip.compress), (".zst", zstandard.compress)],
+    [("", bytes), (".gz", gzip.compress), (".zst", zstandard.compress), (".bz2", bz2.compress), (".xz", lzma.compress)],
 )
 def test_every_picture_once_in_order(tmp_path, ending, pack):
     (tmp_path / (NAME + ending)).write_bytes(pack(idx(PICTURES)))

@@ -1,7 +1,7 @@
 """Damage to files of every format, and what is right for it: whole, or listed, never fewer samples without a word.
 
-`FORMATS` are small healthy files. `damages` gives a file cut, with zeros, flipped bits, garbage behind it, blocks in another order,
-or joined with another file. `judge` reads what came out beside a healthy file, as ``encode`` does up to the tokenizer, and
+`FORMATS` are small healthy files. `damages` cuts them, fills ranges with zeros, flips bits, appends garbage, puts blocks in
+another order and joins two files. `judge` reads what came out beside a healthy file, as ``encode`` does up to the tokenizer, and
 compares. The suite and `benchmarks/fuzz.py` share all of it.
 """
 
@@ -24,6 +24,7 @@ import zstandard
 from PIL import Image
 
 from tokenize_kit.modalities import modality_named
+from tokenize_kit.sources.blocks import Failure, one_line
 from tokenize_kit.sources.fields import resolve_columns
 from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 from tokenize_kit.sources.reading import read_unit
@@ -269,9 +270,7 @@ def look(folder: Path, form: Format) -> Seen:
                 try:
                     sample = content if spec is None else kind.read_noting(content, spec)[0]
                 except (ValueError, TypeError) as error:
-                    assert not key.startswith("z"), f"the neighbour cannot be read: {error}"
-                    seen.listed += 1
-                    seen.reasons.append(str(error))
+                    failures.append(Failure(key, one_line(error)))
                     continue
                 if key.startswith("z"):
                     neighbour += 1

@@ -92,8 +92,6 @@ def _blocks(piece: Piece, splitter: Splitter, limit: int) -> Iterator[tuple[int,
             start = splitter.boundary(file, piece.start)
             stop = None if piece.stop is None else splitter.boundary(file, piece.stop)
             file.seek(start)
-        elif piece.size == 0:
-            return
         for block in record_blocks(file, start, stop, splitter, limit):
             # How well a compressed file is compressed is not known before its end; a third is common for text.
             size = len(block.data) // 3 if piece.compression else len(block.data)
