@@ -3,9 +3,9 @@
     python benchmarks/fuzz.py [--inputs 10000] [--reader WORD] [--seed 0]
 
 Small healthy files are cut, joined with others, their blocks put in another order, ranges filled with zeros, bits flipped and
-garbage appended (`tests/toys/damaged_inputs.py`, which the suite uses too). Each result is read beside a healthy file as `encode` does
-up to the tokenizer, in a forked worker: what kills the worker, or raises anything, is a crash of the command; no answer for
-10 seconds is a hang; memory is the peak of the worker and of the process that decodes parquet for it. ``whole`` is right by
+garbage appended (`tests/toys/damaged_inputs.py`, which the suite uses too). Each result is read beside a healthy file as `encode`
+does up to the tokenizer, in a forked worker: what kills the worker, or raises anything, is a crash of the command; no answer for
+10 seconds is a hang; memory is the peak of the worker or of the process that decodes parquet for it. ``whole`` is right by
 checksum where the format has any, by what it states where it states its length, and by the number of samples otherwise.
 """
 
