@@ -2,21 +2,26 @@
 
 A file is written beside its final place, flushed to the disk and renamed, so that a killed process leaves either the
 old file or the new one, never half of one. What a kill can leave behind is a ``*.partial-HOST-PID-RANDOM`` file, which nothing
-reads; see `tokenize_kit.partial`.
+reads and the next run of the same command removes; see `tokenize_kit.partial`. Every step is announced, and every refusal of the
+system says what to do about it; see `tokenize_kit.disk`.
 """
 
 from __future__ import annotations
 
+import errno
+import filecmp
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from tokenize_kit.disk import explained, explained_if_full, opened, step
 from tokenize_kit.errors import VerificationError
-from tokenize_kit.partial import partial_file
+from tokenize_kit.partial import is_partial, partial_file, partial_folder, remove_abandoned_beside
 
 OWN_DIGEST = "own_digest"
 """The entry in which a JSON file that the kit wrote carries a digest of all its others."""
@@ -35,25 +40,141 @@ def atomic_write(path: str | os.PathLike[str], *, durable_name: bool = True) -> 
         OSError: the disk is full or the folder cannot be written; the partial file is removed first.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with partial_file(path) as (partial, descriptor):
         # A second descriptor, so that the file is closed before the rename and still owned until after it.
-        with os.fdopen(os.dup(descriptor), "wb") as file:
+        with explained_if_full(path), opened(descriptor, path) as file:
             yield file
             file.flush()
+            step("sync", path)
             os.fsync(file.fileno())
-        partial.replace(path)
+        step("rename", path)
+        with explained(path):
+            partial.replace(path)
     if durable_name:
         sync_folder(path.parent)
 
 
+@contextmanager
+def new_file(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
+    """Yield where to write a file, by any means; it appears at ``path`` when the block ends without an error.
+
+    A file that is there already is kept unless it may be overwritten. One that holds the same is no hindrance: so a command that
+    was killed after its work can be run again.
+
+    Args:
+        path: the file.
+        overwrite: whether what is there may be replaced.
+
+    Raises:
+        FileExistsError: something else is there.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "this is a folder; give the name of a file to write", str(path))
+    make_folder(path.parent)
+    remove_abandoned_beside(path)
+    with partial_folder(path) as folder:
+        made = folder / path.name
+        with _named(path, folder):
+            yield made
+        step("rename", path)
+        with explained(path):
+            if overwrite:
+                made.replace(path)
+            elif not _placed(made, path):
+                raise FileExistsError(
+                    errno.EEXIST,
+                    "it is there already and holds something else; give another name, or --overwrite",
+                    str(path),
+                )
+        step("remove", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _named(path: Path, folder: Path) -> Iterator[None]:
+    """Have errors about files in ``folder`` say ``path``, which is what the user asked for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not str(error.filename).startswith(str(folder)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _placed(made: Path, path: Path) -> bool:
+    """Give a file its name without replacing another; return whether it is there now."""
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        return path.is_file() and filecmp.cmp(made, path, shallow=False)
+    except OSError:  # a file system without links
+        if path.exists():
+            return path.is_file() and filecmp.cmp(made, path, shallow=False)
+        made.replace(path)
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those around it, where they are missing.
+
+    Raises:
+        OSError: it cannot be made; the message says what to do.
+    """
+    if folder.is_dir():
+        return
+    step("make", folder)
+    try:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, "this is a file; give the name of a folder", str(folder)) from None
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file that something else wrote to the disk."""
+    step("sync", path)
+    with explained(path), path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the entries of ``folder`` to the disk, so that a rename in it survives a power cut."""
+    step("sync", folder)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_folder(source: Path, goal: Path) -> None:
+    """Copy a folder to ``goal``, which must not exist; it appears whole and synced, or not at all.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    make_folder(goal.parent)
+    remove_abandoned_beside(goal)
+    with partial_folder(goal) as partial:
+        for where, folders, names in os.walk(source):
+            target = partial / Path(where).relative_to(source)
+            for name in folders:
+                (target / name).mkdir()
+            for name in names:
+                if not is_partial(name):
+                    step("write", target / name)
+                    with explained_if_full(goal):
+                        shutil.copyfile(Path(where) / name, target / name)
+                    sync_file(target / name)
+            sync_folder(target)
+        step("rename", goal)
+        with explained(goal):
+            partial.rename(goal)
+    sync_folder(goal.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, durable_name: bool = True) -> None:
@@ -180,6 +301,11 @@ def check_sums(folder: str | os.PathLike[str], sums: Mapping[str, str], fix: str
             )
 
 
+def sha256_of_bytes(data: bytes) -> str:
+    """Return the hexadecimal sha256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def recorded_run(folder: Path, name: str, *, no_folder: str, foreign: str) -> dict[str, Any] | None:
     """Return what a folder says of the run that it belongs to; None if it is free.
 
@@ -195,7 +321,7 @@ def recorded_run(folder: Path, name: str, *, no_folder: str, foreign: str) -> di
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; {no_folder}")
     # Looked at before the file, which is there then if anything is that the same run has just begun to write elsewhere.
-    others = sorted(item.name for item in folder.iterdir() if ".partial-" not in item.name) if folder.exists() else []
+    others = sorted(item.name for item in folder.iterdir() if not is_partial(item.name)) if folder.exists() else []
     path = folder / name
     if path.exists():
         return read_signed(path, "restore it from a copy, or use another --out")

@@ -19,17 +19,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tokenize_kit.disk import explained, step
+
 ABANDONED_SECONDS = 24 * 60 * 60
 """What cannot be known to be dead is taken for it when it has not been touched for so long."""
 
 _LONGEST_NAME = 255
 _LONGEST_HOST = 32
-_HOST = re.compile(r"\.partial-([A-Za-z0-9_.]+)-\d+-[0-9a-f]{8}$")
-
-
-def is_partial(name: str) -> bool:
-    """Whether a name is that of something half written, of this host or another."""
-    return _HOST.search(name) is not None
+# Earlier versions said neither host nor random part.
+_NAME = re.compile(r"^(.*)\.partial-(?:([A-Za-z0-9_.]+)-)?\d+(?:-[0-9a-f]{8})?$", re.DOTALL)
 
 
 def partial_path(goal: Path) -> Path:
@@ -48,7 +46,8 @@ def partial_file(goal: Path) -> Iterator[tuple[Path, int]]:
     Raises:
         OSError: the folder cannot be written.
     """
-    path, descriptor = _claimed(goal, lambda path: path.touch(exist_ok=False), os.O_RDWR)
+    with explained(goal):
+        path, descriptor = _claimed(goal, lambda path: path.touch(exist_ok=False), os.O_RDWR)
     try:
         yield path, descriptor
     except BaseException:
@@ -66,7 +65,8 @@ def partial_folder(goal: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder around it cannot be written.
     """
-    path, descriptor = _claimed(goal, Path.mkdir, os.O_RDONLY)
+    with explained(goal):
+        path, descriptor = _claimed(goal, Path.mkdir, os.O_RDONLY)
     try:
         yield path
     except BaseException:
@@ -76,9 +76,34 @@ def partial_folder(goal: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def is_partial(name: str) -> bool:
+    """Return whether a file name is one of those that `partial_path` makes, or that earlier versions made."""
+    return _NAME.match(name) is not None
+
+
+def remove_abandoned_below(folder: Path) -> None:
+    """Do so with all that is in ``folder``, at any depth; what is not there need not be cleaned."""
+    if folder.is_dir():
+        remove_abandoned(list(folder.rglob("*.partial-*")))
+
+
+def remove_abandoned_beside(goal: Path) -> None:
+    """Do so with what was begun for ``goal``, beside it."""
+    found = []
+    with suppress(OSError), os.scandir(goal.parent) as entries:
+        for entry in entries:
+            match = _NAME.match(entry.name)
+            # A long name was cut to make room for the ending.
+            if match and (match[1] == goal.name or (len(match[1].encode()) > 100 and goal.name.startswith(match[1]))):
+                found.append(Path(entry.path))
+    remove_abandoned(found)
+
+
 def remove_abandoned(paths: Iterable[Path]) -> None:
     """Remove those files and folders with partial names that nobody writes any more; the others are left alone."""
     for path in paths:
+        if not is_partial(path.name):
+            continue
         folder = path.is_dir()
         try:
             # For writing, because some network file systems lock nothing else.
@@ -87,6 +112,7 @@ def remove_abandoned(paths: Iterable[Path]) -> None:
             continue  # gone in the meantime, or not ours to touch
         try:
             if _is_abandoned(path, descriptor):
+                step("remove", path)
                 if folder:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
@@ -96,9 +122,9 @@ def remove_abandoned(paths: Iterable[Path]) -> None:
 
 
 def _is_abandoned(path: Path, descriptor: int) -> bool:
-    found = _HOST.search(path.name)
+    found = _NAME.match(path.name)
     # Names of earlier versions say no host; nobody writes them any more.
-    known = found is None or found[1] == _host()
+    known = found is None or found[2] in (None, _host())
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -112,6 +138,7 @@ def _claimed(goal: Path, make: Callable[[Path], None], flags: int) -> tuple[Path
     """Make something under a partial name, open it and lock it."""
     while True:
         path = partial_path(goal)
+        step("make", path)
         make(path)
         try:
             descriptor = os.open(path, flags)

@@ -7,19 +7,23 @@ process is killed. Weights that are written once have their sums in the JSON fil
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors import torch as safetensors_torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from tokenize_kit.disk import explained, step
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import atomic_write
 
@@ -177,3 +181,25 @@ def _head(file: IO[bytes], path: Path) -> tuple[bytes, bytes, dict[str, Any]]:
 
 def _damaged(path: Path, reason: str) -> VerificationError:
     return VerificationError(f"{path} is damaged ({reason}); restore it from a copy")
+
+
+def save_file(tensors: Mapping[str, Tensor], path: Path, shown: Path | None = None) -> None:
+    """Write a safetensors file straight to ``path``, in a folder that appears as a whole; it is not synced.
+
+    Args:
+        tensors: by name, contiguous, on the CPU.
+        path: the file.
+        shown: what an error names instead.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    step("write", path)
+    try:
+        safetensors_torch.save_file(dict(tensors), path)
+    except SafetensorError as error:
+        # The library tells the number only in words.
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        with explained(shown or path):
+            raise OSError(number, os.strerror(number), str(shown or path)) from None

@@ -21,28 +21,59 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tokenize_kit.disk import explained
+from tokenize_kit.disk import step as announce
 from tokenize_kit.errors import VerificationError
-from tokenize_kit.files import check_sums, read_signed, recorded_run, sha256_of_file, signed, sync_folder, write_json
-from tokenize_kit.partial import partial_folder, partial_path, remove_abandoned
-from tokenize_kit.weights import load_tensors
+from tokenize_kit.files import (
+    check_sums,
+    make_folder,
+    read_signed,
+    recorded_run,
+    sha256_of_file,
+    signed,
+    sync_file,
+    sync_folder,
+    write_json,
+)
+from tokenize_kit.partial import partial_folder, partial_path, remove_abandoned, remove_abandoned_below
+from tokenize_kit.weights import load_tensors, save_file
 
 FORMAT_VERSION = 2
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 """The folder for them in that of a run."""
 STATE_FILE = "state.json"
+CHECKPOINTS = "checkpoints"
+_OF_A_RUN = (
+    "model_config.json",
+    "tokenizers",
+    "train_log.jsonl",
+    "tensorboard",
+    CHECKPOINTS,
+    "pictures",
+    "sounds",
+    "texts",
+)
+"""What a run writes besides its weights and its decoded data."""
 _PREFIX = "step_"
 
 
-def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+def claim_folder(folder: Path, identity: Mapping[str, Any], *, alone: bool = False) -> bool:
     """Make ``folder`` the home of a run, or check that it is the home of this very run.
+
+    A run that has neither a checkpoint nor weights keeps no other one out: what it left goes, but for decoded data, which prove
+    themselves. What killed processes left half written goes too. The caller owns the folder (`tokenize_kit.claims.owned`).
 
     Args:
         folder: where the run keeps everything.
         identity: JSON-ready; all that determines the result, by names that the user knows.
+        alone: whether it is certain that no other command writes there at this moment.
+
+    Returns:
+        Whether the run begins here; False if it goes on.
 
     Raises:
         ValueError: the folder belongs to a run with another identity (the message says what differs), or to something else.
@@ -55,18 +86,48 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         no_folder="give a folder",
         foreign="is not empty and holds no training run; choose another --out",
     )
+    remove_abandoned_below(folder)
+    if before is not None and not _is_same(before, identity) and alone and _is_unused(folder):
+        _clear(folder)
+        before = None
     if before is None:
         write_json(path, signed({"format_version": FORMAT_VERSION, **identity}))
-        return
+        return True
     if before.pop("format_version", None) != FORMAT_VERSION:
         raise ValueError(f"{path} is of another version of tokenize-kit; choose another --out")
-    differing = sorted(key for key in {*before, *identity} if not _same(before.get(key), identity.get(key)))
+    differing = _differing(before, identity)
     if differing:
         changes = "; ".join(_difference(key, before.get(key), identity.get(key)) for key in differing)
         hint = f"choose another --out, or continue from its weights there with --init-from {folder}"
         if "steps" in differing:
             hint = f"the learning rate schedule depends on the number of steps, so a run cannot be made longer: {hint}"
         raise ValueError(f"{folder} holds a run with other options ({changes}); {hint}")
+    return False
+
+
+def _is_same(before: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    values = dict(before)
+    return values.pop("format_version", None) == FORMAT_VERSION and not _differing(values, identity)
+
+
+def _differing(before: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in {*before, *identity} if not _same(before.get(key), identity.get(key)))
+
+
+def _is_unused(folder: Path) -> bool:
+    """Return whether the run in a folder has made nothing: no checkpoint, and no weights after a validation."""
+    return last_checkpoint(folder / CHECKPOINTS) is None and not list(folder.glob("*.safetensors"))
+
+
+def _clear(folder: Path) -> None:
+    for name in (*_OF_A_RUN, RUN_FILE):
+        path = folder / name
+        if path.exists():
+            announce("remove", path)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def save_checkpoint(
@@ -83,22 +144,23 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full, or the folder cannot be written; the checkpoint before is untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     goal = folder / f"{_PREFIX}{step:08}"
     with partial_folder(goal) as partial:
         hashes = {}
         for name, content in tensors.items():
             path = partial / f"{name}.safetensors"
-            save_file(dict(content), path)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            save_file(content, path, goal)
+            sync_file(path)
             hashes[path.name] = sha256_of_file(path)
         known = {"format_version": FORMAT_VERSION, "step": step, "sha256": hashes, **state}
         write_json(partial / STATE_FILE, signed(known))
         sync_folder(partial)
         if goal.exists():
             _remove(goal)
-        partial.rename(goal)
+        announce("rename", goal)
+        with explained(goal):
+            partial.rename(goal)
     sync_folder(folder)
     for old in checkpoints_in(folder):
         if old != goal:
@@ -262,7 +324,9 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def _remove(checkpoint: Path) -> None:
     """Remove a checkpoint so that a kill in between leaves no half of one under its name."""
     doomed = partial_path(checkpoint)
+    announce("rename", checkpoint)
     checkpoint.rename(doomed)
+    announce("remove", doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 

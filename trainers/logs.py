@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenize_kit.files import atomic_write
+from tokenize_kit.disk import explained
+from tokenize_kit.disk import step as announce
+from tokenize_kit.files import atomic_write, make_folder
 from trainers.exhibits import Exhibit, hang
 
 LOG_FILE = "train_log.jsonl"
+BOARD_FOLDER = "tensorboard"
 TIMING = "_per_second"
 """How the name of the one entry ends that differs between two runs of the same options."""
 
@@ -33,31 +36,41 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._out = out
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         rewind_log(out / LOG_FILE, step)
-        self._file = (out / LOG_FILE).open("a", encoding="utf-8")
+        with explained(out / LOG_FILE):
+            self._file = (out / LOG_FILE).open("a", encoding="utf-8")
         # purge_step hides what a killed run logged after the checkpoint that this one continues from.
-        self._board: Any = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+        with explained(out / BOARD_FOLDER):
+            self._board: Any = SummaryWriter(str(out / BOARD_FOLDER), purge_step=step + 1)
 
     def write(self, step: int, line: Mapping[str, float], warnings: Sequence[str] = ()) -> None:
         """Write the numbers of a step, and what is to be said about them."""
         said = {"warnings": list(warnings)} if warnings else {}
-        self._file.write(json.dumps({"step": step, **line, **said}) + "\n")
-        self._file.flush()
-        for name, value in line.items():
-            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
-        for text in warnings:
-            self._board.add_text("warnings", text, step)
+        log, board = self._out / LOG_FILE, self._out / BOARD_FOLDER
+        announce("write", log)
+        with explained(log):
+            self._file.write(json.dumps({"step": step, **line, **said}) + "\n")
+            self._file.flush()
+        announce("write", board)
+        with explained(board):
+            for name, value in line.items():
+                self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+            for text in warnings:
+                self._board.add_text("warnings", text, step)
 
     def show(self, step: int, exhibits: Mapping[str, Exhibit]) -> None:
         """Write samples by name, each as a file of its modality and on the board."""
         for name, exhibit in exhibits.items():
-            hang(exhibit, name, step, self._out, self._board)
+            with explained(self._out / BOARD_FOLDER):
+                hang(exhibit, name, step, self._out, self._board)
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
-        self._board.close()
+        with explained(self._out / LOG_FILE):
+            self._file.close()
+        with explained(self._out / BOARD_FOLDER):
+            self._board.close()
 
 
 def rewind_log(path: Path, step: int) -> None:

@@ -76,21 +76,25 @@ def test_pictures_follow_their_caption_and_have_a_shape_of_the_data(pictures, tm
 
 
 def test_texts_continue_the_prompt_and_fit_the_context(texts, tmp_path):
-    result = generate_samples(GenerateOptions(model=texts, out=str(tmp_path), count=6, prompt="red app", seed=1))
+    result = generate_samples(
+        GenerateOptions(model=texts, out=str(tmp_path), overwrite=True, count=6, prompt="red app", seed=1)
+    )
     assert all(text.startswith("red app") for text in result.texts)
     assert [open(file).read() for file in result.files] == list(result.texts)  # noqa: PTH123, SIM115
     assert all(len(line["ids"]) <= 48 for line in lines_of(tmp_path))
-    free = generate_samples(GenerateOptions(model=texts, out=str(tmp_path), count=3))
+    free = generate_samples(GenerateOptions(model=texts, out=str(tmp_path), overwrite=True, count=3))
     assert len(free.texts) == 3
     assert set("".join(free.texts)) <= set(LETTERS)
-    short = generate_samples(GenerateOptions(model=texts, out=str(tmp_path), count=5, max_length=9, temperature=3.0))
+    short = generate_samples(
+        GenerateOptions(model=texts, out=str(tmp_path), overwrite=True, count=5, max_length=9, temperature=3)
+    )
     assert all(len(line["ids"]) <= 9 for line in lines_of(tmp_path))
     assert max(map(len, short.texts)) == 5
 
 
 def test_samples_depend_on_seed_and_number_alone(texts, tmp_path):
     def drawn(**changes):
-        options = {"model": texts, "out": str(tmp_path), "count": 6, "prompt": "blue"} | changes
+        options = {"model": texts, "out": str(tmp_path), "overwrite": True, "count": 6, "prompt": "blue"} | changes
         return generate_samples(GenerateOptions(**options)).texts
 
     first = drawn(seed=4)
@@ -140,9 +144,9 @@ def test_the_condition_may_come_from_files_and_be_a_picture(tmp_path):
     )
     assert generate_samples(options).texts == ("white",)
     with pytest.raises(ValueError, match="needs the condition 'image'; give it with --prompt-file"):
-        generate_samples(GenerateOptions(model=model, out=str(tmp_path / "out")))
+        generate_samples(GenerateOptions(model=model, out=str(tmp_path / "out"), overwrite=True))
     with pytest.raises(ValueError, match="modality 'image'; use --prompt-file"):
-        generate_samples(GenerateOptions(model=model, out=str(tmp_path / "out"), prompt="white"))
+        generate_samples(GenerateOptions(model=model, out=str(tmp_path / "out"), overwrite=True, prompt="white"))
 
 
 def test_several_predicted_streams_give_several_files(tmp_path):
@@ -153,7 +157,9 @@ def test_several_predicted_streams_give_several_files(tmp_path):
         "text": "sample_00001.text.txt",
         "image": "sample_00001.image.png",
     }
-    given = generate_samples(GenerateOptions(model=model, out=str(tmp_path / "out"), prompt="white", max_length=22))
+    given = generate_samples(
+        GenerateOptions(model=model, out=str(tmp_path / "out"), overwrite=True, prompt="white", max_length=22)
+    )
     assert given.texts[0].startswith("white")
 
 

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from tokenize_kit import load_tokenizer
 from tokenize_kit.cli import main
 from tokenize_kit.shards import ShardSet
+from tokenize_kit.shards.decode import DECODE_FILE, FILES_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE = ROOT / "tests" / "data" / "before"
@@ -112,8 +113,10 @@ def content(path: str | Path) -> str:
 
 
 def contents(folder: str | Path) -> dict[str, str]:
-    """Return `content` of every file of a folder."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    """Return `content` of every file of a folder, but for those in which `decode` says what it does."""
+    files = sorted(
+        path for path in Path(folder).rglob("*") if path.is_file() and path.name not in (DECODE_FILE, FILES_FILE)
+    )
     return {str(path.relative_to(folder)): content(path) for path in files}
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from toys.simple import RaggedToyText, ToyImage, ToyText
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import sha256_of_file, signed, write_json
 from tokenize_kit.shards import ShardSet
-from tokenize_kit.shards.decode import DecodeOptions, decode, file_name
+from tokenize_kit.shards.decode import DecodeOptions, decode
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from tokenize_kit.shards.verify import verify
 
@@ -169,7 +167,7 @@ def test_decode_gives_the_texts_back(made):
         assert (made / "files" / f"{record.key}.txt").read_bytes() == f"text {number}\r\n\u00e9".encode()
     assert result.tokens == sum(record.grids["text"].size for record in records)
     decode(DecodeOptions(str(made / "out"), f"text={made / 'tok'}", str(made / "few"), limit=3))
-    assert len(list((made / "few").iterdir())) == 3
+    assert len(list((made / "few").glob("*.txt"))) == 3
     with pytest.raises(ValueError, match="is not an empty folder"):
         decode(DecodeOptions(str(made / "out"), str(made / "tok"), str(made / "few")))
 
@@ -188,20 +186,6 @@ def test_decode_keeps_the_folders_of_pictures(tmp_path):
         "a/x~2.png": ((6, 4, 3), 10),
         "b/x.png": ((6, 4, 3), 90),
     }
-
-
-@given(keys=st.lists(st.text(st.sampled_from("ab./\\\0~ :é\n"), max_size=12) | st.just("x" * 300), max_size=8))
-def test_no_key_leads_out_of_the_folder_or_onto_another_file(keys):
-    taken: set[str] = set()
-    names = [file_name(key, ".txt", (".txt",), taken) for key in keys]
-    assert len({name.lower() for name in names}) == len(keys)
-    for name in names:
-        assert not name.startswith("/")
-        assert name.endswith(".txt")
-        for part in name.split("/"):
-            assert part not in ("", ".", "..")
-            assert len(part.encode()) < 256
-            assert not set(part) & set('\\\0:\n"')
 
 
 def test_streams_of_one_tokenizer_are_told_apart(tmp_path):

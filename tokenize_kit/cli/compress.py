@@ -39,6 +39,8 @@ class CompressOptions:
     """Where a learned tokenizer computes; auto takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Numbers in the matrix products of a learned tokenizer; bfloat16 is faster on a GPU, and some ids differ."""
+    overwrite: bool = False
+    """Replace a file that is there already and holds something else."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class DecompressOptions:
     """Where a learned tokenizer computes; auto takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Numbers in the matrix products of a learned tokenizer; bfloat16 is faster on a GPU, and rounds what comes out."""
+    overwrite: bool = False
+    """Replace a file that is there already and holds something else."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
         ValueError: the file is not what the tokenizer reads, or ``target`` does not end in ``.tkc``.
     """
     from tokenize_kit.container import takes_pieces
+    from tokenize_kit.files import new_file
     from tokenize_kit.protocol import allowing, load_tokenizer, placed
 
     if not options.target.lower().endswith(".tkc"):
@@ -100,7 +105,8 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
     tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
     tokenizer = allowing(tokenizer, options.allow_special)
     work = _compress_pieces if takes_pieces(tokenizer) else _compress_whole
-    written, size, conversion = work(options, tokenizer, progress)
+    with new_file(options.target, overwrite=options.overwrite) as target:
+        written, size, conversion = work(options, target, tokenizer, progress)
     rate = tokenizer.spec.sample_rate
     return CompressResult(
         options.target,
@@ -113,7 +119,7 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
 
 
 def _compress_whole(
-    options: CompressOptions, tokenizer: Tokenizer, progress: Progress
+    options: CompressOptions, target: Path, tokenizer: Tokenizer, progress: Progress
 ) -> tuple[int, tuple[int, ...], str]:
     from tokenize_kit.container import compress
     from tokenize_kit.protocol import modality_of
@@ -126,11 +132,11 @@ def _compress_whole(
         raise ValueError(f"{options.source}: {error}") from None
     _tell(options.source, notes, progress)
     conversion = "; ".join(notes)
-    return compress(tokenizer, sample, options.target, options.codebooks), kind.size(sample), conversion
+    return compress(tokenizer, sample, target, options.codebooks), kind.size(sample), conversion
 
 
 def _compress_pieces(
-    options: CompressOptions, tokenizer: Tokenizer, progress: Progress
+    options: CompressOptions, target: Path, tokenizer: Tokenizer, progress: Progress
 ) -> tuple[int, tuple[int, ...], str]:
     from tokenize_kit.container import compress_pieces
     from tokenize_kit.protocol import modality_of
@@ -150,7 +156,7 @@ def _compress_pieces(
             raise ValueError(f"{options.source}: {error}") from None
         _tell(options.source, filter(None, [stream.conversion]), progress)
         shown = _shown(pieces(stream), "compress", spec, progress)
-        written, size = compress_pieces(tokenizer, shown, options.target, options.codebooks)
+        written, size = compress_pieces(tokenizer, shown, target, options.codebooks)
         # What is known only when all was read, such as how much was clipped.
         _tell(options.source, (note for note in stream.notes if note != stream.conversion), progress)
     return written, size, "; ".join(stream.notes)
@@ -183,24 +189,46 @@ def decompress_command(options: DecompressOptions, progress: Progress) -> Decomp
         ValueError: it is no .tkc file, or ``target`` has another ending than such a sample is written with.
         VerificationError: it is damaged, or another tokenizer made it.
     """
-    from tokenize_kit.container import decompress, decompress_pieces, takes_pieces
+    from tokenize_kit.container import takes_pieces
+    from tokenize_kit.files import new_file
     from tokenize_kit.protocol import load_tokenizer, modality_of, placed
 
     tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
-    spec, target = tokenizer.spec, Path(options.target)
+    spec = tokenizer.spec
     kind = modality_of(spec)
-    if target.suffix.lower() != kind.suffix:
+    if Path(options.target).suffix.lower() != kind.suffix:
         raise ValueError(f"{options.target} does not end in {kind.suffix}, which is what {kind.name} is written as")
-    if takes_pieces(tokenizer):
-        sizes = []
+    work = _decompress_pieces if takes_pieces(tokenizer) else _decompress_whole
+    with new_file(options.target, overwrite=options.overwrite) as target:
+        size = work(options, target, tokenizer, progress)
+    return DecompressResult(options.target, size)
 
-        def counted() -> Iterator[Tensor]:
-            for piece in decompress_pieces(tokenizer, options.source):
-                sizes.append(kind.size(piece))
-                yield piece
 
-        kind.write_pieces(_shown(counted(), "decompress", spec, progress), target, spec)
-        return DecompressResult(options.target, kind.joined_size(sizes))
-    sample = decompress(tokenizer, options.source)
-    kind.write(sample, target, spec)
-    return DecompressResult(options.target, kind.size(sample))
+def _decompress_whole(
+    options: DecompressOptions, target: Path, tokenizer: Tokenizer, progress: Progress
+) -> tuple[int, ...]:
+    from tokenize_kit.container import decompress
+    from tokenize_kit.protocol import modality_of
+
+    progress.task("decompress")
+    kind, sample = modality_of(tokenizer.spec), decompress(tokenizer, options.source)
+    kind.write(sample, target, tokenizer.spec)
+    return kind.size(sample)
+
+
+def _decompress_pieces(
+    options: DecompressOptions, target: Path, tokenizer: Tokenizer, progress: Progress
+) -> tuple[int, ...]:
+    from tokenize_kit.container import decompress_pieces
+    from tokenize_kit.protocol import modality_of
+
+    spec, sizes = tokenizer.spec, []
+    kind = modality_of(spec)
+
+    def counted() -> Iterator[Tensor]:
+        for piece in decompress_pieces(tokenizer, options.source):
+            sizes.append(kind.size(piece))
+            yield piece
+
+    kind.write_pieces(_shown(counted(), "decompress", spec, progress), target, spec)
+    return kind.joined_size(sizes)

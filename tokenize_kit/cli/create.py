@@ -20,6 +20,8 @@ class CreateMuLawOptions:
     """Folder for the tokenizer."""
     sample_rate: int = 16_000
     """Samples a second; files of another rate are converted when they are read."""
+    overwrite: bool = False
+    """Replace another tokenizer that is in the folder."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class CreatePCMOptions:
     """Samples a second; files of another rate are converted when they are read."""
     channels: Literal[1, 2] = 1
     """1 (mono) or 2 (stereo); files of other channels are converted when they are read."""
+    overwrite: bool = False
+    """Replace another tokenizer that is in the folder."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class CreatePixelsOptions:
     """Folder for the tokenizer."""
     channels: Literal[1, 3, 4] = 3
     """1 (grey), 3 (RGB) or 4 (RGBA); pictures are converted when they are read."""
+    overwrite: bool = False
+    """Replace another tokenizer that is in the folder."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def create_mulaw(options: CreateMuLawOptions) -> CreateResult:
     """
     from tokenize_kit.tokenizers.audio.mulaw import MuLawTokenizer
 
-    return _saved(MuLawTokenizer(options.sample_rate), options.out)
+    return _saved(MuLawTokenizer(options.sample_rate), options.out, options.overwrite)
 
 
 def create_pcm(options: CreatePCMOptions) -> CreateResult:
@@ -75,7 +81,7 @@ def create_pcm(options: CreatePCMOptions) -> CreateResult:
     """
     from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
 
-    return _saved(PCMTokenizer(options.sample_rate, options.channels), options.out)
+    return _saved(PCMTokenizer(options.sample_rate, options.channels), options.out, options.overwrite)
 
 
 def create_pixels(options: CreatePixelsOptions) -> CreateResult:
@@ -86,11 +92,11 @@ def create_pixels(options: CreatePixelsOptions) -> CreateResult:
     """
     from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 
-    return _saved(PixelTokenizer(options.channels), options.out)
+    return _saved(PixelTokenizer(options.channels), options.out, options.overwrite)
 
 
-def _saved(tokenizer: Tokenizer, out: str) -> CreateResult:
-    from tokenize_kit.protocol import tokenizer_name
+def _saved(tokenizer: Tokenizer, out: str, overwrite: bool) -> CreateResult:
+    from tokenize_kit.protocol import save_as, tokenizer_name
 
-    tokenizer.save(out)
+    save_as(tokenizer, out, overwrite=overwrite)
     return CreateResult(out, tokenizer_name(tokenizer), tokenizer.fingerprint)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenize_kit.files import write_json
+from tokenize_kit.claims import owned
+from tokenize_kit.files import read_json_object, write_json
 from tokenize_kit.metrics.options import EvaluateOptions
+from tokenize_kit.partial import remove_abandoned_beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +20,12 @@ if TYPE_CHECKING:
     from tokenize_kit.metrics.result import EvaluateResult
     from tokenize_kit.metrics.speed import SpeedRow
     from tokenize_kit.progress import Progress
+    from tokenize_kit.protocol import Tokenizer
     from tokenize_kit.report import Page
 
 
+EVALUATION_FILE = "evaluation.json"
+REPORT_FILE = "report.html"
 _SIZES_SHOWN = 12
 
 
@@ -26,7 +33,7 @@ def evaluate_command(options: EvaluateOptions, progress: Progress) -> EvaluateRe
     """Evaluate a tokenizer on samples and write the report that ``--out`` asks for.
 
     Raises:
-        FileNotFoundError, ValueError: as `tokenize_kit.metrics.evaluate.evaluate`.
+        FileNotFoundError, ValueError: as `tokenize_kit.metrics.evaluate.evaluate`, or the folder has the report of another one.
     """
     from tokenize_kit.metrics.evaluate import evaluate
     from trainers.autoencoder.unfinished import is_unfinished, open_unfinished
@@ -35,13 +42,46 @@ def evaluate_command(options: EvaluateOptions, progress: Progress) -> EvaluateRe
     if is_unfinished(options.tokenizer):
         loaded, note = open_unfinished(options.tokenizer)
         progress.note(note)
-    result = evaluate(options, progress, options.codecs and options.out is not None, loaded)
-    if options.out is not None:
-        folder = Path(options.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "evaluation.json", result.to_dict() | {"options": asdict(options)})
-        evaluation_page(options, result).write(folder / "report.html")
+    if options.out is None:
+        return evaluate(options, progress, loaded=loaded)
+    folder = Path(options.out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file; give a folder for the report")
+    with owned(folder):
+        if not options.overwrite:
+            _check_report(folder, options, loaded)
+        for name in (EVALUATION_FILE, REPORT_FILE):
+            remove_abandoned_beside(folder / name)
+        result = evaluate(options, progress, options.codecs, loaded)
+        write_json(folder / EVALUATION_FILE, result.to_dict() | {"options": asdict(options)})
+        evaluation_page(options, result).write(folder / REPORT_FILE)
     return result
+
+
+def _check_report(folder: Path, options: EvaluateOptions, loaded: Tokenizer | None) -> None:
+    """Refuse a folder with the report of another evaluation; that of the same command may be written again.
+
+    Raises:
+        ValueError: it is of other options or another tokenizer.
+    """
+    from tokenize_kit.protocol import read_config
+
+    there = [name for name in (EVALUATION_FILE, REPORT_FILE) if (folder / name).exists()]
+    if not there:
+        return
+    values: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        values = read_json_object(folder / EVALUATION_FILE)
+    before, now = values.get("options"), json.loads(json.dumps(asdict(options)))
+    same = isinstance(before, dict) and _decisive(before) == _decisive(now)
+    fingerprint = read_config(options.tokenizer)["fingerprint"] if loaded is None else loaded.fingerprint
+    if not same or values.get("fingerprint") != fingerprint:
+        raise ValueError(f"{folder} has the {there[0]} of another evaluation; choose another --out, or --overwrite")
+
+
+def _decisive(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options without those that do not change what is measured."""
+    return {name: value for name, value in options.items() if name not in ("out", "overwrite")}
 
 
 def evaluation_page(options: EvaluateOptions, result: EvaluateResult) -> Page:

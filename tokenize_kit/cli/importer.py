@@ -20,6 +20,8 @@ class ImportBPEOptions:
     """Pre-tokenisation of a .tiktoken file, which does not carry one: gpt2, cl100k, o200k or a regular expression."""
     special_tokens: tuple[str, ...] = ()
     """Special tokens of a .tiktoken file as ``TEXT=ID``."""
+    overwrite: bool = False
+    """Replace another tokenizer, or a tokenizer.json, that is in the folder."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def import_bpe(options: ImportBPEOptions) -> ImportResult:
         FileNotFoundError: the source or the merges are missing.
         ValueError: the source is of an unknown kind or not byte-level BPE, or an option does not belong to it.
     """
+    from tokenize_kit.protocol import save_as
     from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 
     source = Path(options.source)
@@ -59,7 +62,7 @@ def import_bpe(options: ImportBPEOptions) -> ImportResult:
             raise ValueError(f"--merges is needed beside {source.name}: give its merges.txt or vocab.bpe")
         else:
             tokenizer = BPETokenizer.from_tokenizer_json(source)
-    tokenizer.save(options.out)
+    save_as(tokenizer, options.out, overwrite=options.overwrite)
     assert isinstance(tokenizer.spec.vocab_size, int)
     return ImportResult(options.out, tokenizer.spec.vocab_size, tokenizer.fingerprint)
 

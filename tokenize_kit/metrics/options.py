@@ -19,6 +19,8 @@ class EvaluateOptions:
     """What to read: files, folders, globs or fsspec URLs of txt, jsonl, parquet, pictures, sounds, tar and idx (also gz, zst)."""
     out: str | None = None
     """Folder for report.html and evaluation.json; without it the numbers are only printed."""
+    overwrite: bool = False
+    """Replace the report of another evaluation that is in the folder."""
     limit: int | None = None
     """Use only the first N samples."""
     image_size: int | None = None

@@ -22,6 +22,7 @@ from tokenize_kit.protocol.folder import (
     read_config,
     read_config_of,
     read_options,
+    save_as,
     split_name,
     write_config,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "register_tokenizer",
     "registered_tokenizers",
     "resolved",
+    "save_as",
     "split_name",
     "tokenizer_class",
     "tokenizer_name",

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenize_kit.disk import explained, step
 from tokenize_kit.errors import VerificationError
-from tokenize_kit.files import canonical_json, check_sums, read_signed, signed, sums_of, write_json
+from tokenize_kit.files import (
+    canonical_json,
+    check_sums,
+    make_folder,
+    read_signed,
+    signed,
+    sums_of,
+    sync_folder,
+    write_json,
+)
+from tokenize_kit.partial import partial_folder, remove_abandoned_below, remove_abandoned_beside
 from tokenize_kit.protocol.tokenizer import Tokenizer, tokenizer_class, tokenizer_name
 
 if TYPE_CHECKING:
@@ -93,11 +106,77 @@ def check_target(folder: str | os.PathLike[str], tokenizer: Tokenizer) -> Path:
     """
     folder = Path(folder)
     _check_holds(folder, "fingerprint", tokenizer.fingerprint)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    remove_abandoned_below(folder)
     if is_tokenizer_folder(folder) and (config := read_config(folder)).pop(_SUMS, None):
         # The files may be spelled in another way this time, and a kill may come between one of them and the new sums.
         write_json(folder / CONFIG_FILE, signed(config))
     return folder
+
+
+def save_as(tokenizer: Tokenizer, folder: str | os.PathLike[str], *, overwrite: bool | None = None) -> None:
+    """Save a tokenizer as a folder that appears whole; in one that is there already, without harm to what it holds.
+
+    Files that hold the same are no hindrance, so a command that was killed can be run again.
+
+    Args:
+        tokenizer: the tokenizer.
+        folder: where to; may hold other things.
+        overwrite: whether files of the same names may be replaced, such as those of another tokenizer; None where the user
+            cannot say so.
+
+    Raises:
+        ValueError: the folder is a file, or holds another tokenizer or other files of the same names.
+        OSError: it cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder to save the tokenizer in")
+    make_folder(folder.parent)
+    remove_abandoned_beside(folder)
+    with partial_folder(folder) as made:
+        tokenizer.save(made)
+        if not _renamed(made, folder):
+            remove_abandoned_below(folder)
+            # The configuration last, so that a folder that has it is complete.
+            names = sorted((path.name for path in made.iterdir()), key=lambda name: (name == CONFIG_FILE, name))
+            differing = [name for name in names if not _is_free(folder / name, made / name)]
+            if differing and not overwrite:
+                what = "another tokenizer" if is_tokenizer_folder(folder) else f"another {differing[0]}"
+                fix = (
+                    "choose another folder or delete that one"
+                    if overwrite is None
+                    else "choose another folder, or --overwrite"
+                )
+                raise ValueError(f"{folder} already holds {what}; {fix}")
+            if differing:
+                # What is half replaced shall not be taken for a tokenizer.
+                (folder / CONFIG_FILE).unlink(missing_ok=True)
+            for name in names:
+                step("rename", folder / name)
+                with explained(folder / name):
+                    (made / name).replace(folder / name)
+            sync_folder(folder)
+            step("remove", made)
+            shutil.rmtree(made, ignore_errors=True)
+    sync_folder(folder.parent)
+
+
+def _renamed(made: Path, folder: Path) -> bool:
+    """Give a folder its final name; False if there is one with something in it."""
+    step("rename", folder)
+    try:
+        made.rename(folder)
+    except OSError:
+        if folder.is_dir() and any(folder.iterdir()):
+            return False
+        with explained(folder):
+            raise
+    return True
+
+
+def _is_free(path: Path, made: Path) -> bool:
+    return not path.exists() or (path.is_file() and made.is_file() and filecmp.cmp(path, made, shallow=False))
 
 
 def check_kind(folder: str | os.PathLike[str], name: str) -> None:

@@ -1,12 +1,14 @@
 """``decode``: token shards back into files, one a sample.
 
-Only the standard library is imported before `decode` is called, so that ``--help`` is instant.
+``decode.json`` says what a folder is made of and ``files.jsonl`` which file each key has; both are there before the first file,
+so that the same command can go on after it was stopped. Only the standard library is imported before `decode` is called, so that
+``--help`` is instant.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +20,15 @@ from tokenize_kit.shards.options import DecodeOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokenize_kit.protocol import Tokenizer
+    from tokenize_kit.protocol import Modality, Tokenizer
     from tokenize_kit.shards.format import StreamInfo
     from tokenize_kit.shards.reader import Record, ShardSet
 
 _BATCH = 32
-_LONGEST_NAME = 200
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f<>:\"|?*\\]")
+DECODE_FILE = "decode.json"
+"""What the files of a folder are made of."""
+FILES_FILE = "files.jsonl"
+"""The file of each key, a line of JSON each, in the order of the samples."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,16 @@ class DecodeResult:
 
 
 def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeResult:
-    """Write one file for each sample of a stream, named after its key.
+    """Write one file for each sample of a stream, named after its key; goes on with what the same command began.
 
     Raises:
         FileNotFoundError: the shards or the tokenizer are not there.
-        ValueError: the folder for the files is not empty, or the shards do not have so many codebooks.
+        ValueError: the folder holds something else, or the shards do not have so many codebooks.
         VerificationError: the shards are not what was written, or the tokenizer is not the one that made them.
+        OSError: the disk is full or the folder cannot be written. In all cases finished files are kept.
     """
-    from tokenize_kit.modalities import modality_named
-    from tokenize_kit.protocol import placed
+    from tokenize_kit.claims import begun
+    from tokenize_kit.protocol import modality_of, placed
     from tokenize_kit.shards.reader import ShardSet
 
     if options.limit is not None and options.limit < 1:
@@ -64,57 +69,77 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     tokenizer = placed(tokenizer, options.device, options.precision)
     if options.codebooks is not None:
         stream.spec.first_codebooks(options.codebooks)
-    kind = modality_named(stream.spec.modality)
+    kind = modality_of(stream.spec)
     out = Path(options.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        # It may hold the very pictures that were encoded, and a decoded one may be worse.
-        raise ValueError(
-            f"{out} is not an empty folder; give an empty or new one, so that no file of yours is overwritten"
-        )
-    out.mkdir(parents=True, exist_ok=True)
     total = shards.num_rows if options.limit is None else min(options.limit, shards.num_rows)
-    progress.task("decode", total)
-    taken: set[str] = set()
-    files = tokens = 0
-    for start in range(0, total, _BATCH):
-        records = list(shards.records(start, min(start + _BATCH, total)))
-        grids = _grids(stream, records, options.codebooks)
-        tokens += sum(grid.numel() for grid in grids)
-        for record, sample in zip(records, _decode_batch(tokenizer, stream, records, grids), strict=True):
-            path = out / file_name(record.key, kind.suffix, kind.extensions, taken)
-            kind.write(sample, path, stream.spec)
-            files += 1
-        progress.update(files, files=files)
-    return DecodeResult(options.out, files, tokens)
+    # It may hold the very pictures that were encoded, and a decoded one may be worse.
+    foreign = "give an empty or new one, so that no file of yours is overwritten"
+    identity = _identity(options, shards, stream)
+    with begun(out, DECODE_FILE, identity, lists=(FILES_FILE,), foreign=foreign) as going_on:
+        paths = _listed(out, shards.column("key")[:total].to_pylist(), kind)
+        # What is there is whole, for a file appears as a whole.
+        missing = [number for number, path in enumerate(paths) if not (going_on and path.is_file())]
+        if going_on and len(missing) < total:
+            progress.note(f"{total - len(missing):,} of {total:,} files are in {out} already")
+        progress.task("decode", len(missing))
+        files = 0
+        for numbers in _runs(missing):
+            records = list(shards.records(numbers.start, numbers.stop))
+            grids = _grids(stream, records, options.codebooks)
+            samples = _decode_batch(tokenizer, stream, records, grids)
+            for number, sample in zip(numbers, samples, strict=True):
+                kind.write(sample, paths[number], stream.spec)
+                files += 1
+            progress.update(files, files=files)
+    return DecodeResult(options.out, total, _tokens(shards, stream, total, options.codebooks))
 
 
-def file_name(key: str, suffix: str, extensions: tuple[str, ...], taken: set[str]) -> str:
-    """Return a relative path for a key that stays inside its folder, differs from those ``taken``, and joins them.
+def _identity(options: DecodeOptions, shards: ShardSet, stream: StreamInfo) -> dict[str, Any]:
+    """Return what the files depend on."""
+    from tokenize_kit.files import canonical_json, sha256_of_bytes
 
-    The key's own ending is replaced where it is one of ``extensions``.
-    """
-    parts = []
-    for part in key.split("/"):
-        part = _UNSAFE.sub("_", part).strip(" ")
-        if part in ("", ".", ".."):
-            part = "_" * max(1, len(part))
-        if len(part.encode()) > _LONGEST_NAME - 20:
-            digest = hashlib.sha256(part.encode()).hexdigest()[:16]
-            part = part.encode()[: _LONGEST_NAME - 40].decode(errors="ignore") + "~" + digest
-        parts.append(part)
-    base = parts[-1]
-    for extension in extensions:
-        if base.lower().endswith(extension) and len(base) > len(extension):
-            parts[-1] = base[: -len(extension)]
-            break
-    name = "/".join(parts)
-    number = 2
-    chosen = name + suffix
-    # Lower case, because some file systems hold a.png and A.png as one file.
-    while chosen.lower() in taken:
-        chosen, number = f"{name}~{number}{suffix}", number + 1
-    taken.add(chosen.lower())
-    return chosen
+    return {
+        "command": "decode",
+        "shards": sha256_of_bytes(canonical_json(shards.manifest.to_dict())),
+        "stream": stream.name,
+        "fingerprint": stream.fingerprint,
+        **{name: getattr(options, name) for name in ("limit", "codebooks", "device", "precision")},
+    }
+
+
+def _listed(out: Path, keys: Sequence[str], kind: Modality) -> list[Path]:
+    """Write which file each key has, and return the files."""
+    from tokenize_kit.files import write_text
+    from tokenize_kit.shards.file_names import FileNames
+
+    naming = FileNames(kind.suffix, kind.extensions, (DECODE_FILE, FILES_FILE))
+    names = [naming.name(key) for key in keys]
+    lines = [
+        json.dumps({"key": key, "file": name}, ensure_ascii=False) + "\n" for key, name in zip(keys, names, strict=True)
+    ]
+    write_text(out / FILES_FILE, "".join(lines))
+    return [out / name for name in names]
+
+
+def _tokens(shards: ShardSet, stream: StreamInfo, total: int, codebooks: int | None) -> int:
+    """Return how many ids the first ``total`` samples are decoded from."""
+    tokens = 0
+    for array in shards.stream_arrays(stream.name):
+        shapes = array.shapes[:total].copy()
+        if codebooks is not None:
+            shapes[:, -1] = shapes[:, -1].clip(max=codebooks)
+        tokens += int(shapes.prod(axis=1).sum())
+        total -= len(shapes)
+    return tokens
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[range]:
+    """Yield numbers that follow one another together, so many at most as are decoded at once."""
+    start = 0
+    for place in range(1, len(numbers) + 1):
+        if place == len(numbers) or numbers[place] != numbers[place - 1] + 1 or place - start == _BATCH:
+            yield range(numbers[start], numbers[place - 1] + 1)
+            start = place
 
 
 def _tokenizer_of(options: DecodeOptions, shards: ShardSet) -> tuple[StreamInfo, Tokenizer]:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import signed, write_json, write_text
-from tokenize_kit.partial import remove_abandoned
+from tokenize_kit.partial import remove_abandoned_below
 from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import EncodeOptions
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Tokenizer, TokenSpec
-    from tokenize_kit.shards.executors.base import Executor
+    from tokenize_kit.shards.executors.base import Executor, Job
     from tokenize_kit.shards.ledger import UnitResult
     from tokenize_kit.shards.recipe import Recipe
     from tokenize_kit.sources.planning import Unit
@@ -90,7 +90,10 @@ class EncodeResult:
 
 
 def encode(
-    options: EncodeOptions, progress: Progress | None = None, loaded: Mapping[str, Tokenizer] | None = None
+    options: EncodeOptions,
+    progress: Progress | None = None,
+    loaded: Mapping[str, Tokenizer] | None = None,
+    leave_out: Sequence[str] = (),
 ) -> EncodeResult:
     """Turn files into a shard set; continues a run that was stopped, and returns at once if it is complete.
 
@@ -98,6 +101,7 @@ def encode(
         options: what to read, how, and where to.
         progress: where to show how far it is.
         loaded: tokenizers that are in memory already, by the folder that ``options.tokenizer`` names.
+        leave_out: folders besides ``options.out`` that are no input, though they may lie inside it.
 
     Raises:
         FileNotFoundError: a tokenizer or an input is not there.
@@ -107,11 +111,17 @@ def encode(
         RuntimeError: a worker died.
         OSError: the disk is full, or an input cannot be read. In all cases finished shards are kept.
     """
-    return _Run(options, progress or Progress(enabled=False), loaded or {}).run()
+    return _Run(options, progress or Progress(enabled=False), loaded or {}, leave_out).run()
 
 
 class _Run:
-    def __init__(self, options: EncodeOptions, progress: Progress, loaded: Mapping[str, Tokenizer]) -> None:
+    def __init__(
+        self,
+        options: EncodeOptions,
+        progress: Progress,
+        loaded: Mapping[str, Tokenizer],
+        leave_out: Sequence[str],
+    ) -> None:
         from tokenize_kit.protocol import allowed_tokens, modality_named, placement_for
         from tokenize_kit.shards.feeds import feeds_of
         from tokenize_kit.shards.format import shard_schema
@@ -142,7 +152,7 @@ class _Run:
         if options.image_size is not None:
             _check_image_size(options.image_size, [stream.spec for stream in streams])
         self.converted = " and ".join(kind.plural for kind in kinds if kind.converts)
-        self.files = find_sources(options.data, read)
+        self.files = find_sources(options.data, read, (options.out, *leave_out))
         if note := check_places(self.files, read, self.feeds.unclear):
             progress.note(note)
         read = resolve_columns(self.files, read, options.columns)
@@ -157,22 +167,28 @@ class _Run:
         self.rows = self.tokens = self.bytes = self.failed = 0
         self.conversions: Counter[str] = Counter()
         self.results: dict[int, UnitResult] = {}
+        self.before: dict[str, Any] = {}
 
     def run(self) -> EncodeResult:
         if self.options.dry_run:
             return self._estimate()
-        from tokenize_kit.shards.format import PLAN_FILE
-        from tokenize_kit.shards.plan import check_folder
+        from tokenize_kit.claims import shared
+        from tokenize_kit.shards.plan import begin_plan
 
         plan = self._plan()
-        check_folder(self.out, plan)
-        self.out.mkdir(parents=True, exist_ok=True)
-        if not (self.out / PLAN_FILE).exists():
-            write_json(self.out / PLAN_FILE, signed(plan))
+
+        def begin(alone: bool) -> None:
+            self.before = begin_plan(self.out, plan, alone=alone)
+
+        with shared(self.out, begin):
+            remove_abandoned_below(self.out)
+            return self._run(plan)
+
+    def _run(self, plan: dict[str, Any]) -> EncodeResult:
         # In a thread, because a large vocabulary takes as long to write as some megabytes to encode.
         with ThreadPoolExecutor(1) as background:
             saved = background.submit(self._save_tokenizers)
-            complete = self._encode(saved.result)
+            complete = self._encode(saved.result, plan)
             saved.result()
         results = [self.results[index] for index in sorted(self.results)]
         if complete:
@@ -194,6 +210,7 @@ class _Run:
 
     def _plan(self) -> dict[str, Any]:
         """Return what must be equal for two runs to be the same one."""
+        from tokenize_kit.shards.touched import written_of
         from tokenize_kit.sources.planning import input_digest
 
         values = asdict(self.options)
@@ -219,18 +236,16 @@ class _Run:
                 "digest": input_digest(self.files),
             },
             "inputs_written": input_digest(self.files, versions=True),
+            "written": written_of(self.units, self.files),
             "shards": len(self.units),
         }
 
-    def _encode(self, saved: Callable[[], None]) -> bool:
+    def _encode(self, saved: Callable[[], None], plan: dict[str, Any]) -> bool:
         """Encode what is not done yet; False if other parts of the run are still to come."""
         from tokenize_kit.shards.executors.base import Job, Setup
         from tokenize_kit.shards.ledger import FailureLimitError, finished_unit
 
         limited = self.options.limit is not None
-        self.progress.task("encode", None if limited else sum(unit.size for unit in self.units))
-        # With a limit the units follow one another: what is left for one depends on those before.
-        units = self._first_units() if limited else self._open_units()
         setup = Setup(
             self.recipe,
             {name: str(self._folder(name)) for name in self.tokenizers},
@@ -239,10 +254,14 @@ class _Run:
             self.options.max_failures,
             self.placement,
         )
+        job = Job(setup, self.tokenizers, saved, self._report, self._count, self._left)
         try:
+            self._prove_touched(plan, job)
+            self.progress.task("encode", None if limited else sum(unit.size for unit in self.units))
+            # With a limit the units follow one another: what is left for one depends on those before.
+            units = self._first_units() if limited else self._open_units()
             if units:
-                executor = self._executor_for(units)
-                executor.run(units, Job(setup, self.tokenizers, saved, self._report, self._count, self._left))
+                self._executor_for(units).run(units, job)
         except FailureLimitError as error:
             self._stop(error.failures)
         if limited:
@@ -252,6 +271,33 @@ class _Run:
             if unit.index not in self.results and (result := finished_unit(self.out, unit, self.recipe)):
                 self.results[unit.index] = result
         return len(self.results) == len(self.units)
+
+    def _prove_touched(self, plan: dict[str, Any], job: Job) -> None:
+        """Look again at the finished units of this part whose input files were written since; see `touched.prove`."""
+        from tokenize_kit.shards.format import PLAN_FILE
+        from tokenize_kit.shards.ledger import finished_unit
+        from tokenize_kit.shards.touched import known_now, prove, prove_in_order, touched
+
+        changed = touched(self.before, plan)
+        if not changed:
+            return
+        mine = [unit for unit in self.units if unit.index % self.parts == self.part]
+        if self.options.limit is not None:
+            prove_in_order(changed, self.units, self.options.limit, self.out, job, self._executor_for)
+        else:
+            finished = {
+                unit.index: result
+                for unit in mine
+                if unit.index in changed and (result := finished_unit(self.out, unit, self.recipe))
+            }
+            if finished:
+                self.progress.note(
+                    f"input files were written again since the run began: {len(finished):,} shards are made again and compared"
+                )
+                prove(finished, [unit for unit in mine if unit.index in finished], self.out, job, self._executor_for)
+        # The units of other parts are theirs to prove.
+        known = known_now(self.before, plan, {unit.index for unit in mine})
+        write_json(self.out / PLAN_FILE, signed({**plan, "written": known}))
 
     def _executor_for(self, units: Iterable[Unit]) -> Executor:
         """Return the executor that the user named, or else one that fits; a limit is kept by one process."""
@@ -360,7 +406,7 @@ class _Run:
         )
         write_json(self.out / "dataset.json", manifest.to_dict())
         # Left behind by killed processes; what another run writes here at this moment is its own.
-        remove_abandoned(self.out.rglob("*.partial-*"))
+        remove_abandoned_below(self.out)
 
     def _result(self, results: Sequence[UnitResult], complete: bool) -> EncodeResult:
         from tokenize_kit.sources.blocks import count_incomplete, count_lost

@@ -37,14 +37,20 @@ def iter_documents(
 
 
 def iter_text_blocks(
-    paths: Sequence[str | os.PathLike[str]], field: str = "text", max_document_bytes: int = 16 << 20
+    paths: Sequence[str | os.PathLike[str]],
+    field: str = "text",
+    max_document_bytes: int = 16 << 20,
+    leave_out: Sequence[str] = (),
 ) -> Iterator[Any]:
-    """Yield the documents of `iter_documents` some hundreds at a time: lists of str, or Arrow arrays of large strings."""
+    """Yield the documents of `iter_documents` some hundreds at a time: lists of str, or Arrow arrays of large strings.
+
+    Folders ``leave_out`` are not looked into.
+    """
     from tokenize_kit.sources.blocks import text_name
     from tokenize_kit.sources.reading import read_unit
 
     options = ReadOptions(text_field=field, max_document_bytes=max_document_bytes)
-    files = find_sources([os.fspath(path) for path in paths], options)
+    files = find_sources([os.fspath(path) for path in paths], options, leave_out)
     for unit in plan_units(files, options, _UNIT_BYTES):
         for block in read_unit(unit, options):
             if block.failures:

@@ -39,6 +39,7 @@ def iter_samples(
     pad: bool = False,
     keep: Callable[[str], bool] | None = None,
     on_conversion: Callable[[str], None] | None = None,
+    leave_out: Sequence[str] = (),
 ) -> Iterator[KeyedSample]:
     """Yield the samples of files, folders, globs and URLs, in the order in which they would be encoded.
 
@@ -53,6 +54,7 @@ def iter_samples(
         pad: with ``image_size``: scale and pad them to that square instead.
         keep: called with each key; only samples of which it says True are decoded. See `tokenize_kit.sources.heldout`.
         on_conversion: called for each file that was not of the sample rate or channels that ``spec`` wants, with what was done.
+        leave_out: folders that are not looked into, such as that of a report.
 
     Raises:
         FileNotFoundError: nothing is there, or nothing of this modality.
@@ -73,7 +75,7 @@ def iter_samples(
         field = media_field
     source = Source(spec.modality, spec.modality, field)
     options = ReadOptions(modalities=(), split=split, named=(source,), incomplete="fail")
-    files = find_sources(data, options)
+    files = find_sources(data, options, leave_out)
     check_places(files, options)
     for unit in plan_units(files, options, _UNIT_BYTES):
         for block in read_unit(unit, options):

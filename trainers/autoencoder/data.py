@@ -27,7 +27,7 @@ from tokenize_kit.sources.heldout import key_fractions
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from tokenize_kit.protocol import Tokenizer
-    from trainers.autoencoder.options import LearnedOptions
+    from trainers.autoencoder.options import RunOptions
 
 Ints = NDArray[np.int64]
 _AHEAD = 2
@@ -117,7 +117,7 @@ class NumberedBatches(ABC):
 def decode_once(
     tokenizer: Tokenizer,
     name: str,
-    options: LearnedOptions,
+    options: RunOptions,
     data: Sequence[str],
     folder: Path,
     progress: Progress | None,
@@ -151,6 +151,8 @@ def decode_once(
         ),
         progress,
         loaded={name: tokenizer},
+        # Previews, and what else the run writes.
+        leave_out=(options.out,),
     )
 
 

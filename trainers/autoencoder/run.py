@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -100,6 +101,8 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
 
             self.listed = read_keys(options.validation_keys)
         self.out = Path(options.out)
+        self.fresh = False
+        """Whether the run begins with this command, as the first process knows."""
 
     @property
     @abstractmethod
@@ -176,10 +179,15 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
             ValueError: the samples do not fit, or not the run in the folder; or training broke down.
             TooManyFailuresError: more than ``max_failures`` samples cannot be read.
         """
+        from tokenize_kit.claims import owned
         from trainers.runtime import start
 
         runtime = start(self.options)
-        task = self._claimed(runtime, lambda: self.build(runtime))
+        with owned(self.out) if runtime.rank == 0 else nullcontext(False) as alone:
+            return self._run(runtime, alone)
+
+    def _run(self, runtime: Runtime, alone: bool) -> Trained:
+        task = self._claimed(runtime, alone, lambda: self.build(runtime))
         model: Any = task.networks["autoencoder"]
         data: Any = task.data
         quantizer: Quantizer = model.quantizer
@@ -234,9 +242,20 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
             return self.task(model, data, held_out, plan)
 
     def _decoded(self, data: tuple[str, ...], name: str, runtime: Runtime) -> S:
+        import shutil
+
+        from tokenize_kit.shards.plan import OtherRunError
+
         folder = Path(self.shared or self.options.out) / name
         if runtime.rank == 0:
-            self.decode(data, folder)
+            try:
+                self.decode(data, folder)
+            except OtherRunError:
+                # Of a run that made no step, and whose folder is this one's now.
+                if not self.fresh or self.shared:
+                    raise
+                shutil.rmtree(folder)
+                self.decode(data, folder)
         runtime.fabric.barrier()
         return self.opened(folder, data)
 
@@ -258,7 +277,7 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         # As JSON gives it back: lists instead of tuples.
         return dict(json.loads(json.dumps({"command": self.command, **chosen, **parts})))
 
-    def _claimed(self, runtime: Runtime, build: Callable[[], T]) -> T:
+    def _claimed(self, runtime: Runtime, alone: bool, build: Callable[[], T]) -> T:
         """Claim the folder for this run and return what ``build`` makes there.
 
         If a fresh run cannot be built, its folder is given up again: nothing has been trained, and the corrected command shall
@@ -271,15 +290,14 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
 
         from trainers.checkpoints import RUN_FILE, claim_folder
 
-        fresh = not (self.out / RUN_FILE).exists()
         if runtime.rank == 0:
             # Before anything is read: a folder of another run must not be filled with data.
-            claim_folder(self.out, self.identity())
+            self.fresh = claim_folder(self.out, self.identity(), alone=alone)
         runtime.fabric.barrier()
         try:
             return build()
         except (ValueError, FileNotFoundError, MissingWeightsError):
-            if fresh and runtime.rank == 0:
+            if self.fresh and runtime.rank == 0:
                 for name in (DATA, HELD_OUT):
                     shutil.rmtree(self.out / name, ignore_errors=True)
                 (self.out / RUN_FILE).unlink(missing_ok=True)

@@ -10,7 +10,6 @@ train_log.jsonl  tensorboard/  checkpoints/  run.json     the training's own
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,7 @@ import torch
 from torch import nn
 
 from tokenize_kit.errors import VerificationError
-from tokenize_kit.files import is_signed, read_signed, signed, sync_folder, write_json
-from tokenize_kit.partial import partial_folder, remove_abandoned
+from tokenize_kit.files import copy_folder, is_signed, read_signed, signed, write_json
 from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
@@ -115,12 +113,7 @@ def write_model_folder(
         goal = folder / TOKENIZERS / stream
         if goal.exists():
             continue
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(goal.parent.glob(f"{stream}.partial-*"))
-        with partial_folder(goal) as partial:
-            shutil.copytree(source, partial, dirs_exist_ok=True)
-            partial.rename(goal)
-        sync_folder(goal.parent)
+        copy_folder(source, goal)
     if preparation is not None and (recipe := preparation.to_dict()):
         write_json(folder / RECIPE_FILE, signed({"format_version": FORMAT_VERSION, **recipe}))
     write_json(folder / CONFIG_FILE, signed(config.to_dict()))

@@ -101,7 +101,9 @@ class PromptOptions:
     model: str
     """The model folder, which carries its tokenizers, that of a training that goes on, or a checkpoint in it."""
     out: str
-    """Folder for the samples and samples.jsonl."""
+    """Folder for the samples and samples.jsonl, empty or new; the same command can go on in it."""
+    overwrite: bool = False
+    """Replace samples of another command that are in the folder."""
     count: int = 1
     """Number of samples, of each prompt."""
     prompt: str | None = None

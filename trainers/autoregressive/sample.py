@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SAMPLES_FILE = "samples.jsonl"
 _BATCHES = 8
 """How many batches are drawn before their samples are written."""
+GENERATE_FILE = "generate.json"
+"""What the samples of a folder are drawn from, and how."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,38 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
 
     Raises:
         FileNotFoundError: there is no model, or a prompt file is missing.
-        ValueError: the prompt does not fit the template, or an option is out of range.
+        ValueError: the prompt does not fit the template, an option is out of range, or the folder holds something else.
     """
-    return _generate(options, progress)
+    from tokenize_kit.claims import begun
+
+    out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder for the samples")
+    own = ("sample_[0-9][0-9][0-9][0-9][0-9]*", SAMPLES_FILE)
+    foreign = "give an empty or new one, or --overwrite to replace samples there"
+    with begun(out, GENERATE_FILE, _identity(options), own=own, overwrite=options.overwrite, foreign=foreign):
+        return _generate(options, progress)
+
+
+def _identity(options: GenerateOptions) -> dict[str, Any]:
+    """Return what the samples depend on, the files that are named among the options by what they hold."""
+    from tokenize_kit.files import sha256_of_file
+
+    values = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
+    texts = [text for value in values.values() for text in (value if isinstance(value, tuple) else (value,))]
+    named = [text for text in texts if isinstance(text, str) and text and len(text) < 4096 and "\0" not in text]
+    model = Path(options.model)
+    # The states of checkpoints have the digests of their weights.
+    of_model = [
+        path for pattern in ("model*", "state.json", "checkpoints/*/state.json") for path in model.glob(pattern)
+    ]
+    files = [Path(text) for text in named] + sorted(of_model)
+    hashes: dict[str, str] = {}
+    for path in files:
+        with suppress(OSError):  # a prompt that is longer than a name may be
+            if path.is_file():
+                hashes[str(path)] = sha256_of_file(path)
+    return {"command": "generate", **values, "sha256": hashes}
 
 
 def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateResult:
@@ -93,9 +125,6 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
         progress.task("generate", len(prompts) * options.count)
 
     out = Path(options.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder for the samples")
-    out.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     files: list[str] = []
     texts: list[str] = []

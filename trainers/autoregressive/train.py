@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,14 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
         FileNotFoundError: a shard set, tokenizer or model folder is missing.
         ValueError: the options do not fit the data or the run in ``options.out``, or training broke down.
     """
+    with ExitStack() as stack:
+        return _train(options, progress, stack)
+
+
+def _train(options: TrainTransformerOptions, progress: Progress | None, stack: ExitStack) -> TrainResult:
     import torch
 
+    from tokenize_kit.claims import owned
     from tokenize_kit.sources.heldout import read_keys
     from trainers.autoregressive.data import PackedDataset, TokenData, split_documents
     from trainers.autoregressive.model_folder import (
@@ -110,7 +117,7 @@ def train_transformer(options: TrainTransformerOptions, progress: Progress | Non
         check_vocabulary(data, read_model_config(options.init_from).vocabulary, options.init_from)
         read_weights(Path(options.init_from), model)
     if runtime.rank == 0:
-        claim_folder(out, identity)
+        claim_folder(out, identity, alone=stack.enter_context(owned(out)))
         folder_config = ModelConfigFile(
             options.family,
             config,

@@ -100,12 +100,13 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
         FileNotFoundError: there is no data.
         ValueError: an option is out of range, the data has no text, or a document cannot be read.
     """
+    from tokenize_kit.protocol import save_as
     from tokenize_kit.tokenizers.text.bpe import BPETokenizer
     from tokenize_kit.tokenizers.text.formats import make_definition, to_characters
 
     began = time.monotonic()
     _check(options)
-    corpus = Corpus(options.data, options.field, PIECE_BYTES, options.limit, progress)
+    corpus = Corpus(options.data, options.field, PIECE_BYTES, options.limit, progress, (options.out,))
     engine, merges = "fast", _train_fast(corpus, options, progress) if options.engine == "auto" else None
     if merges is None:
         engine, merges = "tokenizers", _train_reference(corpus, options, progress)
@@ -117,7 +118,7 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
     vocab = {token: i for i, token in enumerate(tokens) if i >= len(special)}
     pairs = [(tokens[first], tokens[second]) for first, second in merges.pairs]
     tokenizer = BPETokenizer(make_definition(vocab, pairs, options.pattern, special))
-    tokenizer.save(options.out)
+    save_as(tokenizer, options.out)
     warnings = []
     if len(tokens) < options.vocab_size:
         warnings.append(

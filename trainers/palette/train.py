@@ -106,6 +106,7 @@ def train_palette(options: TrainPaletteOptions, progress: Progress) -> TrainPale
     import numpy as np
     import torch
 
+    from tokenize_kit.protocol import save_as
     from tokenize_kit.tokenizers.image.colors import NearestColor
     from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 
@@ -123,7 +124,7 @@ def train_palette(options: TrainPaletteOptions, progress: Progress) -> TrainPale
             f"the pictures have {len(packed)} different ones"
         )
     tokenizer = PaletteTokenizer(torch.from_numpy(palette.T.copy()), options.color_space)
-    tokenizer.save(options.out)
+    save_as(tokenizer, options.out)
 
     nearest = NearestColor(palette, options.color_space)(np.ascontiguousarray(present), torch.get_num_threads())
     squares = ((present.astype(np.int64) - palette[:, nearest].astype(np.int64)) ** 2).sum(axis=0)
@@ -223,6 +224,7 @@ def _count_colors(options: TrainPaletteOptions, progress: Progress) -> tuple[NDA
         media_field=options.media_field,
         image_size=options.image_size,
         pad=options.pad,
+        leave_out=(options.out,),
     )
     progress.task("count colours", options.limit)
     for sample in samples:

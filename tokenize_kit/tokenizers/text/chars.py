@@ -18,6 +18,7 @@ from tokenize_kit.protocol import (
     check_ids,
     check_kind,
     read_options,
+    save_as,
 )
 from tokenize_kit.tokenizers.text.corpus import Corpus, VocabularyResult
 from tokenize_kit.tokenizers.text.engines import Texts
@@ -194,7 +195,7 @@ def train_chars(options: TrainCharsOptions, progress: Progress | None = None) ->
     began = time.monotonic()
     check_kind(options.out, NAME)
     counts = np.zeros(_CODES, np.int64)
-    corpus = Corpus(options.data, options.field, _PIECE_BYTES, options.limit, progress)
+    corpus = Corpus(options.data, options.field, _PIECE_BYTES, options.limit, progress, (options.out,))
     for texts in corpus.blocks():
         found = np.bincount(texts.code_points()[0])
         counts[: len(found)] += found
@@ -205,7 +206,7 @@ def train_chars(options: TrainCharsOptions, progress: Progress | None = None) ->
     if options.vocab_size is not None:
         points = points[: options.vocab_size - (256 if options.fallback == "bytes" else 1)]
     tokenizer = CharsTokenizer(points.astype("<u4").tobytes().decode("utf-32-le"), options.fallback)
-    tokenizer.save(options.out)
+    save_as(tokenizer, options.out)
     return VocabularyResult(
         out=options.out,
         fingerprint=tokenizer.fingerprint,

@@ -47,13 +47,21 @@ class Corpus:
         piece_bytes: a longer document comes in parts.
         limit: read only so many documents, parts counting as such; None reads all.
         progress: where to show how far it is.
+        leave_out: folders that are not looked into, such as the one that the tokenizer goes to.
     """
 
     def __init__(
-        self, data: Sequence[str], field: str, piece_bytes: int, limit: int | None, progress: Progress | None
+        self,
+        data: Sequence[str],
+        field: str,
+        piece_bytes: int,
+        limit: int | None,
+        progress: Progress | None,
+        leave_out: Sequence[str] = (),
     ) -> None:
         self._data, self._field, self._piece_bytes, self._limit = data, field, piece_bytes, limit
         self._progress = progress
+        self._leave_out = leave_out
         self.documents = 0
         """Documents of the last reading."""
         self.bytes_read = 0
@@ -73,7 +81,7 @@ class Corpus:
         if self._progress is not None:
             self._progress.task("read")
         began = time.monotonic()
-        for block in iter_text_blocks(self._data, self._field, self._piece_bytes):
+        for block in iter_text_blocks(self._data, self._field, self._piece_bytes, self._leave_out):
             texts = Texts.of(block)
             if self._limit is not None:
                 texts = texts.part(0, min(len(texts), self._limit - self.documents))

@@ -31,6 +31,7 @@ from tokenize_kit.protocol import (
     check_ids,
     check_kind,
     read_options,
+    save_as,
 )
 from tokenize_kit.tokenizers.text.corpus import Corpus, VocabularyResult
 from tokenize_kit.tokenizers.text.engines import PART_BYTES, Texts, utf8
@@ -272,7 +273,7 @@ def train_words(options: TrainWordsOptions, progress: Progress | None = None) ->
     began = time.monotonic()
     check_kind(options.out, NAME)
     counts: Counter[str] = Counter()
-    corpus = Corpus(options.data, options.field, _PIECE_BYTES, options.limit, progress)
+    corpus = Corpus(options.data, options.field, _PIECE_BYTES, options.limit, progress, (options.out,))
     for texts in corpus.blocks():
         for part in texts.parts(PART_BYTES):
             parts = divided(part, options.lowercase)
@@ -285,7 +286,7 @@ def train_words(options: TrainWordsOptions, progress: Progress | None = None) ->
     words = sorted((word for word, count in counts.items() if count >= least), key=lambda word: (-counts[word], word))
     words = words[: options.vocab_size - _FIRST]
     tokenizer = WordsTokenizer(words, options.lowercase)
-    tokenizer.save(options.out)
+    save_as(tokenizer, options.out)
     return VocabularyResult(
         out=options.out,
         fingerprint=tokenizer.fingerprint,
