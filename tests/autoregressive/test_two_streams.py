@@ -1,0 +1,130 @@
+"""Two streams of one kind in a template: questions and answers, and pictures of pictures."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toys.world import Letters, Shades, write_streams
+
+from tokenize_kit.cli import main
+from tokenize_kit.sequences.template import SequenceTemplate
+from trainers.autoregressive.data import TokenData, split_documents
+from trainers.autoregressive.likelihood import score
+from trainers.autoregressive.model_folder import load_model
+from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides
+from trainers.autoregressive.sample import generate_samples
+from trainers.autoregressive.train import train_transformer
+from trainers.config import OptimizerConfig
+
+PAIRS = {"red": "apple", "blue": "sea and sky", "green": "tree", "white": "snow"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    letters = Letters()
+    questions = [list(PAIRS)[i % 4] for i in range(80)]
+    grids = {
+        "question": [letters.encode(text).numpy() for text in questions],
+        "answer": [letters.encode(PAIRS[text]).numpy() for text in questions],
+    }
+    folder = tmp_path_factory.mktemp("pairs") / "shards"
+    return write_streams(folder, {"question": letters, "answer": Letters()}, grids)
+
+
+def train(out, shards, template, **changes):
+    values = {
+        "model": TransformerOverrides(layers=2, width=32, heads=2),
+        "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=10),
+        "steps": 60,
+        "batch_size": 8,
+        "device": "cpu",
+        "precision": "32-true",
+        "validation_fraction": 0.2,
+    }
+    options = TrainTransformerOptions(shards=(shards,), template=template, out=str(out), **{**values, **changes})
+    return train_transformer(options)
+
+
+@pytest.fixture(scope="module")
+def model(shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pairs") / "model"
+    return str(out), train(out, shards, "question -> answer")
+
+
+def test_each_question_has_its_answer(model, tmp_path):
+    for question, answer in PAIRS.items():
+        options = GenerateOptions(model=model[0], out=str(tmp_path / question), prompt=question, temperature=0)
+        result = generate_samples(options)
+        assert result.texts == (answer,)
+        assert Path(result.files[0]).name == "sample_00000.txt"
+        assert Path(result.files[0]).read_text() == answer
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps({"question": question}) + "\n" for question in PAIRS))
+    words = ["generate", "--model", model[0], "--out", str(tmp_path / "many"), "--temperature", "0", "--quiet"]
+    assert main([*words, "--prompts", str(tmp_path / "list.jsonl")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "many" / "samples.jsonl").read_text().splitlines()]
+    assert {line["prompt"]: line["text"] for line in lines} == PAIRS
+
+
+def test_the_streams_have_ids_of_their_own_and_only_the_answer_carries_loss(model, shards):
+    loaded = load_model(model[0])
+    assert list(loaded.vocabulary.streams) == ["question", "answer"]
+    first, second = (loaded.vocabulary.stream(name) for name in ("question", "answer"))
+    assert second.offsets[0] == first.offsets[0] + first.spec.max_vocab_size
+    data = TokenData.open([shards], "question -> answer")
+    _, held_out = split_documents(data, 0.2, 10**9)
+    nats = tokens = 0
+    for document in held_out:
+        grids = data.documents.grids(int(document))
+        ids, mask = loaded.template.flatten(grids, loaded.vocabulary)
+        assert loaded.template.parse_ids(ids, loaded.vocabulary)["answer"].tolist() == grids["answer"].tolist()
+        assert not mask[: grids["question"].size + 4].any()
+        (nll,) = score(loaded.model, [ids.tolist()])
+        nats -= float(nll[torch.from_numpy(mask[1:])].sum())
+        tokens += int(mask.sum())
+    metrics = model[1].metrics
+    assert metrics["bits_per_token"] == pytest.approx(nats / tokens / math.log(2), rel=1e-3, abs=1e-6)
+    assert set(metrics) == {"bits_per_token", "loss", "answer/bits_per_byte"}
+
+
+def test_both_may_be_predicted_and_are_files_of_their_own(shards, tmp_path):
+    result = train(tmp_path / "model", shards, "answer question", steps=2, validation_fraction=0.3)
+    assert set(result.metrics) >= {"answer/bits_per_byte", "question/bits_per_byte"}
+    made = generate_samples(GenerateOptions(model=str(tmp_path / "model"), out=str(tmp_path / "out"), prompt="tre"))
+    assert [Path(file).name for file in made.files] == ["sample_00000.answer.txt", "sample_00000.question.txt"]
+    (line,) = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert line["text"] == dict(zip(("answer", "question"), made.texts, strict=True))
+    assert line["text"]["answer"].startswith("tre")
+
+
+def test_pictures_of_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 4, (3, 3)) for _ in range(12)]
+    shards = write_streams(
+        tmp_path / "shards",
+        {"photo": Shades(), "negative": Shades()},
+        {"photo": photos, "negative": [3 - p for p in photos]},
+    )
+    train(tmp_path / "model", shards, "photo -> negative", steps=2)
+    Image.fromarray(np.full((3, 3), 224, np.uint8)).save(tmp_path / "white.png")
+    options = {"model": str(tmp_path / "model"), "out": str(tmp_path / "out")}
+    made = generate_samples(GenerateOptions(prompt_file=(str(tmp_path / "white.png"),), **options))
+    assert Image.open(made.files[0]).size == (3, 3)
+    with pytest.raises(ValueError, match="needs the condition 'photo'; give it with --prompt-file FILE"):
+        generate_samples(GenerateOptions(**options))
+
+
+def test_a_stream_may_come_once():
+    with pytest.raises(ValueError, match="names the stream 'text' twice"):
+        SequenceTemplate.parse("text -> text")
