@@ -2,7 +2,8 @@
 
 import io
 
-from tokenize_kit.progress import Progress
+from tokenize_kit.progress import Progress, several
+from tokenize_kit.protocol.notes import counted
 
 
 class Terminal(io.StringIO):
@@ -28,6 +29,24 @@ def test_every_task_has_its_own_lines():
         progress.task("second", 4)
         progress.update(4)
     assert stream.getvalue().splitlines() == ["first 0:00 loss 2.346", "a warning", "second 100% 0:00"]
+
+
+def test_what_is_finished_is_so_to_the_whole():
+    stream = io.StringIO()
+    with Progress(stream=stream, interval=3600) as progress:
+        progress.task("encode", 200)
+        progress.update(180, samples=3)
+        progress.finish()
+        progress.task("nothing to do", 200)
+        progress.finish()
+    assert stream.getvalue() == "encode 100% 0:00 samples 3\n"
+
+
+def test_one_thing_is_no_several():
+    assert [several(count, "samples") for count in (0, 1, 2000)] == ["0 samples", "1 sample", "2,000 samples"]
+    assert counted(1, "sounds", "a to b") == "1 sound was converted from a to b"
+    assert counted(1, "of 6 sounds", "a to b") == "1 of 6 sounds were converted from a to b"
+    assert counted(1, "sounds", "clipped") == "1 sound: clipped"
 
 
 def test_nothing_is_shown_when_it_is_off():

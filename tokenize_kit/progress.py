@@ -83,8 +83,14 @@ class Progress:
         else:
             print(text, file=self._stream, flush=True)
 
+    def finish(self) -> None:
+        """Close the current task, of which all is done, also where the sizes of its parts did not add up to the total."""
+        if self._total is not None and self._done:
+            self.update(self._total)
+        self.close()
+
     def close(self) -> None:
-        """Finish the current task: take the bar down and leave one line with its last values."""
+        """End the current task: take the bar down and leave one line with its last values."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -125,6 +131,11 @@ def _clock(seconds: float) -> str:
     whole = int(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def several(count: int, plural: str) -> str:
+    """Return a number of things in words: ``1 sample``, ``2,000 samples``."""
+    return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
 
 
 def readable(value: Any, missing: str = "-") -> str:

@@ -107,8 +107,13 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "inspect",
         "tokenize_kit.cli.inspect:inspect",
-        "say what a tokenizer, shard set, model or file is",
-        ("inspect tokenizers/text", "inspect shards/emoji --rows 5", "inspect models/emoji --json"),
+        "say what a tokenizer, shard set, model, run, folder or file is, and what is damaged",
+        (
+            "inspect tokenizers/text",
+            "inspect shards/emoji --rows 5",
+            "inspect models/emoji/checkpoints/step_00000200 --json",
+            "inspect corpus.jsonl.gz",
+        ),
     ),
     Command(
         "verify",

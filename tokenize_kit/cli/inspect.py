@@ -1,26 +1,32 @@
-"""``tokenize-kit inspect PATH``: say what a tokenizer, a shard set, a model folder or a media file is."""
+"""``tokenize-kit inspect PATH``: say what a thing is that the kit makes or reads, how much it holds, and whether it is damaged.
+
+What is asked of files of rows, archives, folders, runs and weights is in `tokenize_kit.cli.looking`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from tokenize_kit.files import read_signed
+from tokenize_kit.files import read_json_object, read_signed, sha256_of_file
 from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, is_tokenizer_folder, load_tokenizer, read_config
 
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Say what a tokenizer, a shard set, a model folder or a media file is."""
+    """Say what something is that the kit makes or reads: how much it holds, its fields, the first few, what is damaged."""
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
-    """A tokenizer folder, a shard set (folder or URL), a model folder or a file."""
+    """A tokenizer, shard set or model, a run or checkpoint, a folder of data, or a file: jsonl, json, csv, tsv, parquet, txt,
+    tar, idx, a picture, a sound, .tkc, .safetensors, .arrow. A URL of a shard set or of a file of data."""
     rows: int = 3
-    """How many rows of a shard set to show."""
+    """How many rows, samples or files to show."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,11 @@ class InspectResult:
     path: str
     kind: str
     facts: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """3 where something is damaged, as `verify` has it."""
+        return 3 if "damaged" in self.facts else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as one JSON-ready dictionary."""
@@ -47,24 +58,87 @@ def inspect(options: InspectOptions) -> InspectResult:
         FileNotFoundError: there is nothing at the path.
         ValueError: it is nothing that tokenize-kit knows, or it is damaged.
     """
-    path = Path(options.path)
     if options.rows < 0:
         raise ValueError(f"--rows {options.rows} must be 0 or more")
-    if "://" in options.path or (path / "dataset.json").is_file():
-        return InspectResult(options.path, "shard set", _shard_facts(options))
-    if (path / "model_config.json").is_file():
-        return InspectResult(options.path, "model", _model_facts(path))
-    if is_tokenizer_folder(path):
-        return InspectResult(options.path, "tokenizer", _tokenizer_facts(path))
-    if (path / "plan.json").is_file():
-        raise ValueError(f"{path} is an unfinished shard set; run the same 'tokenize-kit encode' again to finish it")
-    if path.is_file():
-        return InspectResult(options.path, *_media_facts(path))
+    path, shown = Path(options.path), options.rows
+    if "://" in options.path:
+        found = _data_facts(options.path, shown)
+        return InspectResult(options.path, *(found or ("shard set", _shard_facts(options))))
     if path.is_dir():
-        raise ValueError(
-            f"{path} holds no {CONFIG_FILE}, dataset.json or model_config.json: not a folder of tokenize-kit"
-        )
-    raise FileNotFoundError(f"there is nothing at {path}")
+        kind, facts = _folder_facts(path, options)
+    elif path.is_file():
+        kind, facts = _file_facts(path, shown)
+    else:
+        raise FileNotFoundError(f"there is nothing at {path}")
+    return InspectResult(options.path, kind, facts)
+
+
+def _folder_facts(path: Path, options: InspectOptions) -> tuple[str, dict[str, Any]]:
+    from tokenize_kit.cli.looking.archives import look_folder
+    from tokenize_kit.cli.looking.runs import look_checkpoint, look_encode_run, look_training_run
+
+    if (path / "dataset.json").is_file():
+        return "shard set", _shard_facts(options)
+    if (path / "model_config.json").is_file():
+        return "model", _model_facts(path)
+    if is_tokenizer_folder(path):
+        return "tokenizer", _tokenizer_facts(path)
+    if (path / "state.json").is_file():
+        return "checkpoint", look_checkpoint(path)
+    if (path / "plan.json").is_file():
+        return "unfinished shard set", look_encode_run(path)
+    if (path / "run.json").is_file():
+        return "unfinished training", look_training_run(path)
+    if facts := look_folder(path, options.rows):
+        return "folder of data", facts
+    raise ValueError(f"{path} holds no {CONFIG_FILE}, dataset.json or model_config.json: not a folder of tokenize-kit")
+
+
+def _file_facts(path: Path, shown: int) -> tuple[str, dict[str, Any]]:
+    from tokenize_kit.cli.looking.runs import look_weights
+    from tokenize_kit.modalities import all_modalities
+
+    suffix = path.suffix.lower()
+    if suffix == ".tkc":
+        return "compressed file", _container_facts(path)
+    if suffix == ".safetensors":
+        return "weights", look_weights(path)
+    if suffix == ".arrow":
+        return "shard", _arrow_facts(path, shown)
+    if found := _data_facts(str(path), shown):
+        return found
+    kinds = all_modalities()
+    for kind in kinds:
+        if suffix in kind.extensions:
+            return f"{kind.name} file", kind.describe(path)
+    known = sorted({extension for kind in kinds for extension in kind.extensions})
+    raise ValueError(f"{path} is of no known kind (extensions: {' '.join(known)})")
+
+
+def _data_facts(url: str, shown: int) -> tuple[str, dict[str, Any]] | None:
+    """Return what a file of rows, of text or of samples is; None if it is none by its name."""
+    from tokenize_kit.cli.looking import archives, rows
+    from tokenize_kit.sources.listing import PLAIN, kind_of
+
+    kind, compression = kind_of(url)
+    lookers: dict[str, Callable[[str, str, int], dict[str, Any]]] = {
+        PLAIN: rows.look_text,
+        "jsonl": rows.look_jsonl,
+        "json": rows.look_json,
+        "csv": partial(rows.look_delimited, tabs=False),
+        "tsv": partial(rows.look_delimited, tabs=True),
+        "parquet": rows.look_parquet,
+        "tar": archives.look_tar,
+        "idx": archives.look_idx,
+    }
+    if kind not in lookers:
+        return None
+    facts = lookers[kind](url, compression, shown)
+    if compression:
+        facts = {"compression": compression, **facts}
+    if "://" not in url and "bytes" not in facts:
+        facts["bytes"] = Path(url).stat().st_size
+    return f"{kind} file", facts
 
 
 def describe_spec(spec: TokenSpec) -> dict[str, Any]:
@@ -120,6 +194,17 @@ def _model_facts(folder: Path) -> dict[str, Any]:
         from tokenize_kit.weights import count_weights
 
         facts["parameters"] = count_weights(weights)
+    if (folder / "run.json").is_file():
+        from trainers.checkpoints import run_position
+
+        made, steps = run_position(folder)
+        if made < steps:
+            facts["training"] = f"not finished, step {made:,} of {steps:,}"
+    if (folder / "recipe.json").is_file():
+        recipe = read_json_object(folder / "recipe.json")
+        facts["samples_were_prepared_with"] = {
+            name: value for name, value in recipe.items() if name != "format_version"
+        }
     tokenizers = folder / "tokenizers"
     if tokenizers.is_dir():
         facts["tokenizers"] = {
@@ -128,17 +213,31 @@ def _model_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _media_facts(path: Path) -> tuple[str, dict[str, Any]]:
-    from tokenize_kit.modalities import all_modalities
+def _arrow_facts(path: Path, shown: int) -> dict[str, Any]:
+    """Return what one shard holds, after its sum is compared with what the folder around it says.
 
-    if path.suffix.lower() == ".tkc":
-        return "compressed file", _container_facts(path)
-    kinds = all_modalities()
-    for kind in kinds:
-        if path.suffix.lower() in kind.extensions:
-            return f"{kind.name} file", kind.describe(path)
-    known = sorted({extension for kind in kinds for extension in kind.extensions})
-    raise ValueError(f"{path} is of no known kind (extensions: {' '.join(known)})")
+    Raises:
+        ValueError: nothing says what it should be, or it is damaged.
+    """
+    from tokenize_kit.cli.looking.fields import short
+
+    ledger = path.with_suffix(".json")
+    if not ledger.is_file():
+        raise ValueError(f"{path} is an Arrow file without a ledger {ledger.name} beside it; inspect its folder")
+    entry = read_json_object(ledger).get("file")
+    expected = entry.get("sha256") if isinstance(entry, dict) else None
+    facts: dict[str, Any] = {"folder": str(path.parent), "bytes": path.stat().st_size}
+    if (found := sha256_of_file(path)) != expected:
+        return facts | {"damaged": f"its sha256 is {found[:12]}, {ledger.name} says {str(expected)[:12]}"}
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        facts["rows"] = sum(batch.num_rows for batch in batches)
+        facts["columns"] = {field.name: str(field.type) for field in reader.schema}
+        first = batches[0].slice(0, shown).to_pylist() if batches else []
+        facts["first_rows"] = [{name: short(value) for name, value in row.items()} for row in first]
+    return facts
 
 
 def _container_facts(path: Path) -> dict[str, Any]:

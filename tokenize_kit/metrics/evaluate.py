@@ -90,7 +90,7 @@ def evaluate(
     progress.task("evaluate", options.limit)
     for batch in _batches(samples, kind, options.limit):
         run.add(batch)
-    progress.close()
+    progress.finish()
     if listed is not None and options.limit is None and (said := listed.unmatched()):
         progress.note(said)
     return run.result()

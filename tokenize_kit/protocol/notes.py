@@ -6,6 +6,8 @@ says what was done (``10-99 values beyond full scale clipped``).
 
 from __future__ import annotations
 
+from tokenize_kit.progress import several
+
 
 def announced(plural: str, note: str) -> str:
     """Return what is said when a note comes up for the first time; ``plural`` is what several samples are called."""
@@ -16,6 +18,6 @@ def announced(plural: str, note: str) -> str:
 
 def counted(count: int, plural: str, note: str) -> str:
     """Return what is said of so many samples with one note."""
-    if " to " in note:
-        return f"{count:,} {plural} were converted from {note}"
-    return f"{count:,} {plural}: {note}"
+    one = count == 1 and " " not in plural
+    shown = several(count, plural) if one else f"{count:,} {plural}"
+    return f"{shown} {'was' if one else 'were'} converted from {note}" if " to " in note else f"{shown}: {note}"

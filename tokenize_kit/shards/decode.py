@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenize_kit.errors import VerificationError
-from tokenize_kit.progress import Progress
+from tokenize_kit.progress import Progress, several
 from tokenize_kit.shards.options import DecodeOptions
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class DecodeResult:
 
     def to_text(self) -> str:
         """Return one line for a person."""
-        return f"{self.files:,} files in {self.out}, from {self.tokens:,} tokens"
+        return f"{several(self.files, 'files')} in {self.out}, from {several(self.tokens, 'tokens')}"
 
 
 def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeResult:

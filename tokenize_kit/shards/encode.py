@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import signed, write_json, write_text
 from tokenize_kit.partial import remove_abandoned_below
-from tokenize_kit.progress import Progress
+from tokenize_kit.progress import Progress, several
 from tokenize_kit.shards.options import EncodeOptions
 
 if TYPE_CHECKING:
@@ -72,16 +72,16 @@ class EncodeResult:
         tokens = ", ".join(f"{count:,} {name}" for name, count in self.tokens.items())
         about = "about " if self.estimated else ""
         state = "would be made in" if self.estimated else "are in" if self.complete else "are so far in"
-        shards = f"{self.shards:,} shard{'s' if self.shards != 1 else ''} of {self.output_bytes / MB:,.1f} MB"
+        shards = f"{several(self.shards, 'shards')} of {self.output_bytes / MB:,.1f} MB"
         lines = [
-            f"{about}{self.rows:,} samples, {tokens} tokens, {shards} {state} {self.out} ({about}{self.seconds:,.1f} s)"
+            f"{about}{several(self.rows, 'samples')}, {tokens} tokens, {shards} {state} {self.out} ({about}{self.seconds:,.1f} s)"
         ]
         if self.failures:
             where = "" if self.estimated else f"; {self.out}/failures.jsonl says why"
-            lines.append(f"{about}{self.failures:,} samples could not be read{where}")
+            lines.append(f"{about}{several(self.failures, 'samples')} could not be read{where}")
         if self.incomplete:
             where = "" if self.estimated else f"; {self.out}/incomplete.jsonl lists them"
-            lines.append(f"{about}{self.incomplete:,} incomplete samples were left out{where}")
+            lines.append(f"{about}{several(self.incomplete, 'incomplete samples')} left out{where}")
         for what, count in self.conversions.items():
             lines.append(about + counted(count, self.converted, what))
         if not self.complete:
@@ -270,7 +270,10 @@ class _Run:
         for unit in self.units:
             if unit.index not in self.results and (result := finished_unit(self.out, unit, self.recipe)):
                 self.results[unit.index] = result
-        return len(self.results) == len(self.units)
+        complete = len(self.results) == len(self.units)
+        if complete:
+            self.progress.finish()
+        return complete
 
     def _prove_touched(self, plan: dict[str, Any], job: Job) -> None:
         """Look again at the finished units of this part whose input files were written since; see `touched.prove`."""

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from tokenize_kit.errors import VerificationError
 from tokenize_kit.files import is_signed, sha256_of_file
-from tokenize_kit.progress import Progress
+from tokenize_kit.progress import Progress, several
 from tokenize_kit.protocol import check_files, load_tokenizer, split_name, tokenizer_name
 from tokenize_kit.shards.format import (
     FAILURES_FILE,
@@ -64,8 +64,8 @@ class VerifyReport:
         tokens = ", ".join(f"{count:,} {name}" for name, count in self.tokens.items())
         compared = f"; the tokenizer of {', '.join(self.tokenizers)} is the right one" if self.tokenizers else ""
         line = (
-            f"{self.shards} is sound: {self.files:,} files, {self.bytes:,} bytes, {self.rows:,} samples, {tokens} tokens, "
-            f"{self.failures:,} failures{compared}"
+            f"{self.shards} is sound: {several(self.files, 'files')}, {self.bytes:,} bytes, {several(self.rows, 'samples')}, "
+            f"{tokens} tokens, {several(self.failures, 'failures')}{compared}"
         )
         return "\n".join([line, *self.notes])
 

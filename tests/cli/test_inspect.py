@@ -1,0 +1,293 @@
+"""``inspect`` opens what the kit makes or reads, says how much it holds and which fields, and names what is damaged."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import struct
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+import zstandard
+from PIL import Image
+from toys.world import picture_samples, text_samples, write_shards
+
+from tokenize_kit.cli import main
+
+ROWS = [{"text": f"text {i}", "label": i, "meta": {"lang": "en"}} for i in range(7)] + [{"text": "x", "label": None}]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+FIELDS = {"text": "string", "label": "int64, in 7 of 8", "meta": "object, in 7 of 8"}
+
+
+def run(capsys, path, *words):
+    code = main(["inspect", str(path), "--json", *words])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out) if captured.out else captured.err
+
+
+def told(capsys, path, *words, code=0):
+    got, facts = run(capsys, path, *words)
+    assert got == code, facts
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("a.jsonl", bytes),
+        ("a.ndjson.gz", gzip.compress),
+        ("a.jsonl.zst", lambda data: zstandard.compress(data[:90]) + zstandard.compress(data[90:])),
+        ("a.jsonl.bz2", bz2.compress),
+        ("a.jsonl.xz", lzma.compress),
+        ("lines.json", bytes),
+        ("array.json", lambda data: b"[" + b",\n".join(data.splitlines()) + b"]"),
+    ],
+)
+def test_rows_of_json_in_any_layout(capsys, tmp_path, name, pack):
+    (tmp_path / name).write_bytes(pack(LINES))
+    facts = told(capsys, tmp_path / name, "--rows", "2")
+    assert facts["kind"] == ("json file" if name.endswith(".json") else "jsonl file")
+    assert (facts["rows"], facts["fields"]) == (8, FIELDS)
+    assert facts["first_rows"] == ROWS[:2]
+    assert facts["bytes"] == (tmp_path / name).stat().st_size
+    assert "damaged" not in facts
+    assert main(["inspect", str(tmp_path / name)]) == 0
+    assert "rows: 8" in capsys.readouterr().out
+
+
+def test_lines_that_are_none_are_counted_and_the_first_is_named(capsys, tmp_path):
+    bad = b'\n{broken\n[1]\n"\xff"\n' + b"[" * 100_000 + b"\n" + LINES[:40]
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + LINES + bad)
+    facts = told(capsys, tmp_path / "a.jsonl")
+    assert (facts["rows"], facts["cannot_be_read"]) == (8, 5)
+    assert facts["first_of_them"].startswith("line 10: not JSON")
+
+
+@pytest.mark.parametrize(("name", "pack"), [("a.jsonl.gz", gzip.compress), ("a.json.zst", zstandard.compress)])
+def test_a_cut_file_says_so_and_what_is_there(capsys, tmp_path, name, pack):
+    rng = np.random.default_rng(0)
+    content = "".join(f'{{"text": "{word}"}}\n' for word in rng.integers(0, 2**62, 30_000)).encode()
+    data = pack(content)
+    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    facts = told(capsys, tmp_path / name, code=3)
+    assert facts["damaged"]
+    assert 0 < facts["rows"] < content.count(b"\n")
+    assert main(["inspect", str(tmp_path / name)]) == 3
+    assert "damaged: " in capsys.readouterr().out
+
+
+def test_tables(capsys, tmp_path):
+    (tmp_path / "a.csv").write_text('text,label,flag,nothing\n"one, two",1,true,\n"three\n lines",2,false,\nbroken,"\n')
+    facts = told(capsys, tmp_path / "a.csv")
+    assert facts["fields"] == {"text": "string", "label": "int64", "flag": "bool", "nothing": "empty"}
+    assert (facts["rows"], facts["cannot_be_read"]) == (2, 1)
+    assert facts["first_rows"][0] == {"text": "one, two", "label": "1", "flag": "true", "nothing": ""}
+    (tmp_path / "a.tsv").write_text("a\tb\n1\t2\n")
+    assert told(capsys, tmp_path / "a.tsv")["fields"] == {"a": "int64", "b": "int64"}
+
+
+def test_parquet(capsys, tmp_path):
+    table = pa.table(
+        {"text": ["one", "two"] * 50, "image": [{"bytes": b"x" * 9, "path": "a"}] * 100, "n": list(range(100))}
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=40)
+    facts = told(capsys, tmp_path / "a.parquet")
+    assert (facts["rows"], facts["row_groups"]) == (100, 3)
+    assert facts["fields"] == {"text": "string", "image": "struct<bytes: binary, path: string>", "n": "int64"}
+    assert facts["first_rows"][1] == {"text": "two", "image": {"bytes": "9 bytes", "path": "a"}, "n": 1}
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    (tmp_path / "cut.parquet").write_bytes(data[:-20])
+    assert told(capsys, tmp_path / "cut.parquet", code=3)["damaged"]
+    data[4:400] = bytes(396)
+    (tmp_path / "page.parquet").write_bytes(data)
+    facts = told(capsys, tmp_path / "page.parquet", code=3)
+    assert facts["rows"] == 100
+    assert "rows cannot be read" in facts["damaged"]
+
+
+def packed_tar(names):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 3000
+            archive.addfile(member, io.BytesIO(np.random.default_rng(len(name)).bytes(3000)))
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.png"
+        archive.addfile(link)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"), [("a.tar", bytes), ("a.tgz", gzip.compress), ("a.tar.zst", zstandard.compress)]
+)
+def test_archives(capsys, tmp_path, name, pack):
+    data = packed_tar(["a.png", "a.txt", "b/c.png", "b/c.txt", "d.seg.png", ".hidden.png"])
+    (tmp_path / name).write_bytes(pack(data))
+    facts = told(capsys, tmp_path / name, "--rows", "1")
+    assert (facts["samples"], facts["members"], facts["endings"]) == (3, 5, {".png": 2, ".txt": 2, ".seg.png": 1})
+    assert (facts["refused"], facts["first_of_them"]) == (1, "link.png: it is a link, not a file")
+    assert facts["first_samples"] == [{"key": "a", "files": [".png", ".txt"]}]
+    (tmp_path / f"cut{name}").write_bytes(pack(data)[:9000])
+    facts = told(capsys, tmp_path / f"cut{name}", code=3)
+    assert facts["damaged"]
+    assert 1 <= facts["samples"] <= 2
+
+
+def test_idx(capsys, tmp_path):
+    header = struct.pack(">BBBBIII", 0, 0, 8, 3, 5, 4, 4)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + bytes(80))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 5) + bytes(5))
+    facts = told(capsys, tmp_path / "train-images-idx3-ubyte")
+    assert (facts["samples"], facts["shape"], facts["labels"]) == (5, [4, 4], "train-labels-idx1-ubyte")
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + bytes(60)))
+    facts = told(capsys, tmp_path / "t10k-images-idx3-ubyte.gz", code=3)
+    assert facts["damaged"] == "its header says 5 pictures, but 3 are there (60 bytes)"
+
+
+def test_texts_pictures_and_sounds(capsys, tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("ä\nb\n".encode()))
+    facts = told(capsys, tmp_path / "a.txt.gz")
+    assert [facts[name] for name in ("kind", "compression", "characters", "bytes", "lines")] == [
+        "text file",
+        "gz",
+        4,
+        5,
+        2,
+    ]
+    (tmp_path / "bad.txt").write_bytes(b"abc\xff\n")
+    assert "not UTF-8" in told(capsys, tmp_path / "bad.txt", code=3)["damaged"]
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+    assert told(capsys, tmp_path / "a.png")["shape"] == [3, 4, 5]
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 8000)
+    assert told(capsys, tmp_path / "a.wav")["seconds"] == 0.1
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    code, said = run(capsys, tmp_path / "bad.png")
+    assert (code, "error: " in said) == (1, True)
+
+
+def test_a_folder_of_data(capsys, tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "sub/b.jsonl", "c.zzz", ".hidden.txt"):
+        (tmp_path / name).write_text("x\n")
+    facts = told(capsys, tmp_path)
+    assert (facts["kind"], facts["files"], facts["bytes"]) == ("folder of data", {"text": 1, "jsonl": 1}, 4)
+    assert (facts["first_files"], facts["other_files"]) == (["a.txt", "sub/b.jsonl"], {".zzz": 1})
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoded")
+    (folder / "a.jsonl").write_bytes(LINES * 40)
+    assert main(["create", "pixels", "--out", str(folder / "pixels"), "--quiet"]) == 0
+    bpe = ["train", "bpe", "--data", str(folder / "a.jsonl"), "--vocab-size", "260", "--out", str(folder / "bpe")]
+    assert main([*bpe, "--quiet"]) == 0
+    words = ["encode", "--tokenizer", str(folder / "bpe"), "--data", str(folder / "a.jsonl"), "--shard-mb", "0.005"]
+    assert main([*words, "--out", str(folder / "shards"), "--quiet"]) == 0
+    return folder
+
+
+def test_an_unfinished_shard_set_and_one_shard(capsys, encoded, tmp_path):
+    import shutil
+
+    whole = told(capsys, encoded / "shards")
+    assert (whole["kind"], whole["rows"]) == ("shard set", 320)
+    shard = told(capsys, encoded / "shards" / "00000.arrow", "--rows", "1")
+    assert (shard["kind"], len(shard["first_rows"])) == ("shard", 1)
+    half = tmp_path / "half"
+    shutil.copytree(encoded / "shards", half)
+    for name in ("dataset.json", "00001.json"):
+        (half / name).unlink()
+    facts = told(capsys, half)
+    count = whole["files"]
+    assert (facts["kind"], facts["shards_done"]) == ("unfinished shard set", f"{count - 1} of {count}")
+    assert 0 < facts["rows"] < 320
+    assert facts["streams"] == {"text": "bpe"}
+    with (half / "00000.arrow").open("r+b") as file:
+        file.truncate(100)
+    assert "00000.arrow has 100 bytes" in told(capsys, half, code=3)["damaged"]
+    assert "its sha256 is" in told(capsys, half / "00000.arrow", code=3)["damaged"]
+
+
+def test_a_training_its_checkpoint_and_its_weights(capsys, tmp_path, monkeypatch):
+    from trainers.autoregressive.options import TrainTransformerOptions, TransformerOverrides
+    from trainers.autoregressive.task import SequenceTask
+    from trainers.autoregressive.train import train_transformer
+    from trainers.checkpoints import last_checkpoint
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    whole = SequenceTask.batch
+
+    def batch(self, index):
+        if index == 3:
+            raise KeyboardInterrupt
+        return whole(self, index)
+
+    options = TrainTransformerOptions(
+        shards=(write_shards(tmp_path / "shards", text_samples(20)),),
+        template="text",
+        out=str(tmp_path / "model"),
+        model=TransformerOverrides(layers=1, width=16, heads=2),
+        steps=4,
+        context=32,
+        checkpoint_every=2,
+        validate_every=2,
+        device="cpu",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(SequenceTask, "batch", batch)
+        with pytest.raises(KeyboardInterrupt):
+            train_transformer(options)
+    torch.set_num_threads(threads)
+    facts = told(capsys, tmp_path / "model")
+    assert (facts["kind"], facts["training"], facts["template"]) == (
+        "autoregressive",
+        "not finished, step 2 of 4",
+        "text",
+    )
+    checkpoint = last_checkpoint(tmp_path / "model" / "checkpoints")
+    facts = told(capsys, checkpoint)
+    assert (facts["kind"], facts["step"], facts["best_step"]) == ("checkpoint", 2, 2)
+    assert set(facts["files"]) == {"model.safetensors", "optimizer_model_0.safetensors"}
+    weights = told(capsys, tmp_path / "model" / "model.safetensors")
+    assert (weights["kind"], weights["training"]["step"]) == ("weights", 2)
+    assert weights["parameters"] == told(capsys, tmp_path / "model")["parameters"]
+    path = checkpoint / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert told(capsys, checkpoint, code=3)["damaged"] == "model.safetensors is not what was written"
+    path.write_bytes(data[:50])
+    code, said = run(capsys, path)
+    assert (code in (1, 3), "damaged" in said) == (True, True)
+    # Without its model the folder is what a training of a tokenizer is before its end.
+    (tmp_path / "model" / "model_config.json").unlink()
+    facts = told(capsys, tmp_path / "model")
+    assert (facts["kind"], facts["step"]) == ("unfinished training", "2 of 4")
+    assert facts["checkpoint"] == f"checkpoints/{checkpoint.name}"
+    assert facts["log"]["step"] == 2
+
+
+def test_a_model_says_how_its_samples_were_prepared(capsys, tmp_path):
+    samples = picture_samples(3)
+    write_shards(tmp_path / "shards", samples)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_config.json").write_text('{"kind": "autoregressive"}')
+    (tmp_path / "model" / "recipe.json").write_text('{"format_version": 1, "image_size": 6}')
+    assert told(capsys, tmp_path / "model")["samples_were_prepared_with"] == {"image_size": 6}
+
+
+def test_data_at_a_url(capsys):
+    import fsspec
+
+    with fsspec.open("memory://bucket/a.jsonl.gz", "wb") as file:
+        file.write(gzip.compress(LINES))
+    facts = told(capsys, "memory://bucket/a.jsonl.gz")
+    assert (facts["kind"], facts["rows"]) == ("jsonl file", 8)
