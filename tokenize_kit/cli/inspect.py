@@ -118,7 +118,7 @@ def _file_facts(path: Path, shown: int) -> tuple[str, dict[str, Any]]:
 def _data_facts(url: str, shown: int) -> tuple[str, dict[str, Any]] | None:
     """Return what a file of rows, of text or of samples is; None if it is none by its name."""
     from tokenize_kit.cli.looking import archives, rows
-    from tokenize_kit.sources.listing import PLAIN, kind_of
+    from tokenize_kit.sources.endings import PLAIN, kind_of
 
     kind, compression = kind_of(url)
     lookers: dict[str, Callable[[str, str, int], dict[str, Any]]] = {

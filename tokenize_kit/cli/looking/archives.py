@@ -78,7 +78,7 @@ def look_folder(folder: Path, shown: int) -> dict[str, Any] | None:
 
     JSON alone is none: every program leaves some.
     """
-    from tokenize_kit.sources.listing import kind_of
+    from tokenize_kit.sources.endings import kind_of
 
     kinds: Counter[str] = Counter()
     others: Counter[str] = Counter()
