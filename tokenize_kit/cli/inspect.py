@@ -201,7 +201,7 @@ def _model_facts(folder: Path) -> dict[str, Any]:
         if made < steps:
             facts["training"] = f"not finished, step {made:,} of {steps:,}"
     if (folder / "recipe.json").is_file():
-        recipe = read_json_object(folder / "recipe.json")
+        recipe = read_signed(folder / "recipe.json")
         facts["samples_were_prepared_with"] = {
             name: value for name, value in recipe.items() if name != "format_version"
         }

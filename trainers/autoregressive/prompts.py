@@ -234,7 +234,8 @@ def checked_grids(
         if not prompt.where:
             raise
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
-        raise type(error)(f"{prompt.where}: {said}") from None
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{prompt.where}: {said}") from None
     return grids, notes
 
 

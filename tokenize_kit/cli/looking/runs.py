@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tokenize_kit.files import read_json_object, sha256_of_file
+from tokenize_kit.files import read_signed, sha256_of_file
 
 _LEDGER = "[0-9][0-9][0-9][0-9][0-9]*.json"
 
@@ -23,13 +23,13 @@ def look_encode_run(folder: Path) -> dict[str, Any]:
     from tokenize_kit.shards.ledger import UnitResult
     from tokenize_kit.sources.blocks import count_lost
 
-    plan = read_json_object(folder / PLAN_FILE)
+    plan = read_signed(folder / PLAN_FILE)
     tokens: Counter[str] = Counter()
     rows = failures = done = 0
     damaged = ""
     for path in sorted(folder.glob(_LEDGER)):
         try:
-            result = UnitResult.from_dict(read_json_object(path))
+            result = UnitResult.from_dict(read_signed(path))
             size = (folder / result.file.name).stat().st_size
         except (ValueError, KeyError, TypeError, OSError) as error:
             damaged = damaged or f"{path.name}: {error!r}"
@@ -64,7 +64,7 @@ def look_training_run(folder: Path) -> dict[str, Any]:
     from trainers.checkpoints import CHECKPOINTS, RUN_FILE, last_checkpoint, run_position
     from trainers.logs import LOG_FILE, read_log
 
-    run = read_json_object(folder / RUN_FILE)
+    run = read_signed(folder / RUN_FILE)
     made, steps = run_position(folder)
     checkpoint = last_checkpoint(folder / CHECKPOINTS)
     facts: dict[str, Any] = {"command": run.get("command", "train transformer")}
@@ -84,7 +84,7 @@ def look_checkpoint(folder: Path) -> dict[str, Any]:
     """
     from trainers.checkpoints import STATE_FILE
 
-    state = read_json_object(folder / STATE_FILE)
+    state = read_signed(folder / STATE_FILE)
     sums = state.get("sha256")
     sums = sums if isinstance(sums, dict) else {}
     files, damaged = {}, "" if sums else f"{STATE_FILE} names no files"
@@ -110,9 +110,13 @@ def look_weights(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: it is damaged.
+        VerificationError: it is not what was written.
     """
     from safetensors import SafetensorError, safe_open
 
+    from tokenize_kit.weights import check_seal
+
+    check_seal(path)
     try:
         with safe_open(str(path), framework="numpy") as file:
             shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
