@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenize_kit.protocol import Tokenizer, allowed_tokens, modality_of, with_special
 from tokenize_kit.sequences.prompt import begin, continues
+from tokenize_kit.sources.names import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,7 @@ class Prompt:
         """Return what ``samples.jsonl`` says of it: the text, or texts and files by stream; None if there is nothing."""
         if len(self.texts) == 1 and not self.files:
             return next(iter(self.texts.values()))
-        return {**self.texts, **{name: str(path) for name, path in self.files.items()}} or None
+        return {**self.texts, **{name: printable(str(path)) for name, path in self.files.items()}} or None
 
 
 def given_prompts(loaded: LoadedModel, options: PromptOptions) -> list[Prompt]:
