@@ -158,16 +158,31 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
         raise ValueError(f"cannot decode the sound ({reason_of(error)}); {CUT}") from None
 
 
-def decode_again(file: IO[bytes]) -> Iterator[Block]:
-    """Decode a file with libsndfile as far as its header says.
+def decode_exactly(file: IO[bytes], samples: int) -> Iterator[Block]:
+    """Decode so many samples of a file with libsndfile, whatever follows them.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: there are fewer, or more.
     """
     try:
-        return _open_soundfile(Part(file)).blocks()
+        with _InOrder(file) as sound:
+            while samples and len(block := sound.read(min(samples, BLOCK_SAMPLES), dtype="float32", always_2d=True)):
+                samples -= len(block)
+                yield block
+            if samples:
+                raise ValueError(f"the sound ends {samples:,} samples before its end; {CUT}")
+            more = _one_more(sound)
     except soundfile.SoundFileError as error:
         raise ValueError(f"cannot decode the sound ({reason_of(error)}); {CUT}") from None
+    if more:
+        raise ValueError(f"the file holds more samples than its header says; {CUT}")
+
+
+def _one_more(sound: Any) -> bool:
+    try:
+        return len(sound.read(1, dtype="float32", always_2d=True)) > 0
+    except soundfile.SoundFileError:
+        return False
 
 
 def reason_of(error: Exception) -> str:

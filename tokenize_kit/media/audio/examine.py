@@ -6,14 +6,15 @@ not state is read to the end. Decoders take a part for the whole without a word.
 
 from __future__ import annotations
 
+import struct
 from typing import IO
 
 from tokenize_kit.media.audio.aiff import aiff_parts, au_parts, caf_parts
 from tokenize_kit.media.audio.boxes import MP4_TYPES, check_avi, check_mp4
-from tokenize_kit.media.audio.decoders import decode_again
+from tokenize_kit.media.audio.decoders import decode_exactly
 from tokenize_kit.media.audio.ebml import check_matroska
 from tokenize_kit.media.audio.flac import flac_parts
-from tokenize_kit.media.audio.mpeg import check_adts, looks_like_mpeg, mpeg_parts
+from tokenize_kit.media.audio.mpeg import check_adts, find_adts, find_mpeg, mpeg_parts
 from tokenize_kit.media.audio.ogg import ogg_parts
 from tokenize_kit.media.audio.part import CUT, Part, Peek, spans, start_without_tags
 from tokenize_kit.media.audio.speakers import WAV
@@ -42,7 +43,7 @@ def parts_of(file: IO[bytes]) -> list[Part]:
     if kind == b"FORM" and form in (b"AIFF", b"AIFC"):
         return aiff_parts(peek, start)
     if kind == b"fLaC":
-        return flac_parts(peek, start, decode_again)
+        return flac_parts(peek, start, decode_exactly)
     if kind == b"OggS":
         return ogg_parts(peek, start)
     if kind in (b".snd", b"dns."):
@@ -74,13 +75,12 @@ def _raw_parts(peek: Peek, start: int, head: bytes) -> list[Part]:
         return [Part(_tail(peek, start).file, container=True)]
     if head[:8] == b"NIST_1A\n":
         return [_sphere(peek, start)]
-    if len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-        check_adts(peek, start, peek.size)
-        return [_tail(peek, start)]
-    if looks_like_mpeg(peek, start):
-        return mpeg_parts(peek, start, peek.size)
-    # What the decoders know besides, such as VOC.
-    return [_tail(peek, start)]
+    if (begin := find_mpeg(peek, start)) is not None:
+        return mpeg_parts(peek, begin, peek.size, begin - start)
+    if (begin := find_adts(peek, start)) is not None:
+        check_adts(peek, begin, peek.size)
+        return [_tail(peek, begin)]
+    return [_htk(peek, start)]
 
 
 def _tail(peek: Peek, start: int) -> Part:
@@ -112,6 +112,20 @@ def _check_asf(peek: Peek, start: int) -> None:
         raise ValueError(f"an ASF file without its data; {CUT}")
     if not live and size and end + size > peek.size:
         raise ValueError(f"the file ends after {peek.size - end:,} of {size:,} bytes of its data; {CUT}")
+
+
+def _htk(peek: Peek, start: int) -> Part:
+    """Examine a waveform of the HTK, which begins with its number of samples: the last format that has no mark.
+
+    Raises:
+        ValueError: it is none, so nothing that is known.
+    """
+    head = peek.at(start, 12)
+    if len(head) == 12:
+        count, period, width, kind = struct.unpack(">IIHH", head)
+        if kind == 0 and width == 2 and period and count and peek.size - start == 12 + 2 * count:
+            return _tail(peek, start)
+    raise ValueError(f"not a sound that can be read ({peek.size:,} bytes that begin as no format that is known)")
 
 
 def _sphere(peek: Peek, start: int) -> Part:

@@ -20,13 +20,13 @@ _MOST = (1 << 36) - 1
 _WIDTHS = {8: "i1", 16: "<i2", 24: "<i4"}
 
 
-def flac_parts(peek: Peek, start: int, decode: Callable[[IO[bytes]], Iterator[Block]]) -> list[Part]:
+def flac_parts(peek: Peek, start: int, decode: Callable[[IO[bytes], int], Iterator[Block]]) -> list[Part]:
     """Return the part of a FLAC file that begins with ``fLaC`` at ``start``.
 
     Args:
         peek: the file.
         start: where it begins.
-        decode: decodes a file as far as its header says, where the frames are followed by something else.
+        decode: decodes so many samples of a file, where the frames are followed by something else.
 
     Raises:
         ValueError: it is damaged or cut short.
@@ -47,8 +47,8 @@ def flac_parts(peek: Peek, start: int, decode: Callable[[IO[bytes]], Iterator[Bl
     end = end_without_tags(peek, place)
     patched = head[:18] + (packed >> 36 << 36 | _MOST).to_bytes(8, "big") + head[26:]
     file = spans(peek.file, [patched, (start + 42, end)])
-    plain = spans(peek.file, [head, (start + 42, end)])
-    check = _Check(total, digest if any(digest) else b"", bits, lambda: decode(plain), (peek.file, start))
+    again = spans(peek.file, [patched, (start + 42, end)])
+    check = _Check(total, digest if any(digest) else b"", bits, lambda: decode(again, total), (peek.file, start))
     speakers = WAV.get(channels, ())
     return [Part(file, counted=False, speakers=speakers, rate=rate, channels=channels, verified=check.blocks)]
 
@@ -77,7 +77,7 @@ class _Check:
                 self._take(block)
                 yield block
         except ValueError:
-            if not (self._total and self._digest and self._width):
+            if not self._total:
                 raise
             yield from self._rest()
         right = not self._digest or not self._width or self._hash.digest() == self._digest

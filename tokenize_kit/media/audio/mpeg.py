@@ -25,8 +25,8 @@ _KBITS = {
 """By whether it is MPEG-1 and the two bits of the layer (3 is layer I)."""
 
 _CLAIMED = 1 << 50
-_SURE = 4
-"""So many frames in a row begin a run after bytes that are none."""
+_SURE = 8
+"""So many frames in a row are frames, after bytes that are none."""
 _FARTHEST = 1 << 20
 """A first frame is looked for in so many bytes."""
 _FREE_MOST = 6000
@@ -70,19 +70,26 @@ class _Run:
     """The frame with the Xing, Info or VBRI tag."""
     stated: int = 0
     """How many frames the tag says; 0 if it does not."""
+    size: int = 0
+    """How many bytes the tag says, with its own frame; 0 if it does not."""
     frames: int = 0
     pieces: list[tuple[int, int]] = field(default_factory=list)
     mark: tuple[int, int, int] | None = None
     """Behind the stated frames: the place of the next, the number of pieces so far, and where its piece begins."""
 
 
-def mpeg_parts(peek: Peek, start: int, end: int) -> list[Part]:
+def mpeg_parts(peek: Peek, place: int, end: int, junk: int = 0) -> list[Part]:
     """Return the parts of an MP3 file between two places.
+
+    Args:
+        peek: the file.
+        place: where the first frame begins, see `find_mpeg`.
+        end: where the file ends.
+        junk: how many bytes before it are neither tag nor frame.
 
     Raises:
         ValueError: there are no frames, one is cut, or something between them is no frame.
     """
-    place, junk = _first_frame(peek, start, end)
     runs: list[_Run] = []
     run: _Run | None = None
     free = 0
@@ -115,7 +122,7 @@ def mpeg_parts(peek: Peek, start: int, end: int) -> list[Part]:
             runs.append(run)
             begun = place
             if tagged is not None:
-                run.tag, run.stated = at(place, size), tagged
+                run.tag, (run.stated, run.size) = at(place, size), tagged
                 place = begun = place + size
                 continue
         if run.frames == run.stated and run.stated:
@@ -133,7 +140,7 @@ def _parts(peek: Peek, runs: list[_Run], junk: int) -> list[Part]:
     parts = []
     for run in runs:
         for one in _split(peek, run):
-            if one.stated and one.frames < one.stated - 1:
+            if one.frames < one.stated - _counts_itself(one):
                 raise ValueError(f"the header says {one.stated:,} MP3 frames and the file holds {one.frames:,}; {CUT}")
             parts.append(_part(peek, one))
     if junk and parts:
@@ -141,6 +148,11 @@ def _parts(peek: Peek, runs: list[_Run], junk: int) -> list[Part]:
     if not parts:
         raise ValueError("there are no MP3 frames in it")
     return parts
+
+
+def _counts_itself(run: _Run) -> bool:
+    """Return whether the frame with the tag is among the frames it counts, which the number of bytes shows if it is there."""
+    return len(run.tag) + sum(end - start for start, end in run.pieces) >= run.size
 
 
 def _split(peek: Peek, run: _Run) -> list[_Run]:
@@ -158,7 +170,7 @@ def _split(peek: Peek, run: _Run) -> list[_Run]:
     back = (inside[0] << 1 | inside[1] >> 7) if head[1] >> 3 & 1 else inside[0]
     if back and head[1] >> 1 & 3 == 1:
         raise ValueError(f"the header says {run.stated:,} MP3 frames and the file holds {run.frames:,}; it is damaged")
-    first = _Run(run.samples, run.rate, run.channels, run.tag, run.stated, run.stated)
+    first = _Run(run.samples, run.rate, run.channels, run.tag, run.stated, frames=run.stated)
     first.pieces = [*run.pieces[:index], (begun, mark)]
     second = _Run(run.samples, run.rate, run.channels, frames=run.frames - run.stated)
     second.pieces = [(mark, run.pieces[index][1]), *run.pieces[index + 1 :]]
@@ -167,12 +179,11 @@ def _split(peek: Peek, run: _Run) -> list[_Run]:
 
 def _part(peek: Peek, run: _Run) -> Part:
     tag, claimed, samples, slack = bytearray(), _CLAIMED, run.frames * run.samples, _LOST * run.samples
-    if run.tag and (place := _xing(run.tag)):
+    if run.stated and (place := _xing(run.tag)):
         # With a tag the decoder leaves out what the encoder added at both ends, so it is asked how many samples there are.
         tag = bytearray(run.tag)
-        if run.stated:
-            tag[place + 8 : place + 12] = run.frames.to_bytes(4, "big")
-            claimed, samples, slack = 0, 0, run.samples
+        tag[place + 8 : place + 12] = run.frames.to_bytes(4, "big")
+        claimed, samples, slack = 0, 0, run.samples
     pieces: list[bytes | tuple[int, int]] = [bytes(tag), *run.pieces]
     return Part(
         spans(peek.file, pieces, claimed or None),
@@ -194,67 +205,74 @@ def _xing(frame: bytes) -> int:
     return 0
 
 
-def _tagged(peek: Peek, place: int, size: int, head: bytes) -> int | None:
-    """Return how many frames the tag in a frame says (0 if it does not); None if there is no tag."""
+def _tagged(peek: Peek, place: int, size: int, head: bytes) -> tuple[int, int] | None:
+    """Return how many frames and bytes the tag in a frame says (0 if it does not); None if there is no tag."""
     if head[1] >> 1 & 3 != 1:
         return None
     frame = peek.at(place, size)
     if at := _xing(frame):
-        has_frames = len(frame) >= at + 12 and frame[at + 7] & 1
-        return int.from_bytes(frame[at + 8 : at + 12], "big") if has_frames else 0
+        frames, count = (int.from_bytes(frame[at + start : at + start + 4], "big") for start in (8, 12))
+        flags = frame[at + 7] if len(frame) >= at + 16 else 0
+        return (frames, count if flags & 2 else 0) if flags & 1 else (0, 0)
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
-        return int.from_bytes(frame[50:54], "big")
+        return int.from_bytes(frame[50:54], "big"), int.from_bytes(frame[46:50], "big")
     return None
 
 
-def looks_like_mpeg(peek: Peek, start: int) -> bool:
-    """Return whether there are MP3 frames near the beginning of a file."""
-    try:
-        _first_frame(peek, start, peek.size)
-    except ValueError:
-        return False
-    return True
+def find_mpeg(peek: Peek, start: int, end: int | None = None) -> int | None:
+    """Return where the first MP3 frame begins near a place; None if there is none.
+
+    Bytes before it that are no frame are passed over, as when a stream was recorded from the middle of a frame; then more frames
+    have to follow one another, and be of layer III.
+    """
+    end = peek.size if end is None else end
+    if _frames_in_row(peek, start, end, 3):
+        return start
+    place = start + 1
+    while place < min(end, start + _FARTHEST):
+        ahead = peek.at(place, 4096)
+        step = ahead.find(b"\xff")
+        place += len(ahead) if step < 0 else step
+        if step < 0:
+            continue
+        if peek.at(place + 1, 1)[:1] >= b"\xe0" and _frames_in_row(peek, place, end, _SURE, layer=1):
+            return place
+        place += 1
+    return None
+
+
+def find_adts(peek: Peek, start: int) -> int | None:
+    """Return where the first AAC frame with an ADTS header begins near a place; None if there is none."""
+    ahead = peek.at(start, 1 << 14)
+    begin = -1
+    while (begin := ahead.find(b"\xff", begin + 1)) >= 0:
+        place, count = start + begin, 0
+        while count < _SURE and (size := _adts_size(peek.at(place, 7))) and place + size <= peek.size:
+            place, count = place + size, count + 1
+        if count == _SURE or (count and (place == peek.size or begin == 0)):
+            return start + begin
+    return None
 
 
 def _next_file(peek: Peek, place: int, end: int) -> int:
     """Return where the next frames begin; ``place`` if there are none."""
-    try:
-        return _first_frame(peek, place + 1, end)[0]
-    except ValueError:
-        return place
+    while place < end and (size := tag_size(peek, place)):
+        place += size
+    found = find_mpeg(peek, place, end)
+    return place if found is None else found
 
 
-def _first_frame(peek: Peek, start: int, end: int) -> tuple[int, int]:
-    """Return where the first frame begins, and how many bytes before it are neither tag nor frame."""
-    place, junk = start, 0
-    while place < min(end, start + _FARTHEST + 1) or tag_size(peek, place):
-        if _frames_in_row(peek, place, end):
-            return place, junk
-        if size := tag_size(peek, place):
-            place += size
-            start = place
-        else:
-            place, junk = place + 1, junk + 1
-            # To the next byte that may begin one.
-            ahead = peek.at(place, 4096)
-            step = ahead.find(b"\xff")
-            tag = ahead.find(b"ID3")
-            step = min(step, tag) if step >= 0 and tag >= 0 else max(step, tag)
-            step = len(ahead) if step < 0 else step
-            place, junk = place + step, junk + step
-            if not ahead:
-                break
-    raise ValueError("not an MP3 file: there are no frames in it")
+def _frames_in_row(peek: Peek, place: int, end: int, wanted: int, layer: int = 0) -> bool:
+    """Return whether so many frames of one kind follow one another, fewer where the file or a tag ends them.
 
-
-def _frames_in_row(peek: Peek, place: int, end: int) -> bool:
-    """Return whether some frames of one kind follow one another, as far as the file goes."""
+    ``layer`` is that of the header (1 is layer III) which they must be of; 0 takes any.
+    """
     kind = None
-    for number in range(_SURE):
+    for number in range(wanted):
         head = peek.at(place, 4)
         if number and (place >= end or (len(head) == 4 and tag_size(peek, place))):
             return True
-        if len(head) < 4 or head[0] != 0xFF:
+        if len(head) < 4 or head[0] != 0xFF or (layer and head[1] >> 1 & 3 != layer):
             return False
         size, samples, rate = _KINDS[head[1] << 8 | head[2]]
         if size < 0:
@@ -263,8 +281,8 @@ def _frames_in_row(peek: Peek, place: int, end: int) -> bool:
             return False
         kind = (samples, rate)
         if place + size > end:
-            # A file of one frame that is cut, or no frame at all.
-            return number > 1
+            # The last frame is cut, if it is one.
+            return number >= wanted // 2
         place += size
     return True
 
@@ -308,17 +326,13 @@ def check_adts(peek: Peek, start: int, end: int) -> int:
     Raises:
         ValueError: one is cut, or something between them is no frame.
     """
-    place = count = 0
-    place = start
+    place, count = start, 0
     while place + 7 <= end:
-        head = peek.at(place, 7)
-        size = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
-        if head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or size < 7:
+        size = _adts_size(peek.at(place, 7))
+        if not size:
             if tag := tag_size(peek, place):
                 place += tag
                 continue
-            if peek.empty(place, end) and count:
-                return count
             raise ValueError(f"{end - place:,} bytes from {place:,} on are no AAC frames; the sound is damaged")
         if place + size > end:
             break
@@ -326,3 +340,11 @@ def check_adts(peek: Peek, start: int, end: int) -> int:
     if place < end:
         raise ValueError(f"the sound ends in the middle of an AAC frame; {CUT}")
     return count
+
+
+def _adts_size(head: bytes) -> int:
+    """Return the bytes of the frame that begins so; 0 if it is none."""
+    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
+        return 0
+    size = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return size if size >= 7 else 0

@@ -27,6 +27,8 @@ class _Sound(NamedTuple):
     speakers: tuple[str, ...]
     packet: int
     """The most samples of a packet."""
+    exact: bool = False
+    """Whether the last granule position is the number of samples, whoever decodes them."""
 
 
 @dataclass
@@ -117,7 +119,7 @@ def _part(peek: Peek, link: dict[int, _Track], index: int) -> Part:
     whole = track.pages == [(0, peek.size)]
     # A stream that was recorded from its middle does not begin at 0, which the decoder takes for a longer one.
     shifted = track.first > track.packets * sound.packet
-    samples = track.last - track.first if shifted else None
+    samples = track.last - track.first if shifted else track.last if sound.exact else None
     note = f"the first of {len(sounds)} sound tracks taken" if len(sounds) > 1 else ""
     file = peek.file if whole else spans(peek.file, list(track.pages))
     return Part(file, samples, 0, not shifted, sound.speakers, sound.rate, sound.channels, note=note)
@@ -134,7 +136,7 @@ def _sound_of(head: bytes) -> _Sound | None:
     if head[:5] == b"\x7fFLAC" and len(head) >= 35:
         packed = int.from_bytes(head[27:35], "big")
         channels = (packed >> 41 & 7) + 1
-        return _Sound(packed >> 44, channels, WAV.get(channels, ()), 65_535)
+        return _Sound(packed >> 44, channels, WAV.get(channels, ()), 65_535, exact=True)
     if head[:8] == b"Speex   " and len(head) >= 68:
         rate, _, _, channels, _, frame, _, per_packet = struct.unpack_from("<8I", head, 36)
         return _Sound(rate, channels, (), max(1, frame * max(1, per_packet)))

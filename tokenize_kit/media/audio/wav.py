@@ -9,7 +9,7 @@ import struct
 from typing import IO, NamedTuple
 
 from tokenize_kit.media.audio.lengths import is_name, samples_end
-from tokenize_kit.media.audio.mpeg import mpeg_parts
+from tokenize_kit.media.audio.mpeg import find_mpeg, mpeg_parts
 from tokenize_kit.media.audio.part import CUT, Part, Peek, spans
 from tokenize_kit.media.audio.speakers import of_mask
 
@@ -85,7 +85,10 @@ def wav_parts(peek: Peek, start: int) -> list[Part]:
     end = samples_end(peek, first, said, bits=bits, whole=whole)
     about = form(found[b"fmt "], order)
     if about.tag in _MPEG_TAGS:
-        return mpeg_parts(peek, first, end)
+        begin = find_mpeg(peek, first, end)
+        if begin is None:
+            raise ValueError(f"there are no MP3 frames in a wav file that says so; {CUT}")
+        return mpeg_parts(peek, begin, end)
     honest = said == end - first > 0 and outer + 8 >= end - start
     samples = (end - first) // about.block if about.tag in _PLAIN and about.block else None
     file = peek.file
