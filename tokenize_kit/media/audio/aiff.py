@@ -6,9 +6,10 @@ As for wav, the decoder is given the file as it is if its sizes are true, else i
 from __future__ import annotations
 
 import struct
+from typing import IO
 
 from tokenize_kit.media.audio.lengths import is_name, is_placeholder, samples_end
-from tokenize_kit.media.audio.part import CUT, Part, Peek, end_without_tags, spans
+from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, end_without_tags
 from tokenize_kit.media.audio.speakers import WAV, of_mask
 
 _MOST_CHUNKS = 100_000
@@ -84,7 +85,7 @@ def aiff_parts(peek: Peek, start: int) -> list[Part]:
     channels, frames, width = struct.unpack_from(">HIH", common)
     coding = common[18:22] if form == b"AIFC" else b"NONE"
     offset = int.from_bytes(peek.at(place + 8, 4), "big")
-    whole = abs(outer + 8 - (peek.size - start)) <= 1
+    whole = outer + 8 == peek.size - start
     end = samples_end(peek, place + 8, length, whole=whole)
     first = min(place + 16 + offset, end)
     block = channels * (_SAMPLE_BYTES.get(coding, -1) or (width + 7) // 8)
@@ -94,14 +95,14 @@ def aiff_parts(peek: Peek, start: int) -> list[Part]:
         if frames and honest and not is_placeholder(frames) and not is_placeholder(frames * block):
             raise ValueError(f"the header says {frames:,} samples and the file holds {samples:,}; {CUT}")
         honest = False
-    file = peek.file
+    file: IO[bytes] | Pieces = peek.file
     if not (honest and start == 0 and place + 8 + length <= outer + 8 <= peek.size + 1):
         if samples is not None:
             common = common[:2] + struct.pack(">I", samples) + common[6:]
         inner = before + b"COMM" + struct.pack(">I", len(common)) + common + b"\0" * (len(common) % 2)
         inner += b"SSND" + struct.pack(">III", min(end - first + 8, 0xFFFFFFFF), 0, 0)
         total = struct.pack(">I", min(4 + len(inner) + end - first, 0xFFFFFFFF))
-        file = spans(peek.file, [b"FORM" + total + form + inner, (first, end)])
+        file = Pieces(peek.file, [b"FORM" + total + form + inner, (first, end)])
     return [Part(file, samples, speakers=_speakers(layout, channels))]
 
 
@@ -139,9 +140,9 @@ def caf_parts(peek: Peek, start: int) -> list[Part]:
         _check_behind_caf(peek, end)
     # The first four bytes of the chunk count edits.
     samples = max(0, end - first - 4) // block if coding in (b"lpcm", b"alaw", b"ulaw") and block else None
-    file = peek.file
+    file: IO[bytes] | Pieces = peek.file
     if length < 0 or start:
-        file = spans(peek.file, [before + b"data" + struct.pack(">q", end - first), (first, end)])
+        file = Pieces(peek.file, [before + b"data" + struct.pack(">q", end - first), (first, end)])
     return [Part(file, samples, speakers=_speakers(layout, channels))]
 
 
@@ -170,10 +171,10 @@ def au_parts(peek: Peek, start: int) -> list[Part]:
     first = start + max(offset, 24)
     end = samples_end(peek, first, said, chunks=False)
     block = channels * _AU_BYTES.get(coding, 0)
-    file = peek.file
+    file: IO[bytes] | Pieces = peek.file
     if start or said != end - first:
         size = min(end - first, 0xFFFFFFFF)
-        file = spans(peek.file, [head[:4] + struct.pack(f"{order}5I", 24, size, coding, rate, channels), (first, end)])
+        file = Pieces(peek.file, [head[:4] + struct.pack(f"{order}5I", 24, size, coding, rate, channels), (first, end)])
     return [Part(file, (end - first) // block if block else None, speakers=WAV.get(channels, ()))]
 
 

@@ -7,12 +7,16 @@ what follows it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tokenize_kit.media.audio.lengths import is_placeholder
 from tokenize_kit.media.audio.part import CUT, Peek, end_without_tags
 
 MP4_TYPES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
+_MOST_EDITS = 1000
+_MOST_UNLISTED = 1 << 20
+"""Samples of a fragment that has no table of them."""
 _HARMLESS = (b"free", b"skip", b"wide")
 
 
@@ -43,7 +47,11 @@ def check_mp4(peek: Peek) -> Movie:
         if end > peek.size and name not in _HARMLESS:
             raise ValueError(f"the file ends inside its box {name.decode()} of {size:,} bytes; {CUT}")
         if name == b"moov":
+            if movie is not None:
+                raise ValueError("two MP4 files in one; take them apart")
             movie = _movie(peek, inside, end)
+        elif name == b"moof":
+            _check_runs(peek, inside, end)
         elif name == b"sidx":
             _check_index(peek, inside, end)
         before = name if name not in _HARMLESS else before
@@ -66,28 +74,68 @@ def _box(peek: Peek, place: int) -> tuple[bytes, int, int]:
     return name, max(size, inside - place), inside
 
 
-def _children(peek: Peek, place: int, end: int) -> dict[bytes, tuple[int, int]]:
-    """Return where the first child of each name lies."""
-    found: dict[bytes, tuple[int, int]] = {}
+def _children(peek: Peek, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, first byte and end of each child."""
     while end - place >= 8:
         name, size, inside = _box(peek, place)
-        found.setdefault(name, (inside, min(end, place + size)))
+        yield name, inside, min(end, place + size)
         place += size
-    return found
+
+
+def _child(peek: Peek, place: int, end: int, *names: bytes) -> tuple[int, int] | None:
+    """Return where the first grandchild of these names lies, each within the one before."""
+    for wanted in names:
+        found = next((span for name, *span in _children(peek, place, end) if name == wanted), None)
+        if found is None:
+            return None
+        place, end = found
+    return place, end
+
+
+def _check_tables(peek: Peek, place: int, end: int) -> None:
+    """Refuse a track whose tables say more samples than the file has bytes, which FFmpeg would make room for.
+
+    Raises:
+        ValueError: it does.
+    """
+    sizes = _child(peek, place, end, b"mdia", b"minf", b"stbl", b"stsz")
+    if sizes:
+        each, count = struct.unpack(">II", peek.at(sizes[0] + 4, 8).ljust(8, b"\0"))
+        if count * (each or 4) > (peek.size if each else sizes[1] - sizes[0]):
+            raise ValueError(f"a track says {count:,} samples, more than the file has room for; {CUT}")
+    edits = _child(peek, place, end, b"edts", b"elst")
+    if edits and int.from_bytes(peek.at(edits[0] + 4, 4), "big") > _MOST_EDITS:
+        raise ValueError(f"a track has more than {_MOST_EDITS:,} edits")
+
+
+def _check_runs(peek: Peek, place: int, end: int) -> None:
+    """The same for a fragment: each run of samples has its table, or is of a reasonable number.
+
+    Raises:
+        ValueError: it does.
+    """
+    for name, start, stop in _children(peek, place, end):
+        if name != b"traf":
+            continue
+        for inner, inside, last in _children(peek, start, stop):
+            if inner == b"trun":
+                flags, count = struct.unpack(">II", peek.at(inside, 8).ljust(8, b"\0"))
+                if count > max(_MOST_UNLISTED, last - inside) or (flags & 0xF00 and count * 4 > last - inside):
+                    raise ValueError(f"a fragment says {count:,} samples, more than it has room for; {CUT}")
 
 
 def _movie(peek: Peek, place: int, end: int) -> Movie:
-    children = _children(peek, place, end)
-    if b"mvex" not in children:
+    for name, start, stop in _children(peek, place, end):
+        if name == b"trak":
+            _check_tables(peek, start, stop)
+    if not (extends := _child(peek, place, end, b"mvex")):
         return Movie(False, 0.0)
-    seconds = 0.0
-    header, extends = children.get(b"mvhd"), _children(peek, *children[b"mvex"])
-    if header and b"mehd" in extends:
+    seconds, header, length = 0.0, _child(peek, place, end, b"mvhd"), _child(peek, *extends, b"mehd")
+    if header and length:
         version = peek.at(header[0], 1)
         scale = int.from_bytes(peek.at(header[0] + (20 if version == b"\1" else 12), 4), "big")
-        start = extends[b"mehd"][0]
-        wide = 8 if peek.at(start, 1) == b"\1" else 4
-        seconds = int.from_bytes(peek.at(start + 4, wide), "big") / scale if scale else 0.0
+        wide = 8 if peek.at(length[0], 1) == b"\1" else 4
+        seconds = int.from_bytes(peek.at(length[0] + 4, wide), "big") / scale if scale else 0.0
     return Movie(True, seconds)
 
 

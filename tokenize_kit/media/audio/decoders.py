@@ -57,7 +57,6 @@ def open_part(part: Part) -> Opened:
             return _open_soundfile(part)
         except soundfile.SoundFileError as error:
             reason = reason_of(error) + "; "
-    part.file.seek(0)
     try:
         return _open_av(part)
     except ValueError as error:
@@ -65,8 +64,7 @@ def open_part(part: Part) -> Opened:
 
 
 def _open_soundfile(part: Part) -> Opened:
-    part.file.seek(0)
-    sound = _InOrder(part.file)
+    sound = _InOrder(part.open())
     channels = sound.channels
     declared = sound.frames if part.samples is None and part.counted else part.samples or 0
     slack = max(part.slack, _MP3_TOLERANCE) if sound.format == "MP3" else part.slack
@@ -97,7 +95,7 @@ def _open_av(part: Part) -> Opened:
     import av
 
     try:
-        container = av.open(part.file, options={"format_whitelist": _DEMUXERS}, metadata_errors="ignore")
+        container = av.open(part.open(), options={"format_whitelist": _DEMUXERS}, metadata_errors="ignore")
     except (av.FFmpegError, UnicodeError) as error:
         raise ValueError(reason_of(error)) from None
     tracks = container.streams.audio
@@ -115,14 +113,9 @@ def _open_av(part: Part) -> Opened:
     speakers = tuple(channel.name for channel in first.layout.channels)
     # Only mp4 and its kin say to the sample how long the track is; what its last frame has beyond that is padding.
     expected = None
-    if (
-        "mp4" in container.format.name
-        and not part.fragmented
-        and stream.duration is not None
-        and stream.time_base is not None
-    ):
+    if "mp4" in container.format.name and not part.fragmented and stream.duration and stream.time_base:
         expected = round(stream.duration * stream.time_base * rate)
-    least = expected if expected is not None else round(part.seconds * rate) if len(container.streams) == 1 else 0
+    least = expected or (round(part.seconds * rate) if len(container.streams) == 1 else 0)
 
     def decoded() -> Iterator[Block]:
         # Also evens out what changes within a stream.
@@ -132,7 +125,6 @@ def _open_av(part: Part) -> Opened:
             for frame in itertools.chain([first], frames, [None]):
                 for ready in even.resample(frame):
                     block = ready.to_ndarray().reshape(-1, channels).astype(np.float32, copy=False)
-                    block = block if expected is None else block[: max(0, expected - done)]
                     done += len(block)
                     yield block
         if done < least - _LENGTH_TOLERANCE * rate:
@@ -141,9 +133,25 @@ def _open_av(part: Part) -> Opened:
             raise ValueError(f"the sound ends after {done:,} of {part.samples:,} samples; {CUT}")
 
     def blocks() -> Iterator[Block]:
-        return part.verified(decoded()) if part.verified else decoded()
+        made = decoded() if expected is None else _without_padding(decoded(), expected, round(_LENGTH_TOLERANCE * rate))
+        return part.verified(made) if part.verified else made
 
     return Opened(rate, channels, name, blocks, speakers, note)
+
+
+def _without_padding(blocks: Iterator[Block], samples: int, most: int) -> Iterator[Block]:
+    """Leave out what comes after so many samples, unless there is more of it than padding can be: then all is sound."""
+    done, held = 0, []
+    for block in blocks:
+        keep = block[: max(0, samples - done)]
+        done += len(block)
+        if len(keep):
+            yield keep
+        if len(keep) < len(block):
+            held.append(block[len(keep) :])
+            if done > samples + most:
+                yield from held
+                held, samples = [], 1 << 62
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:

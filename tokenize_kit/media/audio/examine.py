@@ -16,7 +16,7 @@ from tokenize_kit.media.audio.ebml import check_matroska
 from tokenize_kit.media.audio.flac import flac_parts
 from tokenize_kit.media.audio.mpeg import check_adts, find_adts, find_mpeg, mpeg_parts
 from tokenize_kit.media.audio.ogg import ogg_parts
-from tokenize_kit.media.audio.part import CUT, Part, Peek, spans, start_without_tags
+from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, start_without_tags
 from tokenize_kit.media.audio.speakers import WAV
 from tokenize_kit.media.audio.wav import W64_RIFF, wav_parts, wave64_parts
 
@@ -84,7 +84,7 @@ def _raw_parts(peek: Peek, start: int, head: bytes) -> list[Part]:
 
 
 def _tail(peek: Peek, start: int) -> Part:
-    return Part(spans(peek.file, [(start, peek.size)]) if start else peek.file)
+    return Part(Pieces(peek.file, [(start, peek.size)]) if start else peek.file)
 
 
 def _check_amr(peek: Peek, place: int, sizes: tuple[int, ...]) -> None:

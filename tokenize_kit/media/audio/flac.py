@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenize_kit.media.audio.part import CUT, Block, Part, Peek, end_without_tags, spans
+from tokenize_kit.media.audio.part import CUT, Block, Part, Peek, Pieces, end_without_tags
 from tokenize_kit.media.audio.speakers import WAV
 
 _MOST = (1 << 36) - 1
@@ -46,9 +46,9 @@ def flac_parts(peek: Peek, start: int, decode: Callable[[IO[bytes], int], Iterat
         place += 4 + int.from_bytes(block[1:], "big")
     end = end_without_tags(peek, place)
     patched = head[:18] + (packed >> 36 << 36 | _MOST).to_bytes(8, "big") + head[26:]
-    file = spans(peek.file, [patched, (start + 42, end)])
-    again = spans(peek.file, [patched, (start + 42, end)])
-    check = _Check(total, digest if any(digest) else b"", bits, lambda: decode(again, total), (peek.file, start))
+    file = Pieces(peek.file, [patched, (start + 42, end)])
+    again = Pieces(peek.file, [patched, (start + 42, end)])
+    check = _Check(total, digest if any(digest) else b"", bits, lambda: decode(again.open(), total), (peek.file, start))
     speakers = WAV.get(channels, ())
     return [Part(file, counted=False, speakers=speakers, rate=rate, channels=channels, verified=check.blocks)]
 

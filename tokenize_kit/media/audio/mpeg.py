@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tokenize_kit.media.audio.part import CUT, Part, Peek, spans, tag_size
+from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, tag_size
 
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8000)}
 _KBITS = {
@@ -186,7 +186,7 @@ def _part(peek: Peek, run: _Run) -> Part:
         claimed, samples, slack = 0, 0, run.samples
     pieces: list[bytes | tuple[int, int]] = [bytes(tag), *run.pieces]
     return Part(
-        spans(peek.file, pieces, claimed or None),
+        Pieces(peek.file, pieces, claimed or None),
         samples or None,
         slack,
         rate=run.rate,

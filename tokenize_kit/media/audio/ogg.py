@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tokenize_kit.media.audio.part import CUT, Part, Peek, end_without_tags, spans
+from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, end_without_tags
 from tokenize_kit.media.audio.speakers import VORBIS, WAV
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -121,7 +121,7 @@ def _part(peek: Peek, link: dict[int, _Track], index: int) -> Part:
     shifted = track.first > track.packets * sound.packet
     samples = track.last - track.first if shifted else track.last if sound.exact else None
     note = f"the first of {len(sounds)} sound tracks taken" if len(sounds) > 1 else ""
-    file = peek.file if whole else spans(peek.file, list(track.pages))
+    file = peek.file if whole else Pieces(peek.file, list(track.pages))
     return Part(file, samples, 0, not shifted, sound.speakers, sound.rate, sound.channels, note=note)
 
 

@@ -24,35 +24,6 @@ _AHEAD = 1 << 16
 _LONGEST_TAG = 1024
 
 
-class Part(NamedTuple):
-    """A stretch of sound that has one decoder."""
-
-    file: IO[bytes]
-    """What the decoder reads."""
-    samples: int | None = None
-    """How many samples there are, a channel, if the format states it to the sample and the decoder cannot be asked."""
-    slack: int = 0
-    """How many samples fewer than stated are no sign of damage."""
-    counted: bool = True
-    """Whether the number of samples that the decoder itself announces holds."""
-    speakers: tuple[str, ...] = ()
-    """Where each channel belongs, see `tokenize_kit.media.audio.speakers`; empty if the format leaves it open."""
-    rate: int = 0
-    """Samples a second, where the examination has seen it; 0 if not."""
-    channels: int = 0
-    """Channels, the same."""
-    verified: Callable[[Iterator[Block]], Iterator[Block]] | None = None
-    """Passes the blocks on and checks what the format states of them."""
-    container: bool = False
-    """Whether it is a file of several tracks, which only FFmpeg reads."""
-    fragmented: bool = False
-    """Whether the length that such a file states is not that of the whole."""
-    seconds: float = 0.0
-    """How long such a file says that it is; 0 if it does not say."""
-    note: str = ""
-    """What was left out of the file or chosen in it, in words."""
-
-
 class Spans(io.RawIOBase):
     """A file for reading that is put together of bytes and of stretches of another file.
 
@@ -115,13 +86,56 @@ class Spans(io.RawIOBase):
         return len(data)
 
 
-def spans(file: IO[bytes], pieces: Sequence[bytes | tuple[int, int]], claimed: int | None = None) -> IO[bytes]:
-    """Return `Spans`, read ahead: decoders ask for a few bytes at a time."""
-    return cast("IO[bytes]", io.BufferedReader(Spans(file, pieces, claimed), _AHEAD))
+class Pieces(NamedTuple):
+    """A file that is put together, see `Spans`, and not yet open: there may be thousands of parts."""
+
+    file: IO[bytes]
+    pieces: Sequence[bytes | tuple[int, int]]
+    claimed: int | None = None
+
+    def open(self) -> IO[bytes]:
+        """Open it, read ahead: decoders ask for a few bytes at a time."""
+        return cast("IO[bytes]", io.BufferedReader(Spans(*self), _AHEAD))
 
 
 def _length(piece: bytes | tuple[int, int]) -> int:
     return len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+
+
+class Part(NamedTuple):
+    """A stretch of sound that has one decoder."""
+
+    file: IO[bytes] | Pieces
+    """What the decoder reads."""
+    samples: int | None = None
+    """How many samples there are, a channel, if the format states it to the sample and the decoder cannot be asked."""
+    slack: int = 0
+    """How many samples fewer than stated are no sign of damage."""
+    counted: bool = True
+    """Whether the number of samples that the decoder itself announces holds."""
+    speakers: tuple[str, ...] = ()
+    """Where each channel belongs, see `tokenize_kit.media.audio.speakers`; empty if the format leaves it open."""
+    rate: int = 0
+    """Samples a second, where the examination has seen it; 0 if not."""
+    channels: int = 0
+    """Channels, the same."""
+    verified: Callable[[Iterator[Block]], Iterator[Block]] | None = None
+    """Passes the blocks on and checks what the format states of them."""
+    container: bool = False
+    """Whether it is a file of several tracks, which only FFmpeg reads."""
+    fragmented: bool = False
+    """Whether the length that such a file states is not that of the whole."""
+    seconds: float = 0.0
+    """How long such a file says that it is; 0 if it does not say."""
+    note: str = ""
+    """What was left out of the file or chosen in it, in words."""
+
+    def open(self) -> IO[bytes]:
+        """Return the file, at its beginning."""
+        if isinstance(self.file, Pieces):
+            return self.file.open()
+        self.file.seek(0)
+        return self.file
 
 
 class Peek:

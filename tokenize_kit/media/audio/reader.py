@@ -24,11 +24,11 @@ MAX_VALUES = 1 << 29
 """The longest sound that is read into memory at once, samples times channels (2 GiB); longer ones only block by block."""
 
 FREE_VALUES = 1 << 26
-"""So many values any file may hold, also one of a few bytes."""
+"""So many values any file may hold, also one of a few bytes (256 MiB)."""
 
-VALUES_PER_BYTE = 1024
+VALUES_PER_BYTE = 64
 """A file of more values than `FREE_VALUES` is refused if it holds more of them a byte: hours of silence in a few bytes. Speech
-in Opus at 6 kbit/s has 64."""
+in Opus at 6 kbit/s and 48 kHz has so many."""
 
 MAX_CHANNELS = 64
 MAX_SAMPLE_RATE = 1_000_000

@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 
 from tokenize_kit.media.audio.lengths import is_name, samples_end
 from tokenize_kit.media.audio.mpeg import find_mpeg, mpeg_parts
-from tokenize_kit.media.audio.part import CUT, Part, Peek, spans
+from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces
 from tokenize_kit.media.audio.speakers import of_mask
 
 W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
@@ -81,7 +81,7 @@ def wav_parts(peek: Peek, start: int) -> list[Part]:
     if kind in (b"RF64", b"BW64") and said == 0xFFFFFFFF and len(found.get(b"ds64", b"")) >= 16:
         outer, said = struct.unpack_from("<QQ", found[b"ds64"])
         bits = 64
-    whole = abs(outer + 8 - (peek.size - start)) <= 1
+    whole = outer + 8 == peek.size - start
     end = samples_end(peek, first, said, bits=bits, whole=whole)
     about = form(found[b"fmt "], order)
     if about.tag in _MPEG_TAGS:
@@ -91,7 +91,7 @@ def wav_parts(peek: Peek, start: int) -> list[Part]:
         return mpeg_parts(peek, begin, end)
     honest = said == end - first > 0 and outer + 8 >= end - start
     samples = (end - first) // about.block if about.tag in _PLAIN and about.block else None
-    file = peek.file
+    file: IO[bytes] | Pieces = peek.file
     if not (ordinary and honest and outer + 8 <= peek.size - start + 1):
         extra = {b"fact": found[b"fact"]} if honest and b"fact" in found else {}
         file = wav_of(peek.file, {b"fmt ": found[b"fmt "], **extra}, (first, end), order)
@@ -132,7 +132,7 @@ def wave64_parts(peek: Peek, start: int) -> list[Part]:
     return [Part(file, samples, speakers=about.speakers)]
 
 
-def wav_of(file: IO[bytes], chunks: dict[bytes, bytes], samples: tuple[int, int], order: str = "<") -> IO[bytes]:
+def wav_of(file: IO[bytes], chunks: dict[bytes, bytes], samples: tuple[int, int], order: str = "<") -> Pieces:
     """Return a wav file of these chunks and of samples that lie between two places of another file."""
     size = samples[1] - samples[0]
     body = b"".join(
@@ -141,12 +141,12 @@ def wav_of(file: IO[bytes], chunks: dict[bytes, bytes], samples: tuple[int, int]
     riff = 4 + len(body) + 8 + size
     if riff < 1 << 32:
         head = (b"RIFF" if order == "<" else b"RIFX") + struct.pack(f"{order}I", riff) + b"WAVE" + body
-        return spans(file, [head + b"data" + struct.pack(f"{order}I", size), samples])
+        return Pieces(file, [head + b"data" + struct.pack(f"{order}I", size), samples])
     if order == ">":
         raise ValueError("a big-endian wav file of more than 4 GiB")
     large = b"ds64" + struct.pack("<IQQQI", 28, riff + 36, size, 0, 0)
     head = b"RF64" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + large + body
-    return spans(file, [head + b"data" + struct.pack("<I", 0xFFFFFFFF), samples])
+    return Pieces(file, [head + b"data" + struct.pack("<I", 0xFFFFFFFF), samples])
 
 
 def _number(data: bytes, order: str) -> int:
