@@ -73,8 +73,11 @@ def _open_soundfile(part: Part) -> Opened:
         done = 0
         with sound:
             while True:
+                # The library fills with zeros what it cannot read, so it is asked for no more than is expected.
+                left = min(sound.frames, part.stated or 1 << 62) - done
+                wanted = min(BLOCK_SAMPLES, left) if left > 0 else BLOCK_SAMPLES if left else 1
                 try:
-                    block = sound.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)
+                    block = sound.read(wanted, dtype="float32", always_2d=True)
                 except soundfile.SoundFileError as error:
                     raise ValueError(f"cannot decode the sound ({reason_of(error)}); {CUT}") from None
                 if not len(block):

@@ -178,20 +178,21 @@ def _split(peek: Peek, run: _Run) -> list[_Run]:
 
 
 def _part(peek: Peek, run: _Run) -> Part:
-    tag, claimed, samples, slack = bytearray(), _CLAIMED, run.frames * run.samples, _LOST * run.samples
     if run.stated and (place := _xing(run.tag)):
         # With a tag the decoder leaves out what the encoder added at both ends, so it is asked how many samples there are.
-        tag = bytearray(run.tag)
-        tag[place + 8 : place + 12] = run.frames.to_bytes(4, "big")
-        claimed, samples, slack = 0, 0, run.samples
-    pieces: list[bytes | tuple[int, int]] = [bytes(tag), *run.pieces]
+        tag = run.tag[: place + 8] + run.frames.to_bytes(4, "big") + run.tag[place + 12 :]
+        file = Pieces(peek.file, [tag, *run.pieces])
+        return Part(file, slack=run.samples, rate=run.rate, channels=run.channels)
+    samples = run.frames * run.samples
+    file = Pieces(peek.file, [*run.pieces], _CLAIMED)
     return Part(
-        Pieces(peek.file, pieces, claimed or None),
-        samples or None,
-        slack,
+        file,
+        samples,
+        stated=samples,
+        slack=_LOST * run.samples,
+        counted=False,
         rate=run.rate,
         channels=run.channels,
-        counted=not samples,
     )
 
 

@@ -122,7 +122,15 @@ def _part(peek: Peek, link: dict[int, _Track], index: int) -> Part:
     samples = track.last - track.first if shifted else track.last if sound.exact else None
     note = f"the first of {len(sounds)} sound tracks taken" if len(sounds) > 1 else ""
     file = peek.file if whole else Pieces(peek.file, list(track.pages))
-    return Part(file, samples, 0, not shifted, sound.speakers, sound.rate, sound.channels, note=note)
+    return Part(
+        file,
+        samples,
+        counted=not shifted,
+        speakers=sound.speakers,
+        rate=sound.rate,
+        channels=sound.channels,
+        note=note,
+    )
 
 
 def _sound_of(head: bytes) -> _Sound | None:

@@ -109,6 +109,8 @@ class Part(NamedTuple):
     """What the decoder reads."""
     samples: int | None = None
     """How many samples there are, a channel, if the format states it to the sample and the decoder cannot be asked."""
+    stated: int = 0
+    """How many samples the header says there are, which may be wrong; 0 if it does not say."""
     slack: int = 0
     """How many samples fewer than stated are no sign of damage."""
     counted: bool = True
@@ -156,6 +158,8 @@ class Peek:
 
     def empty(self, start: int, end: int) -> bool:
         """Return whether there are but zeros between two places."""
+        if self.at(start, 1) not in (b"\0", b""):
+            return False
         for place in range(start, end, _AHEAD):
             piece = self.at(place, min(_AHEAD, end - place))
             if piece.count(0) < len(piece):
