@@ -110,7 +110,8 @@ def work(form: Format, first: int, inputs: int, seed: int, sending: int) -> None
     """Judge the inputs from ``first`` on and send a line for each."""
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders talk
-    with tempfile.TemporaryDirectory() as temporary:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as temporary:
         folder = Path(temporary) / "data"
         prepare(folder, form)
         for number, damage in enumerate(damages(form, inputs, seed)):

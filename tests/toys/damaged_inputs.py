@@ -90,7 +90,7 @@ def _members(seed: int) -> list[tuple[str, bytes]]:
 
 
 def _idx(seed: int) -> bytes:
-    pictures = np.random.default_rng(seed).integers(0, 256, (30, 9, 7), np.uint8)
+    pictures = np.random.default_rng(seed).integers(0, 256, (12, 19, 17), np.uint8)
     return struct.pack(">4B3I", 0, 0, 8, 3, *pictures.shape) + pictures.tobytes()
 
 
