@@ -363,6 +363,45 @@ def test_files_that_only_this_process_can_open(tmp_path):
         describe("memory://tables/e.parquet")
 
 
+def test_a_file_that_shrank_since_the_run_began(tmp_path):
+    path = table(tmp_path / "a.parquet", 10, text=sentences(100))
+    options = ReadOptions()
+    units = plan_units(find_sources([str(tmp_path)], options), options, 1)
+    assert len(units) == 10
+    table(path, 10, text=sentences(25))
+    blocks = [block for unit in units for block in read_unit(unit, options)]
+    assert sum(map(len, blocks)) == 25
+    failures = [failure for block in blocks for failure in block.failures]
+    assert len(failures) == 7
+    assert all("fewer row groups than when the run began; the rest of the file" in one.reason for one in failures)
+
+
+def test_a_file_that_may_not_be_opened_is_a_failure(tmp_path, monkeypatch):
+    put(tmp_path, "a.parquet", GOOD)
+    put(tmp_path, "b.parquet", parquet({"text": ["one"]}))
+    opened = parquet_process.open_source
+
+    def refusing(url, compression=""):
+        if url.endswith("a.parquet"):
+            raise PermissionError(13, "Permission denied", url)
+        return opened(url, compression)
+
+    monkeypatch.setattr(parquet_process, "open_source", refusing)
+    samples, failures = read_all(tmp_path)
+    assert samples == {"b.parquet@0": "one"}
+    assert [(failure.key, failure.reason) for failure in failures] == [
+        ("a.parquet", "it cannot be opened: Permission denied; a whole file")
+    ]
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/disk/a.parquet", GOOD)
+    monkeypatch.setattr(parquet_process, "read_exactly", lambda file, size: os.read(-1, size))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        describe("memory://disk/a.parquet")
+
+
 def test_a_name_that_is_not_utf8(tmp_path):
     put(tmp_path, b"caf\xe9.parquet", parquet({"text": ["one"]}))
     samples, failures = read_all(tmp_path)

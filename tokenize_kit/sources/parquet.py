@@ -39,6 +39,8 @@ def read_parquet(piece: Piece, options: ReadOptions, out: Collector) -> Iterator
         with open_parquet(piece.url) as table:
             groups = table.facts.rows[piece.start : piece.stop]
             row, rows = sum(table.facts.rows[: piece.start]), sum(groups)
+            if len(table.facts.rows) < (piece.stop or (piece.start and piece.start + 1)):
+                out.fail(piece.key, "it has fewer row groups than when the run began; the rest of the file")
             if not rows:
                 return
             try:
@@ -76,9 +78,16 @@ def _block(
     if block is not None:
         return block
     out.size += size
+    values = [(column, batch.column(str(place)), _paths(batch, place)) for place, column in enumerate(wanted)]
     for number in range(batch.num_rows):
-        _add_row(out, f"{key}@{row + number}", batch, wanted, number, options)
+        _add_row(out, f"{key}@{row + number}", values, number, options)
     return out.take()
+
+
+def _paths(batch: pa.RecordBatch, place: int) -> pa.Array | None:
+    """Return the names beside the bytes of files, if the column has some."""
+    name = f"{place}.path"
+    return batch.column(name) if name in batch.schema.names else None
 
 
 def _fast_block(
@@ -109,27 +118,30 @@ def _fast_block(
 
 
 def _add_row(
-    out: Collector, key: str, batch: pa.RecordBatch, wanted: Sequence[Wanted], number: int, options: ReadOptions
+    out: Collector,
+    key: str,
+    columns: Sequence[tuple[Wanted, pa.Array, pa.Array | None]],
+    number: int,
+    options: ReadOptions,
 ) -> None:
     try:
         row: dict[str, Any] = {}
-        for place, column in enumerate(wanted):
-            value = batch.column(str(place))[number].as_py()
-            if column.role == "files" and f"{place}.path" in batch.schema.names:
-                path = batch.column(f"{place}.path")[number].as_py()
-                value = None if value is None else {"bytes": value, "path": (path or b"").decode(errors="replace")}
+        for column, values, paths in columns:
+            value = values[number].as_py()
+            if paths is not None and value is not None:
+                value = {"bytes": value, "path": (paths[number].as_py() or b"").decode(errors="replace")}
             row.setdefault(column.name, value)
         if len(options.sources) > 1:
             check_parts({place: value_at(row, place) for place in map(options.field_of, options.sources)}, row)
         contents = {source.name: _content(row, source, options) for source in options.sources}
-        columns = {
+        carried = {
             name: read_text(value) if isinstance(value, bytes) else value
             for name, value in columns_of(row, options).items()
         }
         if options.text_only:
-            add_long_text(out, key, str(contents[text_name(options)]), columns, options)
+            add_long_text(out, key, str(contents[text_name(options)]), carried, options)
         else:
-            out.add(key, contents, columns)
+            out.add(key, contents, carried)
     except MissingPartError as error:
         out.fail(key, one_line(error), incomplete=True)
     except (ValueError, OverflowError) as error:

@@ -14,9 +14,11 @@ Messages in both directions are a byte that says what it is, eight for the lengt
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import resource
 import signal
 import struct
 import sys
@@ -25,11 +27,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-
-try:
-    import resource
-except ImportError:  # no such limits on this system
-    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,8 +137,7 @@ def serve(connection: Connection) -> None:
                 for group in range(wanted["start"], len(rows) if wanted["stop"] is None else wanted["stop"]):
                     _send_group(connection, table, group, wanted | place)
         except Exception as error:
-            # Whatever Arrow raises is about the file, unless the system has said it: a disk that fails, say.
-            connection.send(b"x", {"reason": _words(error), "errno": getattr(error, "errno", None)})
+            connection.send(b"x", {"reason": _words(error), "errno": _machine(error)})
         connection.send(b".")
 
 
@@ -236,7 +232,7 @@ def _send_group(connection: Connection, table: pq.ParquetFile, number: int, want
         if given != rows:
             raise ValueError(f"row group {number} holds {given} of its {rows} rows")
     except Exception as error:
-        if getattr(error, "errno", None) is not None:
+        if _machine(error) is not None:
             raise
         connection.send(b"l", {"group": number, "rows": max(1, rows - given), "reason": _words(error)})
     else:
@@ -354,16 +350,22 @@ def _stream(batch: pa.RecordBatch) -> pa.Buffer:
 
 def _allow(limits: Mapping[str, Any], disk: int) -> None:
     """Bound memory and computing time until the next call, for columns that have so many bytes in the file."""
-    if resource is not None:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_DATA, limits["memory"] + CHUNK_FACTOR * disk)
-        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + limits["seconds"] + disk // SECOND_BYTES)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _limit(resource.RLIMIT_DATA, limits["memory"] + CHUNK_FACTOR * disk)
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + limits["seconds"] + disk // SECOND_BYTES)
 
 
 def _limit(what: int, value: int) -> None:
     hard = resource.getrlimit(what)[1]
     with suppress(ValueError, OSError):
         resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _machine(error: Exception) -> int | None:
+    """Return the number of an error of the machine, such as a disk that fails; None if it is about the file."""
+    code = getattr(error, "errno", None)
+    # A damaged footer makes Arrow look at places that no file has.
+    return None if code in (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG, errno.ENOMEM) else code
 
 
 def _words(error: Exception) -> str:
@@ -381,17 +383,17 @@ def _end_with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """Serve the process that started this one, over standard input and output."""
+    """Serve the process that started this one: standard input, and the pipe whose number is the first argument.
+
+    The second argument is where modules are looked for.
+    """
     # The terminal sends Ctrl-C to all processes; the one above says when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if resource is not None:
-        _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    sending = os.dup(1)
-    os.dup2(2, 1)  # whatever else is printed is no message
-    sys.path[:] = json.loads(sys.argv[1])
+    sys.path[:] = json.loads(sys.argv[2])
     sys.modules["numpy"] = None  # type: ignore[assignment]  # Arrow does without, and starts in half the time
-    serve(Connection(0, sending))
+    serve(Connection(0, int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ SILENT_SECONDS = 600
 
 _PIPE_BYTES = 1 << 20
 _REAP_SECONDS = 5
+# No message is larger; a process that says so has lost its mind.
+_MOST_BYTES = 1 << 32
 # Buffers of a batch are used again rather than given back and zeroed by the system each time.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 _KILLED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
@@ -225,19 +227,27 @@ class _Decoder:
     """A process that runs `parquet_decoder`."""
 
     def __init__(self) -> None:
+        # What else may be printed while a program starts goes elsewhere.
+        receiving, sending = os.pipe()
         path = json.dumps([entry for entry in sys.path if entry])
-        command = [sys.executable, "-P", parquet_decoder.__file__, path]
-        # Arrow's other pools ask for more than they use, which a limit would take for use.
-        environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", **_MALLOC}
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=environment,
-        )
-        self._sending, self._receiving = cast("FileIO", self._process.stdin), cast("FileIO", self._process.stdout)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", parquet_decoder.__file__, str(sending), path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                pass_fds=[sending],
+                # Arrow's other pools ask for more than they use, which a limit would take for use.
+                env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", **_MALLOC},
+            )
+        except BaseException:
+            os.close(receiving)
+            raise
+        finally:
+            os.close(sending)
+        self._sending = cast("FileIO", self._process.stdin)
+        self._receiving = open(receiving, "rb", buffering=0)  # noqa: PTH123, SIM115
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):
                 fcntl.fcntl(self._receiving, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -266,7 +276,7 @@ class _Decoder:
         if header is None:
             return None
         kind, size = HEADER.unpack(header)
-        content = self._exactly(size)
+        content = self._exactly(size) if size <= _MOST_BYTES else None
         return None if content is None else (kind, content)
 
     def _exactly(self, size: int) -> Any:

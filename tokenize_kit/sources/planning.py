@@ -327,7 +327,7 @@ def _divide_parquet(whole: Piece, unit_bytes: int) -> list[Piece]:
 
     try:
         facts = describe(whole.url)
-    except UnreadableError:
+    except (UnreadableError, PermissionError):
         return [whole]  # reading it says what is wrong
     return _divide_list(whole, facts.sizes, unit_bytes)
 
