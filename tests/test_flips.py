@@ -99,6 +99,46 @@ def test_a_manifest(shards):
     all_found(shards / "dataset.json", shards, lambda: ShardSet.open(shards))
 
 
+@pytest.mark.parametrize("name", ["plan.json", "00000.json", "failures.jsonl"])
+def test_what_lies_beside_the_shards(tmp_path, name):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\nbad\n{"text": "two"}\n')
+    Letters().save(tmp_path / "tok")
+    encode(EncodeOptions((str(tmp_path / "tok"),), (str(tmp_path / "a.jsonl"),), str(tmp_path / "out")))
+    all_found(tmp_path / "out" / name, tmp_path / "out")
+
+
+def test_an_edited_manifest_without_its_digest_is_compared_with_what_lies_beside_it(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    Letters().save(tmp_path / "tok")
+    out = tmp_path / "out"
+    encode(EncodeOptions((str(tmp_path / "tok"),), (str(tmp_path / "a.txt"),), str(out)))
+    values = read_unsigned(out / "dataset.json")
+    write_json(out / "dataset.json", values)
+    (note,) = verified(out).notes
+    assert "is from before manifests carried a digest of themselves" in note
+    for place, name, value, message in [
+        ((), "rows", 2, "rows is 2, its files have 1"),
+        ((), "failures", 1, "failures.jsonl tells of 0 samples, expected 1"),
+        (("tokens",), "text", 4, "tokens is"),
+        (("streams", "text", "spec"), "vocab_size", 200, "vocab_size 27, not 200"),
+        (("streams", "text", "spec"), "lossless", False, "lossless True, not False"),
+        (("streams", "text"), "tokenizer", "bpe", "a 'letters' tokenizer, not a 'bpe' one"),
+        (("streams", "text"), "fingerprint", "0" * 64, "not 000000000000"),
+        (("options",), "split", "lines", 'options.split was "none", is now "lines"'),
+        (("inputs",), "files", 2, "inputs.files was 1, is now 2"),
+        (("files", 0), "name", "00001.arrow", "00001.arrow: it is missing"),
+        (("files", 0), "sha256", "0" * 64, "expected 000000000000"),
+    ]:
+        changed = json.loads(json.dumps(values))
+        part = changed
+        for key in place:
+            part = part[key]
+        part[name] = value
+        write_json(out / "dataset.json", changed)
+        with pytest.raises(VerificationError, match=message):
+            verified(out)
+
+
 def test_weights_of_a_sequence_model(model):
     all_found(model / "model.safetensors", model, lambda: load_model(model))
     assert load_model(model).metrics == {"loss": 2.6875109434127808}

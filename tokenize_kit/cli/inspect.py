@@ -16,10 +16,11 @@ from tyro.conf import Positional, arg
 
 from tokenize_kit.files import read_json_object, read_signed, sha256_of_file
 from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, is_tokenizer_folder, load_tokenizer, read_config
+from tokenize_kit.shards.options import ShardReading
 
 
 @dataclass(frozen=True)
-class InspectOptions:
+class InspectOptions(ShardReading):
     """Say what something is that the kit makes or reads: how much it holds, its fields, the first few, what is damaged."""
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
@@ -165,7 +166,7 @@ def _tokenizer_facts(folder: Path) -> dict[str, Any]:
 def _shard_facts(options: InspectOptions) -> dict[str, Any]:
     from tokenize_kit.shards import ShardSet
 
-    shards = ShardSet.open(options.path)
+    shards = ShardSet.open(options.path, options.trust_shards)
     rows = []
     for number, record in enumerate(shards.records(0, min(options.rows, shards.num_rows))):
         grids = {

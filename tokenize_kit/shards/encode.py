@@ -7,12 +7,11 @@ the standard library is imported before `encode` is called, so that ``--help`` i
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -380,22 +379,22 @@ class _Run:
         )
 
     def _finish(self, results: Sequence[UnitResult], plan: dict[str, Any]) -> None:
-        from tokenize_kit.shards.format import Manifest
+        from tokenize_kit.shards.format import FAILURES_FILE, INCOMPLETE_FILE, Manifest
+        from tokenize_kit.shards.ledger import listed
         from tokenize_kit.sources.blocks import count_lost
 
-        listed = [failure for result in results for failure in result.failures]
-        failures = [failure for failure in listed if not failure.incomplete]
-        incomplete = [replace(failure, incomplete=False) for failure in listed if failure.incomplete]
+        lists = listed(failure for result in results for failure in result.failures)
+        failures, incomplete = lists[FAILURES_FILE], lists[INCOMPLETE_FILE]
         # dataset.json follows in the same folder.
         _write_failures(self.out, failures, durable_name=False)
         _write_incomplete(self.out, incomplete)
         if not any(result.file.rows for result in results):
-            if listed:
+            if failures or incomplete:
                 names = [name for name, some in (("failures", failures), ("incomplete", incomplete)) if some]
                 raise TooManyFailuresError(
                     f"none of {count_lost(failures) + count_lost(incomplete):,} samples could be read; "
                     f"{' and '.join(f'{self.out}/{name}.jsonl' for name in names)} {'list' if names[1:] else 'lists'} them, "
-                    f"{_most_frequent(listed)}"
+                    f"{_most_frequent([*failures, *incomplete])}"
                 )
             raise ValueError(f"the input holds no samples: {', '.join(self.options.data)}")
         manifest = Manifest(
@@ -549,18 +548,19 @@ def _stream(name: str, tokenizer: Tokenizer) -> Any:
 
 
 def _write_failures(out: Path, failures: Sequence[Failure], *, durable_name: bool = True) -> None:
-    lines = [json.dumps(failure.to_dict(), ensure_ascii=False) + "\n" for failure in failures]
-    write_text(out / "failures.jsonl", "".join(lines), durable_name=durable_name)
+    from tokenize_kit.shards.ledger import failure_lines
+
+    write_text(out / "failures.jsonl", failure_lines(failures), durable_name=durable_name)
 
 
 def _write_incomplete(out: Path, incomplete: Sequence[Failure]) -> None:
     """List the incomplete samples, if there are any."""
     from tokenize_kit.shards.format import INCOMPLETE_FILE
+    from tokenize_kit.shards.ledger import failure_lines
 
     path = out / INCOMPLETE_FILE
     if incomplete:
-        lines = [json.dumps(failure.to_dict(), ensure_ascii=False) + "\n" for failure in incomplete]
-        write_text(path, "".join(lines), durable_name=False)
+        write_text(path, failure_lines(incomplete), durable_name=False)
     else:
         path.unlink(missing_ok=True)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import read_signed
-from tokenize_kit.shards.format import FileEntry
+from tokenize_kit.shards.format import FAILURES_FILE, INCOMPLETE_FILE, FileEntry
 from tokenize_kit.shards.recipe import Recipe, unit_digest
 from tokenize_kit.sources.blocks import count_lost
 from tokenize_kit.sources.planning import Unit
@@ -54,6 +55,22 @@ class FailureLimitError(TooManyFailuresError):
     def __init__(self, failures: Sequence[Failure]) -> None:
         super().__init__(f"{count_lost(failures)} samples could not be read")
         self.failures = list(failures)
+
+
+def failure_lines(failures: Iterable[Failure]) -> str:
+    """Return the content of ``failures.jsonl`` or ``incomplete.jsonl``: a line for each of these failures."""
+    return "".join(json.dumps(failure.to_dict(), ensure_ascii=False) + "\n" for failure in failures)
+
+
+def listed(failures: Iterable[Failure]) -> dict[str, list[Failure]]:
+    """Return which failures of units are listed in ``failures.jsonl``, and which, as incomplete, in ``incomplete.jsonl``."""
+    lists: dict[str, list[Failure]] = {FAILURES_FILE: [], INCOMPLETE_FILE: []}
+    for failure in failures:
+        if failure.incomplete:
+            lists[INCOMPLETE_FILE].append(replace(failure, incomplete=False))
+        else:
+            lists[FAILURES_FILE].append(failure)
+    return lists
 
 
 def ledger_path(out: str | os.PathLike[str], index: int) -> Path:

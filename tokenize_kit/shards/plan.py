@@ -39,7 +39,7 @@ def begin_plan(out: Path, plan: dict[str, Any], *, alone: bool) -> dict[str, Any
         no_folder="give a folder for the shards",
         foreign="holds other files ({first}, ...); give an empty or new folder for the shards",
     )
-    if before is not None and (differing := _differences(before, plan)):
+    if before is not None and (differing := differences(before, plan)):
         if not alone or _has_made_something(out):
             raise OtherRunError(
                 f"{out} belongs to another run: {'; '.join(differing[:4])}. Use the same options and inputs to continue it, "
@@ -79,13 +79,14 @@ def _clear(out: Path) -> None:
             item.unlink(missing_ok=True)
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Return in words what differs between two plans, or two parts of such; what is not there is as if it were null."""
     if isinstance(before, dict) and isinstance(now, dict):
         found = []
         for key in dict.fromkeys([*before, *now]):
             if not name and key in WRITTEN:
                 continue
-            found += _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+            found += differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
         if any(line.startswith("inputs.") for line in found):
             return [line for line in found if not line.startswith("shards")]
         return found

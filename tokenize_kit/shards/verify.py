@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenize_kit.errors import VerificationError
-from tokenize_kit.files import is_signed, sha256_of_file
+from tokenize_kit.files import is_signed, read_signed, sha256_of_file
 from tokenize_kit.progress import Progress, several
 from tokenize_kit.protocol import check_files, load_tokenizer, split_name, tokenizer_name
 from tokenize_kit.shards.format import (
@@ -22,12 +22,15 @@ from tokenize_kit.shards.format import (
     INCOMPLETE_FILE,
     KEY,
     MANIFEST_FILE,
+    PLAN_FILE,
     TOKENIZERS_FOLDER,
     FileEntry,
     Manifest,
     StreamInfo,
     read_manifest,
 )
+from tokenize_kit.shards.ledger import UnitResult, failure_lines, listed
+from tokenize_kit.shards.plan import differences
 from tokenize_kit.shards.reader import carried_problem, local_folder, read_batches, stream_array
 from tokenize_kit.sources.blocks import Failure, count_lost
 
@@ -250,19 +253,63 @@ def _wrong_id(values: Any, shapes: Any, stream: StreamInfo) -> int | None:
 
 
 def _check_folder(folder: Path, manifest: Manifest) -> list[str]:
+    """Compare the manifest with what else the run left: no other shards, its plan, its ledgers and the list of failures."""
     problems = []
-    listed = {file.name for file in manifest.files}
-    if strays := sorted(path.name for path in folder.glob("*.arrow") if path.name not in listed):
+    known = {file.name for file in manifest.files}
+    if strays := sorted(path.name for path in folder.glob("*.arrow") if path.name not in known):
         problems.append(f"{strays[0]} is not listed in {MANIFEST_FILE}")
+    if (folder / PLAN_FILE).is_file():
+        problems += _check_plan(folder / PLAN_FILE, manifest)
+    ledgers, more = _ledgers(folder, manifest)
+    problems += more
+    lists = listed(failure for ledger in ledgers for failure in ledger.failures)
+    complete = len(ledgers) == len(manifest.files)
     for name, expected in ((FAILURES_FILE, manifest.failures), (INCOMPLETE_FILE, manifest.incomplete)):
-        ledger = folder / name
-        if not ledger.is_file():
+        problems += _check_list(folder / name, expected, failure_lines(lists[name]) if complete else None)
+    return problems
+
+
+def _check_list(path: Path, expected: int, lines: str | None) -> list[str]:
+    """Compare a list of failures with how many samples it tells of, and where they are known with the lines it shall have."""
+    if not path.is_file():
+        return []
+    try:
+        lost = count_lost(Failure.from_dict(json.loads(line)) for line in path.read_bytes().splitlines())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [f"{path.name} is damaged"]
+    if lost != expected:
+        return [f"{path.name} tells of {lost} samples, expected {expected}"]
+    same = lines is None or path.read_bytes() == lines.encode()
+    return [] if same else [f"{path.name} is not what the ledgers of the shards say"]
+
+
+def _check_plan(path: Path, manifest: Manifest) -> list[str]:
+    try:
+        plan = read_signed(path)
+    except VerificationError as error:
+        return [str(error)]
+    made = manifest.to_dict()
+    parts = ("streams", "columns", "options", "inputs")
+    found = differences({name: plan.get(name) for name in parts}, {name: made[name] for name in parts})
+    return [f"{MANIFEST_FILE} is not of the run in {PLAN_FILE}: {'; '.join(found[:2])}"] if found else []
+
+
+def _ledgers(folder: Path, manifest: Manifest) -> tuple[list[UnitResult], list[str]]:
+    """Return the ledgers that are there and say what the manifest says, and what is wrong with the others."""
+    ledgers: list[UnitResult] = []
+    problems = []
+    for file in manifest.files:
+        path = (folder / file.name).with_suffix(".json")
+        if not path.is_file():
             continue
         try:
-            lost = count_lost(Failure.from_dict(json.loads(line)) for line in ledger.read_bytes().splitlines())
-        except (ValueError, KeyError, TypeError):
-            problems.append(f"{name} is damaged")
+            ledger = UnitResult.from_dict(read_signed(path))
+        except VerificationError as error:
+            problems.append(str(error))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            problems.append(f"{path.name} is damaged")
         else:
-            if lost != expected:
-                problems.append(f"{name} tells of {lost} samples, expected {expected}")
-    return problems
+            ledgers.append(ledger)
+            if ledger.file != file:
+                problems.append(f"{path.name} and {MANIFEST_FILE} do not say the same of {file.name}")
+    return ledgers, problems
