@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from tokenize_kit.files import read_json_object, read_signed, sha256_of_file
+from tokenize_kit.files import read_signed, sha256_of_file
 from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, is_tokenizer_folder, load_tokenizer, read_config
 from tokenize_kit.shards.options import ShardReading
 
@@ -225,7 +225,7 @@ def _arrow_facts(path: Path, shown: int) -> dict[str, Any]:
     ledger = path.with_suffix(".json")
     if not ledger.is_file():
         raise ValueError(f"{path} is an Arrow file without a ledger {ledger.name} beside it; inspect its folder")
-    entry = read_json_object(ledger).get("file")
+    entry = read_signed(ledger).get("file")
     expected = entry.get("sha256") if isinstance(entry, dict) else None
     facts: dict[str, Any] = {"folder": str(path.parent), "bytes": path.stat().st_size}
     if (found := sha256_of_file(path)) != expected:
