@@ -128,3 +128,59 @@ def test_pictures_of_pictures(tmp_path):
 def test_a_stream_may_come_once():
     with pytest.raises(ValueError, match="names the stream 'text' twice"):
         SequenceTemplate.parse("text -> text")
+
+
+def articles(text, word):
+    """The thirty articles of the declaration in one language, each as one text."""
+    numbered = [text.index(f"\n{word} {number}\n") for number in range(1, 31)]
+    ends = [
+        *numbered[1:],
+        text.index("\n\n\n", numbered[-1]) if "\n\n\n" in text[numbered[-1] :] else numbered[-1] + 400,
+    ]
+    return [" ".join(text[begin:end].split("\n", 2)[2].split()) for begin, end in zip(numbered, ends, strict=True)]
+
+
+def test_a_translation_from_a_table_to_a_file(udhr_txt, tmp_path, capsys):
+    text = udhr_txt.read_text(encoding="utf-8")
+    german = text[text.index("\nArtikel 1\n") - 1 :]
+    pairs = list(zip(articles(text, "Article"), articles(german, "Artikel"), strict=True))
+    assert pairs[2] == (
+        "Everyone has the right to life, liberty and the security of person.",
+        "Jeder hat das Recht auf Leben, Freiheit und Sicherheit der Person.",
+    )
+    rows = "".join(json.dumps({"id": i, "pair": {"en": en, "de": de}}) + "\n" for i, (en, de) in enumerate(pairs))
+    (tmp_path / "pairs.jsonl").write_text(rows, encoding="utf-8")
+
+    def run(*words):
+        code = main([*map(str, words), "--quiet", "--json"])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        return json.loads(captured.out)
+
+    bpe, data = tmp_path / "bpe", ("--data", tmp_path / "pairs.jsonl")
+    run("train", "bpe", *data, "--field", "pair.en", "--vocab-size", "400", "--out", bpe)
+    made = run(
+        *(
+            "encode",
+            "--tokenizer",
+            f"english={bpe}",
+            "--tokenizer",
+            f"german={bpe}",
+            *data,
+            "--out",
+            tmp_path / "shards",
+        ),
+        *("--field", "english=pair.en", "--field", "german=pair.de"),
+    )
+    assert (made["rows"], set(made["tokens"])) == (30, {"english", "german"})
+    run(
+        *("train", "transformer", "--shards", tmp_path / "shards", "--template", "english -> german", "--steps", "2"),
+        *("--out", tmp_path / "model", "--model.layers", "1", "--model.width", "16", "--model.heads", "2"),
+        *("--batch-size", "2", "--device", "cpu"),
+    )
+    said = run("generate", "--model", tmp_path / "model", "--prompt", pairs[2][0], "--out", tmp_path / "samples")
+    (line,) = [json.loads(line) for line in (tmp_path / "samples" / "samples.jsonl").read_text().splitlines()]
+    loaded = load_model(tmp_path / "model")
+    grids = loaded.template.parse_ids(line["ids"], loaded.vocabulary)
+    assert loaded.tokenizers["english"].decode(torch.from_numpy(grids["english"])) == pairs[2][0]
+    assert said["texts"] == [loaded.tokenizers["german"].decode(torch.from_numpy(grids["german"]))]
