@@ -118,11 +118,11 @@ def test_pictures_of_pictures(tmp_path):
     )
     train(tmp_path / "model", shards, "photo -> negative", steps=2)
     Image.fromarray(np.full((3, 3), 224, np.uint8)).save(tmp_path / "white.png")
-    options = {"model": str(tmp_path / "model"), "out": str(tmp_path / "out")}
-    made = generate_samples(GenerateOptions(prompt_file=(str(tmp_path / "white.png"),), **options))
+    model, prompt = str(tmp_path / "model"), (str(tmp_path / "white.png"),)
+    made = generate_samples(GenerateOptions(model=model, out=str(tmp_path / "out"), prompt_file=prompt))
     assert Image.open(made.files[0]).size == (3, 3)
     with pytest.raises(ValueError, match="needs the condition 'photo'; give it with --prompt-file FILE"):
-        generate_samples(GenerateOptions(**options))
+        generate_samples(GenerateOptions(model=model, out=str(tmp_path / "nothing")))
 
 
 def test_a_stream_may_come_once():
