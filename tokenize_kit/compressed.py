@@ -12,6 +12,7 @@ import bz2
 import io
 import lzma
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Protocol, cast
@@ -23,6 +24,9 @@ XZ_MEMORY = 768 << 20
 
 ZST_WINDOW = 1 << 31
 """The largest window that the zstandard library writes."""
+
+ARCHIVED = "zip"
+"""The compression of a file inside an archive that is not compressed besides."""
 
 _PART = 1 << 17
 """The most bytes that come out of a decompressor at a time, which are lost with the damage that follows them."""
@@ -243,6 +247,24 @@ def _streams(source: Counted, kind: str, new: Callable[[], _Coder]) -> Iterator[
             data = data.lstrip(b"\0")
 
 
+class _Archived:
+    """The bytes of a file inside an archive such as zip, which are checked when the last one is read."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+
+    def take(self, size: int) -> bytes:
+        try:
+            return self._raw.read(size)
+        except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+            raise DamagedFileError(f"what the archive has of it is damaged: {error}") from None
+
+    def into(self, view: memoryview) -> int:
+        part = self.take(len(view))
+        view[: len(part)] = part
+        return len(part)
+
+
 def _damage(kind: str, error: Exception, behind: bool) -> DamagedFileError:
     if isinstance(error, MemoryError) or "emory usage limit" in str(error):
         return DamagedFileError(
@@ -427,9 +449,12 @@ def unpacked(raw: IO[bytes], compression: str) -> Unpacked:
 
     Args:
         raw: the compressed file, at its beginning.
-        compression: ``gz``, ``zst``, ``bz2`` or ``xz``.
+        compression: ``gz``, ``zst``, ``bz2`` or ``xz``; ``zip`` if ``raw`` is a file inside an archive, which can be read
+            forwards alone.
     """
     source = Counted(raw)
+    if compression == ARCHIVED:
+        return Unpacked(source, _Archived(raw))
     if compression in _CODERS:
         return Unpacked(source, _Chunks(_streams(source, compression, _CODERS[compression])))
     return Unpacked(source, _Zst(source))

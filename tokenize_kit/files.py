@@ -141,6 +141,19 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def check_local(path: str, option: str = "--out", what: str = "folder") -> None:
+    """Refuse a URL where a run writes ``what``: what is renamed, synced and locked must be local.
+
+    Raises:
+        ValueError: it is one.
+    """
+    protocol, slashes, rest = path.partition("://")
+    if slashes:
+        local = protocol in ("file", "local")
+        way = f"give the path, {rest}" if local else f"write to a local folder and copy the finished {what} there"
+        raise ValueError(f"{option} {path} is a URL; {way}")
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the entries of ``folder`` to the disk, so that a rename in it survives a power cut."""
     step("sync", folder)

@@ -1,8 +1,11 @@
 """Training BPE: merges and ids are those of `tokenizers`, from any kind of file, or one clear error."""
 
+import dataclasses
 import gzip
+import io
 import json
 import random
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -15,10 +18,14 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from tokenizers import trainers as library_trainers
 
+from tokenize_kit.errors import TooManyFailuresError
+from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.tokenizers.text import formats
 from tokenize_kit.tokenizers.text.bpe import BPETokenizer
+from tokenize_kit.tokenizers.text.chars import TrainCharsOptions, train_chars
 from tokenize_kit.tokenizers.text.engines import Texts
+from tokenize_kit.tokenizers.text.words import TrainWordsOptions, train_words
 from trainers.bpe import merges as bpe
 from trainers.bpe import train as text
 from trainers.bpe.merges import learn_merges
@@ -302,22 +309,61 @@ def test_wrong_options(corpus, tmp_path, options, message):
 
 
 BAD_FILES = {
-    "b.jsonl": (b'{"text": "x"}\n\nnope\n', r"b\.jsonl, line 3: not JSON"),
-    "c.jsonl": (b'{"text": "x"}\n{"body": "x", "n": 1}\n', r"c\.jsonl, line 2: no field 'text'; it has body, n"),
-    "d.jsonl": (b'{"text": "\\ud800"}\n', r"d\.jsonl, line 1: .*lone surrogate"),
-    "e.txt": (b"abc\n\xff", r"e\.txt: not UTF-8 text: byte 0xff at offset 4"),
-    "f.txt.gz": (gzip.compress(b"abc" * 1000)[:-20], r"f\.txt\.gz.*damaged"),
-    "g.txt": (b"", "no text"),
+    "b.jsonl": (b'{"text": "some words"}\n\nnope\n', 1, r"b.jsonl@24: not JSON"),
+    "c.jsonl": (b'{"text": "some words"}\n{"body": "x", "n": 1}\n', 1, "c.jsonl@23: no field 'text'; it has body, n"),
+    "d.jsonl": (b'{"text": "\\ud800"}\n', 0, "d.jsonl@0: field 'text' has a lone surrogate"),
+    "e.txt": (b"abc\n\xff", 0, "e.txt: not UTF-8 text: byte 0xff at offset 4"),
+    "f.jsonl.gz": (gzip.compress(b'{"text": "some words"}\n' * 3)[:-4], 3, "f.jsonl.gz: the file is damaged"),
+    "g.txt.gz": (gzip.compress(b"abc" * 1000)[:-20], 0, "g.txt.gz: the file is damaged"),
+    "h.csv": (b"text,n\nsome words,1\nx\n", 1, "h.csv@20: it has 1 fields"),
+}
+TRAINERS = {
+    train_bpe: lambda **given: TrainBPEOptions(**given, vocab_size=260),
+    train_chars: TrainCharsOptions,
+    train_words: TrainWordsOptions,
 }
 
 
-@pytest.mark.parametrize("name", list(BAD_FILES))
-def test_bad_files(tmp_path, name):
-    data, message = BAD_FILES[name]
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(ValueError, match=message):
-        train_bpe(TrainBPEOptions(data=(str(tmp_path / name),), out=str(tmp_path / "out"), vocab_size=300))
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("train", TRAINERS)
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_what_cannot_be_read_is_left_out_told_and_counted(tmp_path, train, name):
+    data, documents, words = BAD_FILES[name]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(data)
+    (tmp_path / "in" / "picture.png").write_bytes(b"no text")
+    options = TRAINERS[train](data=(str(tmp_path / "in"),), out=str(tmp_path / "out"))
+    said = io.StringIO()
+    if not documents:
+        with pytest.raises(
+            TooManyFailuresError, match=re.escape(f"none of 1 documents can be read, the last is {words}")
+        ):
+            train(options)
+        assert not (tmp_path / "out").exists()
+        return
+    result = train(options, Progress(stream=said))
+    assert (result.documents, result.failures, result.to_dict()["failures"]) == (documents, 1, 1)
+    assert said.getvalue().count(f"left out {words}") == 1
+    assert said.getvalue().count("not read: 1 .png (picture.png)") == 1
+    with pytest.raises(TooManyFailuresError, match="more than 0 documents cannot be read"):
+        train(dataclasses.replace(options, max_failures=0, out=str(tmp_path / "other")))
+
+
+def test_a_null_in_a_parquet_does_not_end_the_training(tmp_path):
+    texts = [f"text number {number}" for number in range(20)]
+    pq.write_table(pa.table({"text": [*texts[:10], None, *texts[10:]]}), tmp_path / "a.parquet")
+    options = TrainBPEOptions(data=(str(tmp_path / "a.parquet"),), out=str(tmp_path / "out"), vocab_size=280)
+    result = train_bpe(options)
+    assert (result.documents, result.failures) == (20, 1)
+    assert result.bytes_read == sum(map(len, texts))
+
+
+def test_a_field_that_is_nowhere_is_said_at_once_and_no_text_too(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body": "x"}\n' * 5)
+    (tmp_path / "empty.txt").write_text("")
+    for name, words in (("a.jsonl", "has no field 'text'; it has body"), ("empty.txt", "no text")):
+        for train, make in TRAINERS.items():
+            with pytest.raises(ValueError, match=words):
+                train(make(data=(str(tmp_path / name),), out=str(tmp_path / "out")))
 
 
 def test_missing_files(tmp_path):

@@ -17,11 +17,15 @@ from tokenize_kit.cli.commands import Command, all_commands, resolve
 from tokenize_kit.cli.config import merge_tokens, read_config_tokens
 from tokenize_kit.cli.options import CommandOptions
 from tokenize_kit.errors import UsageError
+from tokenize_kit.files import check_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 INTERRUPTED = 130
+
+_MADE = {"encode": "shard set"}
+"""What the folder is called that a command writes, where it has a name of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,9 @@ def _run(arguments: list[str]) -> int:
         return 0 if not arguments or "-h" in rest or "--help" in rest else 2
     function, options_type = resolve(command)
     options, common = _parse(command, options_type, rest)
+    for name, option, what in (("out", "--out", _MADE.get(command.words, "folder")), ("target", "TARGET", "file")):
+        if isinstance(path := getattr(options, name, None), str):
+            check_local(path, option, what)
     result = _call(function, options, quiet=common.quiet)
     _print_result(result, as_json=common.json)
     return int(getattr(result, "exit_code", 0))

@@ -85,6 +85,7 @@ def evaluate(
         pad=options.pad,
         keep=_keep(options) if listed is None else listed.keep,
         on_conversion=run.converted,
+        on_remark=progress.note,
         leave_out=() if options.out is None else (options.out,),
     )
     progress.task("evaluate", options.limit)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.files import signed, write_json, write_text
+from tokenize_kit.files import check_local, signed, write_json, write_text
 from tokenize_kit.partial import remove_abandoned_below
 from tokenize_kit.progress import Progress, several
 from tokenize_kit.shards.options import EncodeOptions
@@ -58,6 +58,8 @@ class EncodeResult:
     """How many samples had to be changed when they were read, by what was done, such as ``8000 Hz mono to ...``."""
     converted: str = "samples"
     """What those are called."""
+    passed_over: list[dict[str, Any]] = field(default_factory=list)
+    """What folders and globs of the input hold and is not read: ending, why, count and the first names of each reason."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -81,6 +83,8 @@ class EncodeResult:
         if self.incomplete:
             where = "" if self.estimated else f"; {self.out}/incomplete.jsonl lists them"
             lines.append(f"{about}{several(self.incomplete, 'incomplete samples')} left out{where}")
+        if count := sum(group["count"] for group in self.passed_over):
+            lines.append(f"{several(count, 'other files or folders')} of the input not read; --json says which, and why")
         for what, count in self.conversions.items():
             lines.append(about + counted(count, self.converted, what))
         if not self.complete:
@@ -151,7 +155,8 @@ class _Run:
         if options.image_size is not None:
             _check_image_size(options.image_size, [stream.spec for stream in streams])
         self.converted = " and ".join(kind.plural for kind in kinds if kind.converts)
-        self.files = find_sources(options.data, read, (options.out, *leave_out))
+        # What a run writes is no input of it: it could not be continued otherwise.
+        self.files = find_sources(options.data, read, (options.out, *leave_out), progress.note)
         if note := check_places(self.files, read, self.feeds.unclear):
             progress.note(note)
         read = resolve_columns(self.files, read, options.columns)
@@ -426,6 +431,7 @@ class _Run:
             complete=complete,
             conversions=_added(result.conversions for result in results),
             converted=self.converted,
+            passed_over=self.files.to_dict(),
         )
 
     def _estimate(self) -> EncodeResult:
@@ -450,6 +456,7 @@ class _Run:
             output_bytes=round(seen.output_bytes * scale),
             seconds=round(seen.first_seconds + seen.seconds * scale / min(self.options.workers, len(self.units)), 1),
             estimated=True,
+            passed_over=self.files.to_dict(),
         )
 
 
@@ -466,8 +473,7 @@ def _check(options: EncodeOptions) -> tuple[int, int]:
         raise ValueError("--pad needs an --image-size: the side of the square that pictures are padded to")
     if options.max_failures < 0:
         raise ValueError(f"--max-failures {options.max_failures} must be 0 or more")
-    if "://" in options.out:
-        raise ValueError(f"--out {options.out} is a URL; write to a local folder and copy the finished shard set there")
+    check_local(options.out, what="shard set")
     number, slash, parts = options.part.partition("/")
     if not (slash and number.isdecimal() and parts.isdecimal() and int(number) < int(parts)):
         raise ValueError(f"--part {options.part} must be K/N with K from 0 to N-1, such as 0/4")

@@ -1,16 +1,17 @@
 """Plain text documents out of files, for those who want nothing but text, such as the training of a vocabulary.
 
-A thin layer over the readers of the encode pipeline, so that both find the same files and cut them in the same places.
-Unlike there, the first thing that cannot be read is an error.
+A thin layer over the readers of the encode pipeline, so that both find the same files and cut them in the same places. What
+cannot be read is handed to the caller or, if it takes no failures, an error.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tokenize_kit.opening import open_source, read_exactly
+from tokenize_kit.sources.blocks import Failure, text_name
 from tokenize_kit.sources.listing import SourceFile
 from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
@@ -40,22 +41,38 @@ def iter_text_blocks(
     paths: Sequence[str | os.PathLike[str]],
     field: str = "text",
     max_document_bytes: int = 16 << 20,
+    *,
+    on_failure: Callable[[Failure], None] | None = None,
+    on_remark: Callable[[str], None] | None = None,
     leave_out: Sequence[str] = (),
 ) -> Iterator[Any]:
     """Yield the documents of `iter_documents` some hundreds at a time: lists of str, or Arrow arrays of large strings.
 
-    Folders ``leave_out`` are not looked into.
+    Args:
+        paths: files, folders, globs, pipes and fsspec URLs.
+        field: the field of a jsonl object, or the column of a table, that holds the text.
+        max_document_bytes: a longer document comes in parts.
+        on_failure: called with each document that cannot be read, and reading goes on; None raises at the first.
+        on_remark: called with what should be known of the input, such as what is not read.
+        leave_out: folders that are no input although they lie in it.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: the field is missing in the first file of a kind; without ``on_failure`` as `iter_documents`.
     """
-    from tokenize_kit.sources.blocks import text_name
+    from tokenize_kit.sources.fields import resolve_columns
     from tokenize_kit.sources.reading import read_unit
 
     options = ReadOptions(text_field=field, max_document_bytes=max_document_bytes)
-    files = find_sources([os.fspath(path) for path in paths], options, leave_out)
+    files = find_sources([os.fspath(path) for path in paths], options, leave_out, on_remark)
+    if on_failure:
+        resolve_columns(files, options, [])
     for unit in plan_units(files, options, _UNIT_BYTES):
         for block in read_unit(unit, options):
-            if block.failures:
-                failure = block.failures[0]
-                raise ValueError(f"{_place(failure.key, files)}: {failure.reason}")
+            for failure in block.failures:
+                if on_failure is None:
+                    raise ValueError(f"{_place(failure.key, files)}: {failure.reason}")
+                on_failure(failure)
             yield block.contents[text_name(options)]
 
 

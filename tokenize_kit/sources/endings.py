@@ -21,6 +21,9 @@ ENDINGS = {
 }
 """The kinds that may be compressed, and how their names end."""
 
+ARCHIVES = (".zip", ".7z", ".rar")
+"""Endings of archives that are no text whoever names them."""
+
 _SHORT = {".tgz": "gz", ".taz": "gz", ".tbz": "bz2", ".tbz2": "bz2", ".tb2": "bz2", ".txz": "xz", ".tzst": "zst"}
 _KINDS = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
 _IDX_PICTURES = re.compile(r"[-.]idx[34]-ubyte$")

@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from tokenize_kit.compressed import ARCHIVED
 from tokenize_kit.opening import filesystem_of, url_in
 from tokenize_kit.partial import is_partial
-from tokenize_kit.sources.endings import PLAIN, ending_of, kind_of, why_not
+from tokenize_kit.sources.endings import ARCHIVES, PLAIN, ending_of, kind_of, why_not
 from tokenize_kit.sources.names import printable
 from tokenize_kit.sources.spool import STANDARD_INPUT, spooled
 
@@ -40,7 +41,7 @@ class SourceFile:
     """``text``, ``jsonl``, ``json``, ``csv``, ``tsv``, ``parquet``, ``tar``, ``idx``, or the modality of a media file such as
     ``image``."""
     compression: str = ""
-    """``gz``, ``zst``, ``bz2``, ``xz`` or nothing."""
+    """``gz``, ``zst``, ``bz2``, ``xz``, ``zip`` (inside an archive) or nothing."""
     version: str = ""
     """Changes when the file is written again (its modification time or tag), so that a resumed run can tell."""
 
@@ -73,7 +74,7 @@ class Listing(list[SourceFile]):
         """What else should be known, such as which links were followed; one line each."""
 
     def pass_over(self, name: str, why: str, ending: str = "") -> None:
-        """Count a name that is not read."""
+        """Count a name that is not read; it is `printable`."""
         for group in self.passed_over:
             if (group.ending, group.why) == (ending, why):
                 break
@@ -82,7 +83,7 @@ class Listing(list[SourceFile]):
             self.passed_over.append(group)
         group.count += 1
         if len(group.names) < _SHOWN:
-            group.names.append(printable(name))
+            group.names.append(name)
 
     def lines(self) -> list[str]:
         """Return what is to be said, for a person: one line for all that is passed over, and the remarks."""
@@ -212,7 +213,7 @@ class _Search:
             try:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
-                self.listing.pass_over(above or folder, f"a folder that cannot be opened ({error.strerror})")
+                self._pass_over(above or folder, f"a folder that cannot be opened ({error.strerror})")
                 continue
             for entry in entries:
                 name = above + entry.name
@@ -220,16 +221,16 @@ class _Search:
                 if not fits and not inside:
                     continue
                 if entry.name.startswith("."):
-                    self.listing.pass_over(name, "the name begins with a dot")
+                    self._pass_over(name, "the name begins with a dot")
                     continue
                 try:
                     status = entry.stat()
                 except OSError:
-                    self.listing.pass_over(name, "a link that leads nowhere")
+                    self._pass_over(name, "a link that leads nowhere")
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     if not inside:
-                        self.listing.pass_over(name, "a folder; a pattern that ends in /** reads what is in it")
+                        self._pass_over(name, "a folder; a pattern that ends in /** reads what is in it")
                     elif entry.is_symlink():
                         links.append((entry.path, name))
                     elif self._enter(entry.path, name, seen, set()):
@@ -237,9 +238,9 @@ class _Search:
                 elif not fits:
                     continue
                 elif not stat.S_ISREG(status.st_mode):
-                    self.listing.pass_over(name, f"{_special(status.st_mode)}, no file")
+                    self._pass_over(name, f"{_special(status.st_mode)}, no file")
                 elif is_partial(entry.name):
-                    self.listing.pass_over(name, "half written by this package")
+                    self._pass_over(name, "half written by this package")
                 else:
                     yield self._file(entry.path, entry.name, name, status)
 
@@ -247,17 +248,20 @@ class _Search:
         """Whether to look into a folder."""
         identity = _identity(path)
         if identity in self._left_out:
-            self.listing.pass_over(name, "the --out of this run")
+            self._pass_over(name, "the --out of this run")
         elif is_partial(name):
-            self.listing.pass_over(name, "half written by this package")
+            self._pass_over(name, "half written by this package")
         elif identity in around:
-            self.listing.pass_over(name, "a link to a folder around this one")
+            self._pass_over(name, "a link to a folder around this one")
         elif identity in seen:
-            self.listing.pass_over(name, "leads to a folder that is read anyway")
+            self._pass_over(name, "leads to a folder that is read anyway")
         else:
             seen.add(identity)
             return True
         return False
+
+    def _pass_over(self, name: str, why: str) -> None:
+        self.listing.pass_over(printable(name), why)
 
     def _file(self, path: str, name: str, key: str, status: os.stat_result) -> SourceFile:
         kind, compression = kind_of(name, self._kinds)
@@ -274,7 +278,8 @@ class _Search:
         return file
 
     def _as_text(self, file: SourceFile) -> SourceFile:
-        return replace(file, kind=PLAIN) if file.kind == "" and PLAIN in self._kinds else file
+        may_be = file.kind == "" and PLAIN in self._kinds and ending_of(file.key) not in ARCHIVES
+        return replace(file, kind=PLAIN) if may_be else file
 
     def _wanted(self, files: Iterable[SourceFile], where: str) -> list[SourceFile]:
         """Return the files of the kinds that are wanted, sorted; the others are passed over."""
@@ -300,7 +305,7 @@ class _Search:
     def _may_be_caption(self, file: SourceFile) -> bool:
         if self._captions is None or file.kind != PLAIN:
             return True
-        return not file.compression and ending_of(file.key) in self._captions
+        return file.compression in ("", ARCHIVED) and ending_of(file.key) in self._captions
 
     def _expand_url(self, given: str) -> list[SourceFile]:
         filesystem, path = filesystem_of(given)
@@ -317,7 +322,7 @@ class _Search:
             if info.get("type") != "file":
                 continue
             if any(part.startswith(".") for part in PurePosixPath(key).parts):
-                self.listing.pass_over(key, "the name begins with a dot")
+                self._pass_over(key, "the name begins with a dot")
             else:
                 files.append(self._remote(given, filesystem, name, info, key))
         if not files:
@@ -328,9 +333,11 @@ class _Search:
         kind, compression = kind_of(path, self._kinds)
         tags = ("ETag", "etag", "mtime", "LastModified", "created", "CRC")
         tag = next((info[name] for name in tags if info.get(name)), "")
-        url = url_in(given, filesystem, path)
+        if "::" in given and not compression:
+            # To seek in such a file is to read it again from its beginning, and nothing would check what is read.
+            compression = ARCHIVED
         size = int(info.get("size") or 0)
-        return SourceFile(url, printable(key), size, kind or "", compression, str(tag))
+        return SourceFile(url_in(given, filesystem, path), printable(key), size, kind or "", compression, str(tag))
 
 
 def _special(mode: int) -> str:

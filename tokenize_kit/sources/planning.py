@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -209,8 +209,19 @@ class ReadOptions:
         return cls(**{**values, "modalities": tuple(values["modalities"]), "named": named})
 
 
-def find_sources(inputs: Sequence[str], options: ReadOptions, leave_out: Sequence[str] = ()) -> Listing:
+def find_sources(
+    inputs: Sequence[str],
+    options: ReadOptions,
+    leave_out: Sequence[str] = (),
+    on_remark: Callable[[str], None] | None = None,
+) -> Listing:
     """List the input files that hold samples as ``options`` want them, and what lies there besides, see `listing.list_files`.
+
+    Args:
+        inputs: files, folders, globs, pipes, ``-`` and fsspec URLs.
+        options: what a sample is.
+        leave_out: folders that are not looked into, such as the one that a run writes to.
+        on_remark: called with what people should know: one line for all that is not read, and one for each link and pipe.
 
     Raises:
         FileNotFoundError: nothing is there, or nothing of the right kind.
@@ -233,6 +244,9 @@ def find_sources(inputs: Sequence[str], options: ReadOptions, leave_out: Sequenc
         else:
             kept.append(file)
     files[:] = kept
+    if on_remark:
+        for line in files.lines():
+            on_remark(line)
     return files
 
 

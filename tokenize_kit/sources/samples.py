@@ -39,6 +39,7 @@ def iter_samples(
     pad: bool = False,
     keep: Callable[[str], bool] | None = None,
     on_conversion: Callable[[str], None] | None = None,
+    on_remark: Callable[[str], None] | None = None,
     leave_out: Sequence[str] = (),
 ) -> Iterator[KeyedSample]:
     """Yield the samples of files, folders, globs and URLs, in the order in which they would be encoded.
@@ -54,7 +55,8 @@ def iter_samples(
         pad: with ``image_size``: scale and pad them to that square instead.
         keep: called with each key; only samples of which it says True are decoded. See `tokenize_kit.sources.heldout`.
         on_conversion: called for each file that was not of the sample rate or channels that ``spec`` wants, with what was done.
-        leave_out: folders that are not looked into, such as that of a report.
+        on_remark: called with what should be known of the input, such as what is not read; see `planning.find_sources`.
+        leave_out: folders that are no input although they lie in it.
 
     Raises:
         FileNotFoundError: nothing is there, or nothing of this modality.
@@ -75,7 +77,7 @@ def iter_samples(
         field = media_field
     source = Source(spec.modality, spec.modality, field)
     options = ReadOptions(modalities=(), split=split, named=(source,), incomplete="fail")
-    files = find_sources(data, options, leave_out)
+    files = find_sources(data, options, leave_out, on_remark)
     check_places(files, options)
     for unit in plan_units(files, options, _UNIT_BYTES):
         for block in read_unit(unit, options):

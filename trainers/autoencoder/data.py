@@ -152,7 +152,7 @@ def decode_once(
         progress,
         loaded={name: tokenizer},
         # Previews, and what else the run writes.
-        leave_out=(options.out,),
+        leave_out=(options.out, str(folder.parent)),
     )
 
 

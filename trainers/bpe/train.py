@@ -59,6 +59,8 @@ class TrainBPEOptions:
     """Field of a jsonl object, or column of a parquet file, that holds the text."""
     limit: int | None = None
     """Read only so many documents; one longer than 256 KiB counts as several."""
+    max_failures: int = 1000
+    """Stop when more documents than this cannot be read; each is told with its reason, and the number is in the result."""
     engine: Literal["auto", "reference"] = "auto"
     """reference trains with the tokenizers package; auto takes the fast way where it gives the same."""
 
@@ -79,6 +81,8 @@ class TrainBPEResult:
     """Documents read; one longer than 256 KiB counts as several."""
     bytes_read: int
     """Bytes of text read."""
+    failures: int
+    """Documents that could not be read."""
     engine: str
     """What trained it: ``fast`` (gigatoken and `trainers.bpe.merges`) or ``tokenizers``."""
     seconds: float
@@ -98,7 +102,8 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
 
     Raises:
         FileNotFoundError: there is no data.
-        ValueError: an option is out of range, the data has no text, or a document cannot be read.
+        ValueError: an option is out of range, the data has no text, or its first file has no such field.
+        TooManyFailuresError: more than ``options.max_failures`` documents, or all of them, cannot be read.
     """
     from tokenize_kit.protocol import save_as
     from tokenize_kit.tokenizers.text.bpe import BPETokenizer
@@ -106,7 +111,9 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
 
     began = time.monotonic()
     _check(options)
-    corpus = Corpus(options.data, options.field, PIECE_BYTES, options.limit, progress, (options.out,))
+    corpus = Corpus(
+        options.data, options.field, PIECE_BYTES, options.limit, progress, options.max_failures, options.out
+    )
     engine, merges = "fast", _train_fast(corpus, options, progress) if options.engine == "auto" else None
     if merges is None:
         engine, merges = "tokenizers", _train_reference(corpus, options, progress)
@@ -135,6 +142,7 @@ def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> Tra
         merges=len(pairs),
         documents=corpus.documents,
         bytes_read=corpus.bytes_read,
+        failures=corpus.failures,
         engine=engine,
         seconds=round(time.monotonic() - began, 3),
         warnings=tuple(warnings),

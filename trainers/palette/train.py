@@ -224,6 +224,7 @@ def _count_colors(options: TrainPaletteOptions, progress: Progress) -> tuple[NDA
         media_field=options.media_field,
         image_size=options.image_size,
         pad=options.pad,
+        on_remark=progress.note,
         leave_out=(options.out,),
     )
     progress.task("count colours", options.limit)

@@ -169,6 +169,8 @@ class TrainCharsOptions:
     """Field of a jsonl object, or column of a parquet file, that holds the text."""
     limit: int | None = None
     """Read only so many documents; one longer than 1 MiB counts as several."""
+    max_failures: int = 1000
+    """Stop when more documents than this cannot be read; each is told with its reason, and the number is in the result."""
 
     def __post_init__(self) -> None:
         least = 256 if self.fallback == "bytes" else 1
@@ -188,14 +190,17 @@ def train_chars(options: TrainCharsOptions, progress: Progress | None = None) ->
 
     Raises:
         FileNotFoundError: there is no data.
-        ValueError: the data has no text, a document cannot be read, or ``options.out`` holds another tokenizer.
+        ValueError: the data has no text, its first file no such field, or ``options.out`` holds another tokenizer.
+        TooManyFailuresError: more than ``options.max_failures`` documents, or all of them, cannot be read.
     """
     import numpy as np
 
     began = time.monotonic()
     check_kind(options.out, NAME)
     counts = np.zeros(_CODES, np.int64)
-    corpus = Corpus(options.data, options.field, _PIECE_BYTES, options.limit, progress, (options.out,))
+    corpus = Corpus(
+        options.data, options.field, _PIECE_BYTES, options.limit, progress, options.max_failures, options.out
+    )
     for texts in corpus.blocks():
         found = np.bincount(texts.code_points()[0])
         counts[: len(found)] += found
@@ -215,5 +220,6 @@ def train_chars(options: TrainCharsOptions, progress: Progress | None = None) ->
         coverage=round(float(counts[points].sum() / counts.sum()), 6),
         documents=corpus.documents,
         bytes_read=corpus.bytes_read,
+        failures=corpus.failures,
         seconds=round(time.monotonic() - began, 3),
     )

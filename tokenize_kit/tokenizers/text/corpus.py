@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tokenize_kit.errors import TooManyFailuresError
+
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
+    from tokenize_kit.sources.blocks import Failure
     from tokenize_kit.tokenizers.text.engines import Texts
 
 
@@ -30,6 +33,8 @@ class VocabularyResult:
     """Documents read."""
     bytes_read: int
     """Bytes of text read."""
+    failures: int
+    """Documents that could not be read."""
     seconds: float
     """How long it took."""
 
@@ -47,7 +52,8 @@ class Corpus:
         piece_bytes: a longer document comes in parts.
         limit: read only so many documents, parts counting as such; None reads all.
         progress: where to show how far it is.
-        leave_out: folders that are not looked into, such as the one that the tokenizer goes to.
+        max_failures: stop when more documents than this cannot be read.
+        out: the folder that is written to, which is no input.
     """
 
     def __init__(
@@ -57,11 +63,15 @@ class Corpus:
         piece_bytes: int,
         limit: int | None,
         progress: Progress | None,
-        leave_out: Sequence[str] = (),
+        max_failures: int = 1000,
+        out: str = "",
     ) -> None:
         self._data, self._field, self._piece_bytes, self._limit = data, field, piece_bytes, limit
-        self._progress = progress
-        self._leave_out = leave_out
+        self._progress, self._max_failures, self._out = progress, max_failures, out
+        self._told = False
+        self._last = ""
+        self.failures = 0
+        """Documents that the last reading could not read."""
         self.documents = 0
         """Documents of the last reading."""
         self.bytes_read = 0
@@ -72,16 +82,25 @@ class Corpus:
 
         Raises:
             FileNotFoundError: there is no data.
-            ValueError: a document cannot be read.
+            ValueError: the field is missing in the first file of a kind.
+            TooManyFailuresError: more documents than ``max_failures``, or all of them, cannot be read.
         """
         from tokenize_kit.sources.documents import iter_text_blocks
         from tokenize_kit.tokenizers.text.engines import Texts
 
-        self.documents = self.bytes_read = 0
+        self.documents = self.bytes_read = self.failures = 0
         if self._progress is not None:
             self._progress.task("read")
         began = time.monotonic()
-        for block in iter_text_blocks(self._data, self._field, self._piece_bytes, self._leave_out):
+        blocks = iter_text_blocks(
+            self._data,
+            self._field,
+            self._piece_bytes,
+            on_failure=self._failed,
+            on_remark=self._note,
+            leave_out=(self._out,),
+        )
+        for block in blocks:
             texts = Texts.of(block)
             if self._limit is not None:
                 texts = texts.part(0, min(len(texts), self._limit - self.documents))
@@ -94,4 +113,22 @@ class Corpus:
                 )
             yield texts
             if self.documents == self._limit:
-                return
+                break
+        self._told = True
+        if self.failures and not self.documents:
+            raise TooManyFailuresError(f"none of {self.failures:,} documents can be read, the last is {self._last}")
+
+    def _note(self, text: str) -> None:
+        """Say something, though the texts may be read again."""
+        if self._progress is not None and not self._told:
+            self._progress.note(text)
+
+    def _failed(self, failure: Failure) -> None:
+        self.failures += failure.samples
+        self._last = f"{failure.key}: {failure.reason}"
+        self._note(f"left out {self._last}")
+        if self.failures > self._max_failures:
+            raise TooManyFailuresError(
+                f"more than {self._max_failures} documents cannot be read, the last is {self._last}; "
+                "mend them or raise --max-failures"
+            )

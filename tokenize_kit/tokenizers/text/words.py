@@ -250,6 +250,8 @@ class TrainWordsOptions:
     """Field of a jsonl object, or column of a parquet file, that holds the text."""
     limit: int | None = None
     """Read only so many documents; one longer than 1 MiB counts as several."""
+    max_failures: int = 1000
+    """Stop when more documents than this cannot be read; each is told with its reason, and the number is in the result."""
 
     def __post_init__(self) -> None:
         if self.vocab_size <= _FIRST:
@@ -265,7 +267,8 @@ def train_words(options: TrainWordsOptions, progress: Progress | None = None) ->
 
     Raises:
         FileNotFoundError: there is no data.
-        ValueError: the data has no text, a document cannot be read, or ``options.out`` holds another tokenizer.
+        ValueError: the data has no text, its first file no such field, or ``options.out`` holds another tokenizer.
+        TooManyFailuresError: more than ``options.max_failures`` documents, or all of them, cannot be read.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -273,7 +276,9 @@ def train_words(options: TrainWordsOptions, progress: Progress | None = None) ->
     began = time.monotonic()
     check_kind(options.out, NAME)
     counts: Counter[str] = Counter()
-    corpus = Corpus(options.data, options.field, _PIECE_BYTES, options.limit, progress, (options.out,))
+    corpus = Corpus(
+        options.data, options.field, _PIECE_BYTES, options.limit, progress, options.max_failures, options.out
+    )
     for texts in corpus.blocks():
         for part in texts.parts(PART_BYTES):
             parts = divided(part, options.lowercase)
@@ -295,5 +300,6 @@ def train_words(options: TrainWordsOptions, progress: Progress | None = None) ->
         coverage=round(sum(counts[word] for word in words) / counts.total(), 6),
         documents=corpus.documents,
         bytes_read=corpus.bytes_read,
+        failures=corpus.failures,
         seconds=round(time.monotonic() - began, 3),
     )
