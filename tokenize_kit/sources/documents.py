@@ -60,12 +60,14 @@ def iter_text_blocks(
         FileNotFoundError: nothing is there.
         ValueError: the field is missing in the first file of a kind; without ``on_failure`` as `iter_documents`.
     """
-    from tokenize_kit.sources.fields import resolve_columns
+    from tokenize_kit.sources.fields import check_places, resolve_columns
     from tokenize_kit.sources.reading import read_unit
 
     options = ReadOptions(text_field=field, max_document_bytes=max_document_bytes)
     files = find_sources([os.fspath(path) for path in paths], options, leave_out, on_remark)
     if on_failure:
+        if (remark := check_places(files, options)) and on_remark:
+            on_remark(remark)
         resolve_columns(files, options, [])
     for unit in plan_units(files, options, _UNIT_BYTES):
         for block in read_unit(unit, options):

@@ -78,7 +78,8 @@ def iter_samples(
     source = Source(spec.modality, spec.modality, field)
     options = ReadOptions(modalities=(), split=split, named=(source,), incomplete="fail")
     files = find_sources(data, options, leave_out, on_remark)
-    check_places(files, options)
+    if (remark := check_places(files, options)) and on_remark:
+        on_remark(remark)
     for unit in plan_units(files, options, _UNIT_BYTES):
         for block in read_unit(unit, options):
             for failure in block.failures:
