@@ -149,6 +149,7 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, note: str) -> None:
+        """Count a problem and say where it was."""
         self.problems[kind] += 1
         self.notes.append(f"{kind}: {note}")
 

@@ -6,6 +6,15 @@ here are the cases that a script wants to tell apart.
 
 from __future__ import annotations
 
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of Python, numpy, torch or the system says that there is no memory left."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, (RuntimeError, OSError)) and any(words in str(error).lower() for words in _NO_MEMORY)
+
 
 class UsageError(ValueError):
     """The command line or a configuration file asks for something that does not exist (exit code 2)."""

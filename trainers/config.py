@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -107,6 +108,15 @@ class LoopConfig:
             raise ValueError(f"--ema {self.ema} must be between 0 and 1, or None for no average")
         if self.seed < 0:
             raise ValueError(f"--seed {self.seed} must not be negative")
+
+    def interrupted(self) -> str:
+        """Return what is true when the command was interrupted; those that inherit have the folder ``out``."""
+        out = Path(getattr(self, "out", ""))
+        steps = sorted(path.name for path in (out / "checkpoints").glob("step_????????"))
+        if steps:
+            return f"the checkpoint of step {int(steps[-1][5:])} is in {out}, and the same command goes on from there"
+        decoded = "; what was decoded is kept" if (out / "data").exists() else ""
+        return f"{out} has no checkpoint yet, so the same command begins with the first step{decoded}"
 
     @property
     def steps_between_validations(self) -> int:

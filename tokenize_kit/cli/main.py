@@ -1,7 +1,7 @@
 """Find the command, parse its options, call its function, print its result, and turn errors into one line and a code.
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 verification failed, 4 optional package missing, 5 too many failed samples,
-130 interrupted. Results go to stdout, everything else to stderr.
+130 interrupted (Ctrl-C or SIGTERM). Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -9,20 +9,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import sys
+import threading
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tokenize_kit.cli.commands import Command, all_commands, resolve
 from tokenize_kit.cli.config import merge_tokens, read_config_tokens
 from tokenize_kit.cli.options import CommandOptions
-from tokenize_kit.errors import UsageError
+from tokenize_kit.errors import UsageError, is_out_of_memory
 from tokenize_kit.files import check_local
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 INTERRUPTED = 130
+NOTHING_DONE = "nothing was written, and the same command begins anew"
+"""What is true of a command that writes only at its end."""
 
 _MADE = {"encode": "shard set"}
 """What the folder is called that a command writes, where it has a name of its own."""
@@ -54,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except SystemExit as stop:  # tyro leaves this way, after its own message
         return stop.code if isinstance(stop.code, int) else 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted; {stop or NOTHING_DONE}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout left (| head); pointing stdout at nothing keeps the interpreter's last flush silent.
@@ -85,9 +91,32 @@ def _run(arguments: list[str]) -> int:
     for name, option, what in (("out", "--out", _MADE.get(command.words, "folder")), ("target", "TARGET", "file")):
         if isinstance(path := getattr(options, name, None), str):
             check_local(path, option, what)
-    result = _call(function, options, quiet=common.quiet)
+    try:
+        with _terminable():
+            result = _call(function, options, quiet=common.quiet)
+    except KeyboardInterrupt:
+        # What is true now is known to the options: where they write, and what such a command leaves there.
+        said = getattr(options, "interrupted", None)
+        raise KeyboardInterrupt(said() if said else NOTHING_DONE) from None
     _print_result(result, as_json=common.json)
     return int(getattr(result, "exit_code", 0))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Have a SIGTERM end the command as Ctrl-C does: what is half written goes, and what is true is said."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _find(arguments: list[str], commands: dict[str, Command]) -> tuple[Command | None, list[str]]:
@@ -174,7 +203,7 @@ def _print_result(result: Any, as_json: bool) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, MemoryError) and not str(error):
+    if is_out_of_memory(error) and not str(error).startswith("out of memory: "):
         return "out of memory; use a smaller --batch-size or --workers"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""

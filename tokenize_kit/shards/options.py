@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -64,6 +65,14 @@ class EncodeOptions:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Numbers in the matrix products of learned tokenizers; bfloat16 is faster on a GPU, and some ids differ."""
 
+    def interrupted(self) -> str:
+        """Return what is true when the command was interrupted."""
+        out = Path(self.out)
+        if self.dry_run or not (out / "plan.json").exists():
+            return "nothing was written, and the same command begins anew"
+        shards = len(list(out.glob("[0-9]*.json")))
+        return f"{shards:,} finished shards are in {out}, and the same command makes the others"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardReading:
@@ -91,3 +100,9 @@ class DecodeOptions(ShardReading):
     """Where a learned tokenizer computes; auto takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Numbers in the matrix products of a learned tokenizer; bfloat16 is faster on a GPU, and rounds what comes out."""
+
+    def interrupted(self) -> str:
+        """Return what is true when the command was interrupted."""
+        if not (Path(self.out) / "decode.json").exists():
+            return "nothing was written, and the same command begins anew"
+        return f"the files that are finished are in {self.out}, and the same command writes the others"

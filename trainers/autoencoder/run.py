@@ -114,6 +114,11 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
     def shared(self) -> str | None:
         """Folder for the decoded samples, if it is not that of the run."""
 
+    @property
+    @abstractmethod
+    def burden(self) -> str:
+        """What memory is needed for, in the user's words, and what to lower."""
+
     @abstractmethod
     def chosen(self) -> Recipe[C, Any]:
         """Return the preset with what the options change.
@@ -180,10 +185,11 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
             TooManyFailuresError: more than ``max_failures`` samples cannot be read.
         """
         from tokenize_kit.claims import owned
+        from trainers.memory import says_when_full
         from trainers.runtime import start
 
         runtime = start(self.options)
-        with owned(self.out) if runtime.rank == 0 else nullcontext(False) as alone:
+        with owned(self.out) if runtime.rank == 0 else nullcontext(False) as alone, says_when_full(self.burden):
             return self._run(runtime, alone)
 
     def _run(self, runtime: Runtime, alone: bool) -> Trained:

@@ -131,6 +131,12 @@ class PromptOptions:
 class GenerateOptions(SamplingOptions, PromptOptions):
     """Sample from a trained model folder; whatever is sampled decodes to whole samples."""
 
+    def interrupted(self) -> str:
+        """Return what is true when the command was interrupted."""
+        return (
+            f"samples.jsonl in {self.out} is not written yet; the same command draws all samples again, the same ones"
+        )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.count < 1:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
 """Context of a text model by preset; of a sound with codebooks, so many time steps at most."""
 
+_KEPT = 16
+"""Tensors of the width of a block that its backward pass needs at the least; see `least_memory`."""
+
 # What does not change the weights, or is represented by what it contains.
 _NOT_IDENTITY = {
     *(
@@ -94,6 +97,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     from trainers.autoregressive.task import SequenceTask, Validation, check_vocabulary
     from trainers.checkpoints import claim_folder
     from trainers.loop import run
+    from trainers.memory import refuse_what_cannot_fit, says_when_full
     from trainers.runtime import start
 
     data = TokenData.open(options.shards, options.template, trust=options.trust_shards)
@@ -109,6 +113,13 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     dataset = PackedDataset(
         data.documents, chosen, context, options.batch_size, options.seed, runtime.rank, runtime.world
     )
+    burden = _burden(options, context)
+    parameters = _parameters(options, config)
+    least = least_memory(options, parameters, context, config) if parameters is not None else 0
+    refuse_what_cannot_fit(
+        least, runtime.device.type, burden if parameters is None else f"{parameters:,} parameters, {burden}"
+    )
+    stack.enter_context(says_when_full(burden))
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
         model: Any = build_model(options.family, config)
@@ -174,6 +185,42 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         result.best_step,
         result.best_metrics,
     )
+
+
+def _burden(options: TrainTransformerOptions, context: int) -> str:
+    """Return what memory is needed for, in the user's words, and what to lower."""
+    rows = f"{options.batch_size:,} row{'s' if options.batch_size != 1 else ''}"
+    return (
+        f"a batch is {rows} x {context:,} tokens; lower --batch-size (and raise --accumulate by as much, for the same result), "
+        "--context, or the size of the model (--preset, --model)"
+    )
+
+
+def _parameters(options: TrainTransformerOptions, config: Mapping[str, Any]) -> int | None:
+    """Return how many parameters a model will have, without making them; None if its family cannot be built so."""
+    import torch
+
+    from trainers.autoregressive.models import build_model
+
+    try:
+        with torch.device("meta"):
+            model: Any = build_model(options.family, config)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+    return int(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def least_memory(options: TrainTransformerOptions, parameters: int, context: int, config: Mapping[str, Any]) -> int:
+    """Return the bytes that a training needs at the least: weights, gradients, optimiser and the inputs of its layers.
+
+    What a step needs besides depends on the kernels; ``tests/autoregressive/test_memory.py`` holds it against what was used.
+    """
+    # AdamW keeps two averages a weight, Muon one; both in float32.
+    copies = 2 + (1 if options.optimizer.optimizer == "muon" else 2) + (options.ema is not None)
+    places = options.batch_size * context
+    # In bfloat16 at the least.
+    activations = 2 * places * int(config.get("layers", 0)) * int(config.get("width", 0)) * _KEPT
+    return 4 * copies * parameters + activations
 
 
 def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:

@@ -40,6 +40,10 @@ class DemoOptions:
     seed: int = 0
     """Seed of training and sampling."""
 
+    def interrupted(self) -> str:
+        """Return what is true when the command was interrupted."""
+        return f"what is finished is in {self.out}, and the same command goes on after it"
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if (name.endswith(("_steps", "_size")) or name == "codebooks") and value < 1:

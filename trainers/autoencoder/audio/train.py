@@ -130,6 +130,14 @@ class AudioRun(TokenizerRun[TrainAudioOptions, CodecConfig, "Sounds", "SoundBatc
         """Return what the ids of a second of sound need when every code is stored alike."""
         return self.network.rate * sum(map(math.log2, sizes))
 
+    @property
+    def burden(self) -> str:
+        """What memory is needed for, and what to lower."""
+        return (
+            f"a batch is {self.options.batch_size:,} pieces of {self.options.crop_seconds:g} seconds; lower --batch-size "
+            "(and raise --accumulate by as much), --crop-seconds, or the network (--size, --network.width)"
+        )
+
     def chosen(self) -> AudioRecipe:
         """Return the preset with what the options change.
 

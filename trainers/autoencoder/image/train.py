@@ -115,6 +115,16 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
         """Folder for the decoded pictures, if it is not that of the run."""
         return self.options.pictures
 
+    @property
+    def burden(self) -> str:
+        """What memory is needed for, and what to lower."""
+        side = self.options.image_size
+        size = "pictures" if side is None else f"pictures of {side:,} x {side:,} pixels"
+        return (
+            f"a batch is {self.options.batch_size:,} {size}; lower --batch-size (and raise --accumulate by as much), "
+            "--image-size, or the network (--size, --network.width)"
+        )
+
     def chosen(self) -> ImageRecipe:
         """Return the preset with what the options change.
 
