@@ -112,7 +112,7 @@ def caf_parts(peek: Peek, start: int) -> list[Part]:
     Raises:
         ValueError: it is damaged or cut short.
     """
-    place, description, layout, before = start + 8, b"", b"", peek.at(start, 8)
+    place, description, layout, packets, before = start + 8, b"", b"", b"", peek.at(start, 8)
     for _ in range(_MOST_CHUNKS):
         head = peek.at(place, 12)
         if len(head) < 12 or not is_name(head[:4]):
@@ -125,6 +125,7 @@ def caf_parts(peek: Peek, start: int) -> list[Part]:
         body = peek.at(place + 12, min(length, 1 << 20))
         description = body if head[:4] == b"desc" else description
         layout = body if head[:4] == b"chan" else layout
+        packets = body if head[:4] == b"pakt" else packets
         before += head + body if len(body) == length and len(before) < 1 << 24 else b""
         place += 12 + length
     if len(description) < 32:
@@ -137,24 +138,31 @@ def caf_parts(peek: Peek, start: int) -> list[Part]:
         raise ValueError(f"the sound ends after {peek.size - first:,} of {length:,} bytes of samples; {CUT}")
     else:
         end = first + length
-        _check_behind_caf(peek, end)
     # The first four bytes of the chunk count edits.
     samples = max(0, end - first - 4) // block if coding in (b"lpcm", b"alaw", b"ulaw") and block else None
+    packets = packets or (_check_behind_caf(peek, end) if length >= 0 else b"")
+    if samples is None and len(packets) >= 24:
+        valid, before_first = struct.unpack_from(">qi", packets, 8)
+        samples = valid if valid > 0 and not before_first else None
     file: IO[bytes] | Pieces = peek.file
     if length < 0 or start:
         file = Pieces(peek.file, [before + b"data" + struct.pack(">q", end - first), (first, end)])
-    return [Part(file, samples, speakers=_speakers(layout, channels))]
+    return [Part(file, samples, padded=True, speakers=_speakers(layout, channels))]
 
 
-def _check_behind_caf(peek: Peek, place: int) -> None:
+def _check_behind_caf(peek: Peek, place: int) -> bytes:
+    """Return the packet table, if it follows the samples."""
+    packets = b""
     while (left := peek.size - place) >= 12:
         head = peek.at(place, 12)
         (length,) = struct.unpack(">q", head[4:])
         if not is_name(head[:4]) or not 0 <= length <= left - 12 or head[:4] == b"data":
             if end_without_tags(peek, place) == place or peek.empty(place, peek.size):
-                return
+                return packets
             raise ValueError(f"{left:,} bytes that are no chunk follow the samples of a CAF file; it is damaged")
+        packets = peek.at(place + 12, 24) if head[:4] == b"pakt" else packets
         place += 12 + length
+    return packets
 
 
 def au_parts(peek: Peek, start: int) -> list[Part]:

@@ -20,6 +20,8 @@ BLOCK_SAMPLES = 1 << 16
 
 # Playlists and scripts, which open what they name, are not among them.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,wav,w64,aiff,au,caf,avi,ogg,mp3,flac,amr,asf"
+_SKIP_MANUAL = 1 << 29
+"""Of the flags of FFmpeg's decoders: whoever reads leaves out the padding."""
 _LENGTH_TOLERANCE = 0.1
 """Seconds."""
 _MP3_TOLERANCE = 576
@@ -106,6 +108,9 @@ def _open_av(part: Part) -> Opened:
         raise ValueError(f"a {container.format.name} file without a sound track")
     stream = next((one for one in tracks if one.disposition & av.stream.Disposition.default), tracks[0])
     note = f"sound track {tracks.index(stream) + 1} of {len(tracks)} taken" if len(tracks) > 1 else part.note
+    if part.padded and part.samples:
+        # FFmpeg takes what the last packet of a CAF file lacks off its end once more.
+        stream.codec_context.flags2 |= _SKIP_MANUAL
     # What the header says of rate and channels can be wrong (HE-AAC), so the first frame is asked.
     frames = _frames(container, stream)
     first = next(frames, None)
@@ -118,6 +123,8 @@ def _open_av(part: Part) -> Opened:
     expected = None
     if "mp4" in container.format.name and not part.fragmented and stream.duration and stream.time_base:
         expected = round(stream.duration * stream.time_base * rate)
+    if part.padded and part.samples:
+        expected = part.samples
     least = expected or (round(part.seconds * rate) if len(container.streams) == 1 else 0)
 
     def decoded() -> Iterator[Block]:

@@ -88,6 +88,8 @@ def _check_cluster(peek: Peek, place: int, end: int, unknown: bool) -> tuple[int
     """Return where a cluster ends and the last time of its blocks."""
     base, reached = 0, 0
     while place < end:
+        if unknown and peek.empty(place, end):
+            return end, reached
         name, size, inside = _element(peek, place)
         if unknown and name in _TOP:
             break

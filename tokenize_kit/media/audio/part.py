@@ -109,6 +109,8 @@ class Part(NamedTuple):
     """What the decoder reads."""
     samples: int | None = None
     """How many samples there are, a channel, if the format states it to the sample and the decoder cannot be asked."""
+    padded: bool = False
+    """Whether what is decoded beyond `samples` is padding."""
     stated: int = 0
     """How many samples the header says there are, which may be wrong; 0 if it does not say."""
     slack: int = 0
