@@ -1,8 +1,8 @@
 """Damage to files of every format, and what is right for it: whole, or listed, never fewer samples without a word.
 
-`FORMATS` are small healthy files. `damages` cuts them, fills ranges with zeros, flips bits, appends garbage, puts blocks in
-another order and joins two files. `judge` reads what came out beside a healthy file, as ``encode`` does up to the tokenizer, and
-compares. The suite and `benchmarks/fuzz.py` share all of it.
+`FORMATS` are small healthy files. `damages` cuts them, fills ranges with zeros, flips bits, sets numbers to their limits,
+appends garbage, puts blocks in another order and joins two files. `judge` reads what came out beside a healthy file, as
+``encode`` does up to the tokenizer, and compares. The suite and `benchmarks/fuzz.py` share all of it.
 """
 
 from __future__ import annotations
@@ -204,6 +204,16 @@ def _zero(data: bytes, other: bytes, rng: random.Random) -> bytes:
     return data[:start] + bytes(size) + data[start + size :]
 
 
+def _number(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """A number at its limits, where the file may have one."""
+    size = rng.choice([1, 2, 4, 4, 8])
+    value = rng.choice([0, 1, (1 << 8 * size) - 1, 1 << (8 * size - 1), (1 << (8 * size - 1)) - 1])
+    number = value.to_bytes(size, rng.choice(["little", "big"]))
+    start = rng.choice([rng.randrange(len(data)), rng.randrange(min(80, len(data))), len(data) - rng.randrange(1, 60)])
+    start = max(0, min(start, len(data) - size))
+    return data[:start] + number + data[start + size :]
+
+
 def _append(data: bytes, other: bytes, rng: random.Random) -> bytes:
     return data + rng.choice([rng.randbytes(rng.choice([1, 50, 700])), bytes(rng.choice([1, 512, 700])), other])
 
@@ -224,6 +234,7 @@ _DAMAGES: dict[str, Callable[[bytes, bytes, random.Random], bytes]] = {
     "cut": _cut,
     "flip": _flip,
     "zero": _zero,
+    "number": _number,
     "append": _append,
     "splice": _splice,
     "reorder": _reorder,
