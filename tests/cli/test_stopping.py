@@ -256,6 +256,13 @@ def test_a_tokenizer_replaces_no_other_and_no_file_of_its_name_unasked(world, ca
     assert call("create pixels --out downloaded") == 1
     assert "already holds another tokenizer" in capsys.readouterr().err
     assert call("create pixels --channels 1 --out pixels") == 1
+    # The same one in other words, as an earlier version spelled it, is no other.
+    values = json.loads(Path("downloaded/tokenizer_config.json").read_text())
+    for name in ("own_digest", "sha256"):
+        values.pop(name, None)
+    Path("downloaded/tokenizer_config.json").write_text(json.dumps(values))
+    assert call("import bpe --source text --out downloaded") == 0
+    assert contents("downloaded") == {**contents("text"), "notes": b"mine"}
     assert call("create pixels --channels 1 --out pixels1") == 0
     assert call("create pixels --channels 4 --out pixels1 --overwrite") == 0
     assert contents("pixels1") != contents("pixels")

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +133,11 @@ def save_as(tokenizer: Tokenizer, folder: str | os.PathLike[str], *, overwrite: 
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder to save the tokenizer in")
-    make_folder(folder.parent)
     remove_abandoned_beside(folder)
+    if is_tokenizer_folder(folder) and _fingerprint_in(folder) == tokenizer.fingerprint:
+        tokenizer.save(folder)  # the same one, perhaps spelled in another way
+        return
+    make_folder(folder.parent)
     with partial_folder(folder) as made:
         tokenizer.save(made)
         if not _renamed(made, folder):
@@ -160,6 +164,13 @@ def save_as(tokenizer: Tokenizer, folder: str | os.PathLike[str], *, overwrite: 
             step("remove", made)
             shutil.rmtree(made, ignore_errors=True)
     sync_folder(folder.parent)
+
+
+def _fingerprint_in(folder: Path) -> str:
+    """Return the fingerprint that a folder says; nothing where its configuration is damaged."""
+    with suppress(ValueError):
+        return str(read_config(folder)["fingerprint"])
+    return ""
 
 
 def _renamed(made: Path, folder: Path) -> bool:
