@@ -33,3 +33,9 @@ def test_a_row_names_its_tests(row, known):
     named = re.findall(r"`(test_\w+)`", cells[2])
     assert named, row
     assert set(named) <= known
+
+
+def test_what_the_document_of_runs_names_is_there(known):
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "runs.md").read_text())
+    assert len(named) > 20
+    assert set(named) <= known

@@ -168,6 +168,13 @@ def save_checkpoint(
     return goal
 
 
+def remove_older(checkpoint: Path) -> None:
+    """Remove the checkpoints before one that was read whole; a kill may have come between writing it and removing them."""
+    for old in checkpoints_in(checkpoint.parent):
+        if old.name < checkpoint.name:
+            _remove(old)
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint with the highest step, or None; what a killed process left half-written is not looked at."""
     found = checkpoints_in(folder)

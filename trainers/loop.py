@@ -41,6 +41,7 @@ from trainers.checkpoints import (
     load_optimizer,
     module_tensors,
     optimizer_tensors,
+    remove_older,
     remove_partial,
     save_checkpoint,
 )
@@ -327,6 +328,9 @@ class _Loop:
         if checkpoint is None:
             return 0
         tensors, state = load_checkpoint(checkpoint)
+        if self.runtime.rank == 0:
+            # It is whole, so what a kill left of the ones before is needed no more.
+            remove_older(checkpoint)
         for name, network in self.plain.items():
             load_module(network, tensors[name], checkpoint)
         for phase, optimizers in self.task.optimizers.items():

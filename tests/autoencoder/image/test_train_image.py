@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -558,3 +559,31 @@ def test_grey_and_transparent_pictures(emoji, tmp_path):
         assert tokenizer.spec.channels == channels
         sheet = Image.open(io.BytesIO((out / "pictures" / "00000002-reconstructions.png").read_bytes()))
         assert len(sheet.getbands()) == channels
+
+
+def test_a_training_does_not_read_its_own_pictures(emoji, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(emoji, data)
+    options = TrainImageOptions(
+        data=(str(data),),
+        out=str(data / "run"),
+        image_size=16,
+        preset="vqvae",
+        network=SMALL,
+        quantizer=QuantizerOverrides(codebook_size=16),
+        batch_size=8,
+        steps=2,
+        validate_every=1,
+        validation_fraction=0.2,
+        device="cpu",
+        precision="32-true",
+    )
+    first = train_image(options)
+    assert list((data / "run" / "pictures").glob("*.png"))
+    again = train_image(options)
+    assert (again.resumed_from, again.pictures, again.fingerprint) == (2, first.pictures, first.fingerprint)
+    # Other options in the folder of a run that made no step: its decoded pictures go too.
+    for name in ("checkpoints", "best.safetensors", "tokenizer_config.json", "model.safetensors"):
+        path = data / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    assert train_image(dataclasses.replace(options, image_size=8)).resumed_from == 0
