@@ -78,6 +78,12 @@ def test_every_type_of_text_column(tmp_path, column):
     ]
 
 
+def test_every_name_of_a_parquet_file(tmp_path):
+    for number, name in enumerate(("a.parquet", "b.snappy.parquet", "c.parq", "d.PQ")):
+        put(tmp_path, name, parquet({"text": [str(number)]}, compression="snappy"))
+    assert list(read_all(tmp_path)[0].values()) == ["0", "1", "2", "3"]
+
+
 def test_bytes_that_are_no_utf8_fail_their_row_alone(tmp_path):
     put(tmp_path, "a.parquet", parquet({"text": [b"good", b"caf\xe9", b"good too"]}))
     bad = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xff"))

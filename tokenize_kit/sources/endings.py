@@ -21,6 +21,9 @@ ENDINGS = {
 }
 """The kinds that may be compressed, and how their names end."""
 
+PARQUET = (".parquet", ".parq", ".pq")
+"""Parquet is compressed inside, page by page."""
+
 ARCHIVES = (".zip", ".7z", ".rar")
 """Endings of archives that are no text whoever names them."""
 
@@ -49,7 +52,7 @@ def kind_of(name: str, kinds: Collection[str] = ()) -> tuple[str | None, str]:
     if _IDX_PICTURES.search(bare):
         return "idx", compression
     if not compression:
-        if suffix == ".parquet":
+        if suffix in PARQUET:
             return "parquet", ""
         found = [PLAIN if kind.textual else kind.name for kind in all_modalities() if suffix in kind.extensions]
         if found:
