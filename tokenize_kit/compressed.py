@@ -54,6 +54,10 @@ class Unpacked(io.RawIOBase):
         """Compressed bytes that were read so far."""
         return self._source.taken
 
+    def compressed_size(self, size: int) -> int:
+        """Return about how many compressed bytes make so many of those that come out, by what was read so far."""
+        return size * self.taken // max(1, self._position)
+
     def readable(self) -> bool:
         """It is."""
         return True

@@ -1,5 +1,6 @@
 """``inspect`` opens what the kit makes or reads, says how much it holds and which fields, and names what is damaged."""
 
+import base64
 import bz2
 import gzip
 import io
@@ -7,6 +8,7 @@ import json
 import lzma
 import struct
 import tarfile
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -293,3 +295,48 @@ def test_data_at_a_url(capsys):
         file.write(gzip.compress(LINES))
     facts = told(capsys, "memory://bucket/a.jsonl.gz")
     assert (facts["kind"], facts["rows"]) == ("jsonl file", 8)
+
+
+def test_what_generate_and_evaluate_wrote(capsys, encoded, tmp_path):
+    (tmp_path / "samples").mkdir()
+    line = {"index": 0, "seed": 1, "prompt": "a", "files": {"text": "sample_00000.txt"}, "text": "a b", "ids": [1, 2]}
+    (tmp_path / "samples" / "samples.jsonl").write_text(json.dumps(line) + "\n")
+    facts = told(capsys, tmp_path / "samples")
+    assert (facts["kind"], facts["samples"], facts["first_samples"][0]["text"]) == ("generated samples", 1, "a b")
+    (tmp_path / "samples" / "samples.jsonl").write_text(json.dumps({"text": "of a user"}) + "\n")
+    assert told(capsys, tmp_path / "samples")["kind"] == "folder of data"
+    (tmp_path / "samples" / "samples.jsonl").unlink()
+    (tmp_path / "samples" / "generate.json").write_text(json.dumps({"command": "generate", "prompt": "a", "seed": 0}))
+    facts = told(capsys, tmp_path / "samples")
+    assert facts["options"] == {"prompt": "a"}
+    assert "has not ended" in facts["next"]
+    words = ["evaluate", "--tokenizer", str(encoded / "bpe"), "--data", str(encoded / "a.jsonl"), "--limit", "5"]
+    assert main([*words, "--out", str(tmp_path / "evaluation"), "--quiet"]) == 0
+    capsys.readouterr()
+    facts = told(capsys, tmp_path / "evaluation")
+    assert (facts["kind"], facts["samples"], facts["name"]) == ("evaluation", 5, "bpe")
+
+
+def test_vocabularies_of_others(capsys, encoded, tmp_path):
+    facts = told(capsys, encoded / "bpe" / "tokenizer.json")
+    assert (facts["kind"], facts["tokens"], facts["special_tokens"]) == ("vocabulary", 260, {"<|endoftext|>": 0})
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}))
+    assert "only byte-level BPE" in told(capsys, tmp_path / "tokenizer.json")["cannot_be_imported"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"text": "a row"}))
+    assert told(capsys, tmp_path / "tokenizer.json")["kind"] == "json file"
+    lines = (base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256))
+    (tmp_path / "a.tiktoken").write_bytes(b"".join(lines))
+    facts = told(capsys, tmp_path / "a.tiktoken")
+    assert (facts["kind"], facts["tokens"], facts["highest_id"]) == ("vocabulary", 256, 255)
+
+
+def test_zip_archives_and_files_in_them(capsys, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("sub/a.jsonl", LINES)
+        archive.writestr("b.txt", "x")
+    facts = told(capsys, tmp_path / "a.zip")
+    assert (facts["files"], facts["endings"]) == (2, {".jsonl": 1, ".txt": 1})
+    assert facts["first_files"] == ["sub/a.jsonl", "b.txt"]
+    assert told(capsys, f"zip://sub/a.jsonl::{tmp_path / 'a.zip'}")["rows"] == 8
+    (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-30])
+    assert told(capsys, tmp_path / "a.zip", code=3)["damaged"]

@@ -1,7 +1,10 @@
 """Whole runs: the same bytes whatever the workers, a ledger for what fails, and a refusal of what is another run."""
 
+import bz2
 import errno
+import gzip
 import json
+import lzma
 import os
 import random
 import signal
@@ -263,6 +266,21 @@ def test_limit_takes_the_first_samples(corpus, tmp_path, limit):
     (tmp_path / "limited" / "00000.json").unlink()
     encode(options)
     assert contents(options.out) == before
+
+
+PACKED = [("a.jsonl.gz", gzip.compress), ("a.json.xz", lzma.compress), ("a.tsv.bz2", bz2.compress)]
+
+
+@pytest.mark.parametrize(("name", "pack"), PACKED)
+def test_a_dry_run_knows_how_well_a_file_is_compressed(tmp_path, name, pack):
+    rows = "".join(f"{i % 7} abcabc\n" for i in range(30_000))
+    if "json" in name:
+        rows = "".join(json.dumps({"text": row}) + "\n" for row in rows.splitlines())
+    (tmp_path / name).write_bytes(pack(("text\n" + rows if "tsv" in name else rows).encode()))
+    ToyText().save(tmp_path / "toy")
+    options = EncodeOptions((str(tmp_path / "toy"),), (str(tmp_path / name),), str(tmp_path / "out"), dry_run=True)
+    guess = encode(options)
+    assert 20_000 < guess.rows < 40_000
 
 
 def test_a_dry_run_writes_nothing_and_comes_close(corpus):

@@ -76,7 +76,13 @@ def inspect(options: InspectOptions) -> InspectResult:
 
 def _folder_facts(path: Path, options: InspectOptions) -> tuple[str, dict[str, Any]]:
     from tokenize_kit.cli.looking.archives import look_folder
-    from tokenize_kit.cli.looking.runs import look_checkpoint, look_encode_run, look_training_run
+    from tokenize_kit.cli.looking.runs import (
+        look_checkpoint,
+        look_encode_run,
+        look_evaluation,
+        look_samples,
+        look_training_run,
+    )
 
     if (path / "dataset.json").is_file():
         return "shard set", _shard_facts(options)
@@ -90,13 +96,19 @@ def _folder_facts(path: Path, options: InspectOptions) -> tuple[str, dict[str, A
         return "unfinished shard set", look_encode_run(path)
     if (path / "run.json").is_file():
         return "unfinished training", look_training_run(path)
+    if facts := look_samples(path, options.rows):
+        return "generated samples", facts
+    if facts := look_evaluation(path):
+        return "evaluation", facts
     if facts := look_folder(path, options.rows):
         return "folder of data", facts
     raise ValueError(f"{path} holds no {CONFIG_FILE}, dataset.json or model_config.json: not a folder of tokenize-kit")
 
 
 def _file_facts(path: Path, shown: int) -> tuple[str, dict[str, Any]]:
+    from tokenize_kit.cli.looking.archives import look_zip
     from tokenize_kit.cli.looking.runs import look_weights
+    from tokenize_kit.cli.looking.vocabularies import look_tiktoken, look_tokenizer_json
     from tokenize_kit.modalities import all_modalities
 
     suffix = path.suffix.lower()
@@ -106,6 +118,12 @@ def _file_facts(path: Path, shown: int) -> tuple[str, dict[str, Any]]:
         return "weights", look_weights(path)
     if suffix == ".arrow":
         return "shard", _arrow_facts(path, shown)
+    if suffix == ".tiktoken":
+        return "vocabulary", look_tiktoken(path)
+    if path.name == "tokenizer.json" and (facts := look_tokenizer_json(path)):
+        return "vocabulary", facts
+    if suffix == ".zip":
+        return "zip archive", look_zip(str(path), shown)
     if found := _data_facts(str(path), shown):
         return found
     kinds = all_modalities()
@@ -121,7 +139,7 @@ def _data_facts(url: str, shown: int) -> tuple[str, dict[str, Any]] | None:
     from tokenize_kit.cli.looking import archives, rows
     from tokenize_kit.sources.endings import PLAIN, kind_of
 
-    kind, compression = kind_of(url)
+    kind, compression = kind_of(url.partition("::")[0])  # of a file in an archive: zip://a.jsonl::b.zip
     lookers: dict[str, Callable[[str, str, int], dict[str, Any]]] = {
         PLAIN: rows.look_text,
         "jsonl": rows.look_jsonl,

@@ -22,6 +22,7 @@ from tokenize_kit.sources.names import printable
 from tokenize_kit.sources.planning import Piece, ReadOptions
 from tokenize_kit.sources.tar import APART, TWICE, hidden_member, member_problem, stem_of, tar_index, tar_members
 
+_BLOCK = 512
 _PLAUSIBLE = 64 << 20
 _MOST_TIMES = 200
 
@@ -38,7 +39,8 @@ def read_tar(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sam
             out.fail(f"{piece.key}/{printable(name)}" if name else piece.key, reason + lost)
     with open_source(piece.url) as file:
         for sample in index.samples[piece.start : piece.stop]:
-            out.size += sample.size
+            # Members begin at whole blocks.
+            out.size += sum(_BLOCK + -(-entry.size // _BLOCK) * _BLOCK for entry in sample.entries)
             fields: dict[str, Callable[[], bytes]] = {}
             for entry in sample.entries:
 
@@ -90,7 +92,7 @@ def _read_forwards(piece: Piece, options: ReadOptions, out: Collector) -> Iterat
                         if out.full:
                             yield out.take()
                     sample.names.add(extension)
-                    out.size += member.size
+                    out.size += cast("Unpacked", file).compressed_size(_BLOCK + member.size)
                     if _is_long_text(extension, member.size, options) and not _texts(sample.fields, options):
                         place = f"{piece.key}/{printable(stem)}"
                         yield from _read_long_text(place, file, member.size, options, out)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tokenize_kit.compressed import Unpacked
 from tokenize_kit.media.text import read_text
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.blocks import (
@@ -93,8 +94,9 @@ def _blocks(piece: Piece, splitter: Splitter, limit: int) -> Iterator[tuple[int,
             stop = None if piece.stop is None else splitter.boundary(file, piece.stop)
             file.seek(start)
         for block in record_blocks(file, start, stop, splitter, limit):
-            # How well a compressed file is compressed is not known before its end; a third is common for text.
-            size = len(block.data) // 3 if piece.compression else len(block.data)
+            size = len(block.data)
+            if piece.compression:
+                size = cast("Unpacked", file).compressed_size(size)
             yield block.offset, block.data, block.whole, size
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any, cast
 
+from tokenize_kit.compressed import Unpacked
 from tokenize_kit.opening import open_source, read_exactly
 from tokenize_kit.sources.blocks import Collector, SampleBlock, one_line
 from tokenize_kit.sources.delimited import DelimitedReader, Row, checked_fields, typed
@@ -31,7 +32,7 @@ def read_json(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sa
             else:
                 add_row(out, key, place.value, options)
             if out.full:
-                done += (size := _progress(piece, place.offset, done))
+                done += (size := _progress(piece, file, place.offset, done))
                 out.size += size
                 yield out.take()
     out.size += piece.size - done
@@ -42,9 +43,9 @@ def _holds_lines(piece: Piece) -> bool:
         return holds_lines(file)
 
 
-def _progress(piece: Piece, offset: int, done: int) -> int:
-    """Return how much input was read since ``done``; how well a file is compressed is known at its end only."""
-    read = offset // 3 if piece.compression else offset
+def _progress(piece: Piece, file: IO[bytes], offset: int, done: int) -> int:
+    """Return how much input was read since ``done``, by the place in what it is unpacked to."""
+    read = cast("Unpacked", file).compressed_size(offset) if piece.compression else offset
     return max(0, min(read, piece.size) - done)
 
 
@@ -73,7 +74,7 @@ def read_delimited(piece: Piece, options: ReadOptions, out: Collector) -> Iterat
         for row in table:
             _add_fields(out, f"{piece.key}@{row.offset}", row, numbers, table.delimiter, options)
             if out.full:
-                done += (size := _progress(piece, row.offset, done))
+                done += (size := _progress(piece, file, row.offset, done))
                 out.size += size
                 yield out.take()
     out.size += piece.size - done

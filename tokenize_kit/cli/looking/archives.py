@@ -50,6 +50,28 @@ def look_tar(url: str, compression: str, shown: int) -> dict[str, Any]:
     return facts
 
 
+def look_zip(url: str, shown: int) -> dict[str, Any]:
+    """Return what files a zip archive has; it is read where it lies, as ``zip://*::PATH``."""
+    import zipfile
+
+    facts: dict[str, Any] = {}
+
+    def work(file: IO[bytes]) -> None:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                files = [entry for entry in archive.infolist() if not entry.is_dir()]
+        except zipfile.BadZipFile as error:
+            raise ValueError(str(error)) from None
+        endings = Counter(_ending(entry.filename) for entry in files)
+        facts.update({"files": len(files), "file_bytes": sum(entry.file_size for entry in files)})
+        facts["endings"] = _most(endings)
+        facts["first_files"] = [printed(entry.filename) for entry in files[:shown]]
+        facts["next"] = f"its files are read as --data 'zip://*::{url}'"
+
+    damaged = up_to_damage(url, "", work)
+    return {**facts, **({"damaged": damaged} if damaged else {})}
+
+
 def look_idx(url: str, compression: str, shown: int) -> dict[str, Any]:  # noqa: ARG001
     """Return how many pictures of which size an idx file has, and whether there are labels beside it."""
     from tokenize_kit.opening import read_exactly

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tokenize_kit.files import read_signed, sha256_of_file
+from tokenize_kit.cli.looking.fields import short
+from tokenize_kit.files import read_json_object, read_signed, sha256_of_file
 
 _LEDGER = "[0-9][0-9][0-9][0-9][0-9]*.json"
 
@@ -53,6 +54,46 @@ def look_encode_run(folder: Path) -> dict[str, Any]:
         "next": "run the same 'tokenize-kit encode' again to finish it",
     }
     return facts | ({"damaged": damaged} if damaged else {})
+
+
+def look_samples(folder: Path, shown: int) -> dict[str, Any] | None:
+    """Return what `generate` has written into a folder, or is to write where it has not ended; None if that is none of its.
+
+    Raises:
+        ValueError: what it says of itself is damaged.
+    """
+    from trainers.autoregressive.sample import GENERATE_FILE, SAMPLES_FILE
+
+    facts: dict[str, Any] = {}
+    if begun := (folder / GENERATE_FILE).is_file():
+        left_out = ("format_version", "command", "sha256", "own_digest")
+        asked = read_json_object(folder / GENERATE_FILE)
+        facts["options"] = {name: value for name, value in asked.items() if name not in left_out and value}
+    path = folder / SAMPLES_FILE
+    if not path.is_file():
+        return facts | {"next": "it has not ended; run the same 'tokenize-kit generate' again"} if begun else None
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        ours = all({"index", "files", "ids"} <= set(line) for line in lines)
+    except (ValueError, TypeError) as error:
+        if begun:
+            raise ValueError(f"{path} is damaged ({error}); draw the samples again") from None
+        return None
+    if not (begun or ours):
+        return None
+    facts["samples"] = len(lines)
+    facts["first_samples"] = [{name: short(line[name]) for name in line if name != "ids"} for line in lines[:shown]]
+    return facts
+
+
+def look_evaluation(folder: Path) -> dict[str, Any] | None:
+    """Return the numbers of an evaluation; None if there is none."""
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        return None
+    values = read_json_object(path)
+    names = ("tokenizer", "name", "fingerprint", "modality", "part", "samples", "failures", "metrics")
+    return {name: values[name] for name in names} if set(names) <= set(values) else None
 
 
 def look_training_run(folder: Path) -> dict[str, Any]:
