@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from toys.autoencoder import VQ, toy_autoencoder
 from toys.damage import flipped, places, read_unsigned
 from toys.world import Letters, text_samples, write_shards
@@ -335,6 +335,9 @@ def test_weights_with_a_sum_are_read_by_others_and_the_same_on_every_run(tmp_pat
     assert {name: value.tolist() for name, value in found.items()} == {n: v.tolist() for n, v in tensors.items()}
     assert read_training(path) == {"step": 3, "metrics": {"loss": 0.5}}
     assert check_seal(path)
+    save_file(tensors, tmp_path / "foreign.safetensors", {"format": "pt"})
+    assert not check_seal(tmp_path / "foreign.safetensors")
+    assert set(read_tensors(tmp_path / "foreign.safetensors")) == set(tensors)
     for damaged in (first[:-1], first + b"\0", first[:100], b"", b"\xff" * 20):
         path.write_bytes(damaged)
         with pytest.raises(VerificationError, match=r"w\.safetensors is damaged"):
