@@ -222,12 +222,21 @@ def look(folder: Path, target: str) -> dict[str, str]:
         found[f"{place}, values"] = digest(values)
     for config in ("tokenizer_config.json", "model_config.json", "tokenizer.json", "dataset.json", "samples.jsonl"):
         if (path / config).is_file():
-            found[config] = digest((path / config).read_bytes())
+            found[config] = digest(without_sums(path / config))
     for pattern in ("*.arrow", "sample_*", "pictures/*.png", "sounds/*.wav"):
         files = sorted(path.glob(pattern))
         if files:
             found[f"{len(files)} files {pattern}"] = digest(b"".join(file.read_bytes() for file in files))
     return found
+
+
+def without_sums(path: Path) -> bytes:
+    """Return the content of a file, without the sums that newer revisions write into their JSON files."""
+    data = path.read_bytes()
+    if path.suffix != ".json":
+        return data
+    values = {name: value for name, value in json.loads(data).items() if name not in ("own_digest", "sha256")}
+    return json.dumps(values).encode()
 
 
 def tensors(path: Path) -> tuple[str, bytes]:
