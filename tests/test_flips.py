@@ -246,6 +246,18 @@ def test_a_shard_is_read_through_once_a_machine(shards, seen):
     assert len(seen) == 4
 
 
+def test_it_is_said_where_much_is_read(shards, seen, monkeypatch):
+    monkeypatch.setattr(checked, "LARGE_BYTES", 3000)
+    told = []
+    for _ in range(2):
+        ShardSet.open(shards, note=told.append).stream_arrays("text")
+    size = sum(file.stat().st_size for file in shards.glob("*.arrow"))
+    assert told == [
+        f"{shards}: {size / 1e9:.1f} GB of shards are read through, once on this machine (--trust-shards leaves it out)"
+    ]
+    assert len(seen) == 2
+
+
 def test_a_file_that_was_just_written_is_not_remembered(tmp_path, seen, monkeypatch):
     monkeypatch.setattr(checked, "YOUNG_SECONDS", 60.0)
     folder = write_shards(tmp_path / "set", text_samples(3), shards=1)

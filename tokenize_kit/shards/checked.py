@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +25,8 @@ from tokenize_kit.shards.format import MANIFEST_FILE, FileEntry
 
 YOUNG_SECONDS = 2.0
 """A file that was changed so recently is not remembered: another change might not show in its times."""
+LARGE_BYTES = 2_000_000_000
+"""From here on it is said that shards are read through."""
 _THREADS = 4
 _DIGITS = 32
 
@@ -39,12 +41,13 @@ def cache_folder() -> Path | None:
         return None
 
 
-def check_shards(folder: Path, files: Sequence[FileEntry]) -> None:
+def check_shards(folder: Path, files: Sequence[FileEntry], note: Callable[[str], None] | None = None) -> None:
     """Compare the sha256 of shards with what the manifest says, except of those that this machine has found right already.
 
     Args:
         folder: of the shard set.
         files: which of its shards.
+        note: is told where so much is read that it takes a while.
 
     Raises:
         FileNotFoundError: one is missing.
@@ -58,6 +61,11 @@ def check_shards(folder: Path, files: Sequence[FileEntry]) -> None:
         # Another process may have read them while this one waited for the lock.
         known = _lines(memory)
         left = [file for file in files if _line(folder, file) not in known]
+        if note is not None and (size := sum(file.bytes for file in left)) >= LARGE_BYTES:
+            gigabytes = f"{size / 1e9:,.1f} GB"
+            note(
+                f"{folder}: {gigabytes} of shards are read through, once on this machine (--trust-shards leaves it out)"
+            )
         with ThreadPoolExecutor(min(_THREADS, max(1, len(left)))) as threads:
             found = list(threads.map(lambda file: _read_through(folder, file), left))
         if record is not None:

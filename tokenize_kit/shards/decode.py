@@ -64,7 +64,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"--limit {options.limit} must be at least 1")
     progress = progress or Progress(enabled=False)
-    shards = ShardSet.open(options.shards, options.trust_shards)
+    shards = ShardSet.open(options.shards, options.trust_shards, progress.note)
     stream, tokenizer = _tokenizer_of(options, shards)
     tokenizer = placed(tokenizer, options.device, options.precision)
     if options.codebooks is not None:

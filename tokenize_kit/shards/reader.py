@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -75,21 +75,27 @@ class StreamArray:
 class ShardSet:
     """A finished shard set; make one with `ShardSet.open`."""
 
-    def __init__(self, folder: Path, manifest: Manifest, trust: bool = False) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, trust: bool = False, note: Callable[[str], None] | None = None
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._note = note
         self._unchecked = set() if trust else set(range(len(manifest.files)))
         self._tables: dict[int, list[pa.RecordBatch]] = {}
         self._arrays: dict[tuple[int, str], list[StreamArray]] = {}
         self._starts = [0, *accumulate(file.rows for file in manifest.files)]
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str], trust: bool = False) -> ShardSet:
+    def open(
+        cls, url: str | os.PathLike[str], trust: bool = False, note: Callable[[str], None] | None = None
+    ) -> ShardSet:
         """Open the shard set in a folder or at any fsspec URL (which is copied to the local cache first).
 
         Args:
             url: where it is.
             trust: do not compare the sha256 of shards when they are first used; a damaged one may then end the process.
+            note: is told where so much has to be read for that that it takes a while.
 
         Raises:
             FileNotFoundError: there is no such folder, or a shard of it is missing.
@@ -104,7 +110,7 @@ class ShardSet:
         for name in manifest.streams:
             if problem := carried_problem(folder, manifest, name):
                 raise VerificationError(f"{folder}: {problem}; restore {MANIFEST_FILE} or that folder from a copy")
-        return cls(folder, manifest, trust)
+        return cls(folder, manifest, trust, note)
 
     @property
     def streams(self) -> dict[str, StreamInfo]:
@@ -200,7 +206,7 @@ class ShardSet:
     def _check(self, files: Collection[int]) -> None:
         """Compare the hashes of shards that this set has not used yet, several at a time."""
         if files:
-            check_shards(self.folder, [self.files[file] for file in sorted(files)])
+            check_shards(self.folder, [self.files[file] for file in sorted(files)], self._note)
             self._unchecked = self._unchecked.difference(files)
 
     def _file_arrays(self, file: int, name: str) -> list[StreamArray]:

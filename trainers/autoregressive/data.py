@@ -8,7 +8,7 @@ materialised some hundred at a time, which makes a batch a slice: reading costs 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +83,12 @@ class TokenData:
 
     @classmethod
     def open(
-        cls, shards: Sequence[str], template: str, vocabulary: Vocabulary | None = None, trust: bool = False
+        cls,
+        shards: Sequence[str],
+        template: str,
+        vocabulary: Vocabulary | None = None,
+        trust: bool = False,
+        note: Callable[[str], None] | None = None,
     ) -> TokenData:
         """Open shard sets for a template such as ``text -> image``.
 
@@ -92,6 +97,7 @@ class TokenData:
             template: see `SequenceTemplate.parse`.
             vocabulary: the id space to use; made from the data if None.
             trust: see `ShardSet.open`.
+            note: the same.
 
         Raises:
             FileNotFoundError: a shard set is missing.
@@ -100,7 +106,7 @@ class TokenData:
         """
         if not shards:
             raise ValueError("no shards given; use --shards DIR")
-        sets = [ShardSet.open(url, trust) for url in shards]
+        sets = [ShardSet.open(url, trust, note) for url in shards]
         parsed = SequenceTemplate.parse(template, known=list(sets[0].streams))
         infos = {name: sets[0].streams[name] for name in parsed.streams}
         for url, shard_set in zip(shards[1:], sets[1:], strict=True):

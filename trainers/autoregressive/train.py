@@ -100,7 +100,8 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     from trainers.memory import refuse_what_cannot_fit, says_when_full
     from trainers.runtime import start
 
-    data = TokenData.open(options.shards, options.template, trust=options.trust_shards)
+    note = progress.note if progress is not None else None
+    data = TokenData.open(options.shards, options.template, trust=options.trust_shards, note=note)
     tokenizers = _find_tokenizers(data, options.tokenizer)
     listed = None if options.validation_keys is None else read_keys(options.validation_keys)
     unmatched = "" if listed is None else listed.unmatched(data.keys)
