@@ -28,16 +28,9 @@ from tokenize_kit.media.profiles import lab_to_srgb, to_srgb
 
 # From so many pixels on; measured.
 _BY_BANDS = 1 << 16
+# So many pixels are brought to 8 bits, sRGB and their channels at a time: of a large picture each of that would be a copy.
+_STRIP = 1 << 22
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ReadImage(NamedTuple):
@@ -80,13 +73,13 @@ def read_image_noting(data: bytes, channels: int | None = None, at_least: int | 
         # What Pillow warns of is either no matter or an error here.
         warnings.simplefilter("ignore")
         picture, parts, notes = open_picture(data, at_least)
-        picture = _to_eight_bits(picture, parts)
-        turn = _TURNS.get(orientation(parts.exif, parts.xmp))
-        if turn is not None:
-            picture = picture.transpose(turn)
-        picture, words = _in_srgb(picture, parts)
-        mode = _natural_mode(picture) if channels is None else _MODES[channels]
-        return ReadImage(from_pillow(_convert(picture, mode)), (*notes, words) if words else notes)
+        if picture.width * picture.height <= _STRIP:
+            pixels, words = _finished(picture, parts, channels)
+        else:
+            pixels, words = _finished_in_strips(picture, parts, channels)
+    del picture
+    turn = orientation(parts.exif, parts.xmp)
+    return ReadImage(pixels if turn == 1 else _turned(pixels, turn), (*notes, words) if words else notes)
 
 
 def image_of_pixels(pixels: NDArray[np.uint8], channels: int | None = None) -> Tensor:
@@ -206,6 +199,36 @@ def resize_image(sample: Tensor, size: int, *, crop: bool = True, pad: bool = Fa
     left, top = (size - target[0]) // 2, (size - target[1]) // 2
     square[:, top : top + target[1], left : left + target[0]] = picture
     return square
+
+
+def _finished(picture: Image.Image, parts: Parts, channels: int | None) -> tuple[Tensor, str]:
+    """Return the pixels of a picture in 8 bits, sRGB and the channels that are wanted, and what was done to its colours."""
+    picture, words = _in_srgb(_to_eight_bits(picture, parts), parts)
+    mode = _natural_mode(picture) if channels is None else _MODES[channels]
+    return from_pillow(_convert(picture, mode)), words
+
+
+def _finished_in_strips(picture: Image.Image, parts: Parts, channels: int | None) -> tuple[Tensor, str]:
+    """Return the same, in memory for little more than the picture and what becomes of it."""
+    rows = max(1, _STRIP // picture.width)
+    pixels: Tensor | None = None
+    words = ""
+    for top in range(0, picture.height, rows):
+        box = (0, top, picture.width, min(top + rows, picture.height))
+        strip, words = _finished(picture.crop(box), parts, channels)
+        if pixels is None:
+            pixels = torch.empty((strip.shape[0], picture.height, picture.width), dtype=torch.uint8)
+        pixels[:, top : top + rows] = strip
+    assert pixels is not None
+    return pixels, words
+
+
+def _turned(pixels: Tensor, orientation: int) -> Tensor:
+    """Return pixels ``(C, H, W)`` as a viewer shows them: mirrored or turned."""
+    if orientation > 4:
+        pixels = pixels.transpose(1, 2)
+    axes = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}[orientation]
+    return pixels.flip(axes) if axes else pixels.contiguous()
 
 
 def _to_eight_bits(picture: Image.Image, parts: Parts) -> Image.Image:

@@ -8,6 +8,7 @@ decoder becomes a ValueError that names it. What is no part of the picture may b
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ MAX_PIXELS = 1 << 26
 
 # Named, because Pillow would otherwise also try formats that start other programs (EPS) or that are not pictures.
 _FORMATS = ("WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM")
+# The entry of EXIF data in the list of what a file of the ISO base media format holds.
+_EXIF_ITEM = re.compile(rb"(infe[\0-\xff]{8})Exif")
 
 
 class Opened(NamedTuple):
@@ -52,13 +55,20 @@ def open_picture(data: bytes, at_least: int | None = None) -> Opened:
     if data.startswith(png.SIGNATURE):
         parts = png.take_apart(data)
         _check_size(*parts.size)
-        return Opened(_load(_open(PngImageFile, parts.pixels)), parts)
+        return Opened(*png.with_deep_transparency(_load(_open(PngImageFile, parts.pixels)), parts))
     plugin = plugins.plugin_for(data)
     if plugin is not None:
         return _decoded_by(plugin, data)
     if data[:4] in (b"II*\0", b"MM\0*"):
         return _decoded_tiff(data)
-    picture = _identified(data, _FORMATS)
+    try:
+        picture = _identified(data, _FORMATS)
+    except ValueError:
+        # Of AVIF Pillow reads the EXIF data as a whole, and libavif checks them; which way it is turned is said elsewhere.
+        plain = _EXIF_ITEM.sub(rb"\1skip", data) if data[4:8] == b"ftyp" else data
+        if plain == data:
+            raise
+        picture = _identified(plain, _FORMATS)
     _check_size(*picture.size)
     return Opened(_load(picture), _said(picture))
 

@@ -10,7 +10,7 @@ import io
 import re
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +24,7 @@ from tokenize_kit.media.profiles import coded_profile, gamma_profile
 MAX_PROFILE_BYTES = 16 << 20
 """The most that a compressed profile may unfold to; the largest of printers have a few megabytes."""
 _MAX_TEXT_BYTES = 4 << 20
+_STRIP = 256
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE = 0, 2, 3
@@ -77,7 +78,10 @@ def take_apart(data: bytes) -> PngParts:
 
 
 def with_transparency(picture: Image.Image, parts: PngParts) -> Image.Image:
-    """Return a loaded picture with what `PngParts.key` says, in 8 bits: as ``info["transparency"]`` or with an alpha channel."""
+    """Return a loaded picture with what `PngParts.key` says, in 8 bits: as ``info["transparency"]`` or with an alpha channel.
+
+    It may be a part of the picture; the key is none of `with_deep_transparency`.
+    """
     if parts.key is None:
         return picture
     if parts.depth < 16:
@@ -85,17 +89,28 @@ def with_transparency(picture: Image.Image, parts: PngParts) -> Image.Image:
         scaled = tuple(value * scale for value in parts.key)
         picture.info["transparency"] = scaled if len(scaled) > 1 else scaled[0]
         return picture
-    if len(parts.key) == 1:
-        values = np.asarray(picture).astype(np.int64)
-        grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-        return Image.merge("LA", (grey, _alpha(values == parts.key[0])))
+    values = np.asarray(picture).astype(np.int64)
+    grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    return Image.merge("LA", (grey, _alpha(values == parts.key[0])))
+
+
+def with_deep_transparency(picture: Image.Image, parts: PngParts) -> tuple[Image.Image, PngParts]:
+    """Return a loaded picture whose transparent colour has 16 bits with an alpha channel; others as they are."""
+    if parts.key is None or len(parts.key) == 1 or parts.depth < 16:
+        return picture, parts
     # Pillow keeps the high bytes; told that the order is the other one, it gives the low ones.
     low = PngImageFile(io.BytesIO(parts.pixels))
     low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
     low.load()
-    values = np.asarray(picture).astype(np.uint16) << 8 | np.asarray(low)
-    picture.putalpha(_alpha((values == np.array(parts.key, np.uint16)).all(-1)))
-    return picture
+    alpha = Image.new("L", picture.size)
+    high_key, low_key = (np.array([value >> shift & 255 for value in parts.key], np.uint8) for shift in (8, 0))
+    for top in range(0, picture.height, _STRIP):
+        box = (0, top, picture.width, min(top + _STRIP, picture.height))
+        hidden = (np.asarray(picture.crop(box)) == high_key).all(-1) & (np.asarray(low.crop(box)) == low_key).all(-1)
+        alpha.paste(_alpha(hidden), box[:2])
+    del low
+    picture.putalpha(alpha)
+    return picture, replace(parts, key=None)
 
 
 def _alpha(hidden: NDArray[np.bool_]) -> Image.Image:
