@@ -6,6 +6,7 @@ import bz2
 import fractions
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
@@ -164,20 +165,51 @@ def _s15(value: float) -> bytes:
     return struct.pack(">i", round(value * 65536))
 
 
+def _xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(map(_s15, values))
+
+
+def _gamma(value: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, int(value * 256))
+
+
 def profile(name: str, primaries: Sequence[tuple[float, float, float]], gamma: float) -> bytes:
     """An ICC matrix profile with the white of the profile connection space."""
+    colours = zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)
+    curves = [(tag, _gamma(gamma)) for tag in (b"rTRC", b"gTRC", b"bTRC")]
+    return _profile(name, b"mntr", b"RGB ", b"XYZ ", [*((tag, _xyz(*values)) for tag, values in colours), *curves])
 
-    def xyz(*values: float) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(map(_s15, values))
 
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile of grey values."""
+    return _profile("Dot Gain", b"mntr", b"GRAY", b"XYZ ", [(b"kTRC", _gamma(gamma))])
+
+
+def cmyk_profile() -> bytes:
+    """An ICC profile of a printer: a table of Lab values at the corners of CMYK."""
+    corners = itertools.product((0, 1), repeat=4)
+    table = bytes(
+        value
+        for c, m, y, k in corners
+        for value in (
+            round(250 * (1 - 0.9 * k) * (1 - (c + m + y) / 4)),
+            128 + 50 * (m - c) // (1 + k),
+            128 + 50 * (y - c),
+        )
+    )
+    identity = b"".join(map(_s15, (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    ramp = bytes(range(256))
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + ramp * 4 + table + ramp * 3
+    return _profile("Web press", b"prtr", b"CMYK", b"Lab ", [(b"A2B0", lut)])
+
+
+def _profile(name: str, kind: bytes, space: bytes, connection: bytes, tags: list[tuple[bytes, bytes]]) -> bytes:
     label = name.encode() + b"\0"
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, int(gamma * 256))
     tags = [
         (b"desc", b"desc\0\0\0\0" + struct.pack(">I", len(label)) + label + b"\0" * 78),
         (b"cprt", b"text\0\0\0\0none\0"),
-        (b"wtpt", xyz(0.9642, 1, 0.8249)),
-        *((tag, xyz(*values)) for tag, values in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)),
-        *((tag, curve) for tag in (b"rTRC", b"gTRC", b"bTRC")),
+        (b"wtpt", _xyz(0.9642, 1, 0.8249)),
+        *tags,
     ]
     start = 128 + 4 + 12 * len(tags)
     table, body = struct.pack(">I", len(tags)), b""
@@ -186,7 +218,7 @@ def profile(name: str, primaries: Sequence[tuple[float, float, float]], gamma: f
         table += tag + struct.pack(">II", start + len(body), len(value))
         body += value
     size = start + len(body)
-    head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02100000, kind, space, connection)
     return head + b"\0" * 12 + b"acsp" + b"\0" * 28 + _s15(0.9642) + _s15(1) + _s15(0.8249) + b"\0" * 48 + table + body
 
 

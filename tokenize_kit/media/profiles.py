@@ -206,10 +206,12 @@ def _made(profile: bytes, bands: str) -> _Conversion:
         mode = _SPACES.get(source.profile.xcolor_space.strip())
         if mode is None:
             return _Conversion("a colour profile that is not for pictures, which was left out")
-        transform = ImageCms.ImageCmsTransform(source, _srgb(), mode, "RGB", _INTENT)
+        # Of grey only a table of 256 values is made, which may take its time: the default rounds dark ones coarsely.
+        flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+        transform = ImageCms.ImageCmsTransform(source, _srgb(), mode, "RGB", _INTENT, flags=flags)
         changed = transform.apply(_probe(mode))
     except Exception:  # Pillow raises several kinds, and a damaged profile is no reason to lose the picture
-        return _Conversion("a damaged colour profile, which was left out")
+        return _Conversion("a colour profile that cannot be read, which was left out")
     if mode == "RGB" and _is_srgb(changed, _probe("RGB")):
         return _Conversion()
     if mode == "L" and bands == "L":
