@@ -52,9 +52,10 @@ def open_picture(data: bytes, at_least: int | None = None) -> Opened:
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _decoded_jpeg(data, at_least)
+    hint = "" if at_least is None else " (only a JPEG is decoded at reduced size for --image-size)"
     if data.startswith(png.SIGNATURE):
         parts = png.take_apart(data)
-        _check_size(*parts.size)
+        _check_size(*parts.size, hint)
         return Opened(*png.with_deep_transparency(_load(_open(PngImageFile, parts.pixels)), parts))
     plugin = plugins.plugin_for(data)
     if plugin is not None:
@@ -69,7 +70,7 @@ def open_picture(data: bytes, at_least: int | None = None) -> Opened:
         if plain == data:
             raise
         picture = _identified(plain, _FORMATS)
-    _check_size(*picture.size)
+    _check_size(*picture.size, hint)
     return Opened(_load(picture), _said(picture))
 
 
