@@ -495,14 +495,14 @@ def test_what_needs_a_plugin_says_how_to_have_it(monkeypatch):
         assert plugins.plugin_for(data + bytes(200)) is plugin
     assert plugins.plugin_for(b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif" + bytes(200)) is None
     kind = modality_named("image")
-    for ending in (ending for plugin in plugins.PLUGINS for ending in plugin.extensions):
-        assert (ending in kind.extensions) != (ending in kind.installable())
+    for plugin in plugins.PLUGINS:
+        for ending in plugin.extensions:
+            assert (ending in kind.extensions) == plugin.installed
+            assert kind.extras.get(ending) == (None if plugin.installed else plugin.install)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ValueError, match=r"HEIC pictures need pillow_heif .*pip install 'tokenize-kit\[heic\]'"):
         read(HEIC + bytes(200))
-    monkeypatch.setattr(plugins.Plugin, "installed", False)
-    assert kind.installable()[".heic"] == "pip install 'tokenize-kit[heic]'"
-    assert kind.installable()[".jxl"] == "pip install 'tokenize-kit[jxl]'"
+    assert plugins.JPEG_XL.install == "pip install 'tokenize-kit[jxl]'"
 
 
 def test_heic_pictures(monkeypatch):

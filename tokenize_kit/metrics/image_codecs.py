@@ -136,7 +136,7 @@ def available_codecs() -> tuple[str, ...]:
     """Return the codecs that this machine has: jpeg, and webp, avif and jpeg-xl where Pillow or a plugin brings them."""
     found = ["jpeg", *(name for name in ("webp", "avif") if features.check(name))]
     try:
-        import pillow_jxl  # type: ignore[import-not-found]  # noqa: F401  (registers itself)
+        import pillow_jxl  # noqa: F401  (registers itself)
     except ImportError:
         return tuple(found)
     return (*found, "jpeg-xl")

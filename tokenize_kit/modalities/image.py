@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from tokenize_kit.media.plugins import PLUGINS
@@ -29,7 +30,11 @@ class ImageModality(Modality):
     name = "image"
     plural = "pictures"
     least = "a picture has at least one pixel"
+    # HEIC and JPEG XL are read where their plug-ins are installed.
     extensions = (*_EXTENSIONS, *(ending for plugin in PLUGINS if plugin.installed for ending in plugin.extensions))
+    extras = MappingProxyType(
+        {ending: plugin.install for plugin in PLUGINS if not plugin.installed for ending in plugin.extensions}
+    )
     suffix = ".png"
     size_axes = 2
     takes_pixels = True
@@ -52,10 +57,6 @@ class ImageModality(Modality):
         if isinstance(data, bytes):
             return read_image_noting(data, spec.channels, at_least)
         return image_of_pixels(data, spec.channels), ()
-
-    def installable(self) -> dict[str, str]:
-        """Return the endings of HEIC and JPEG XL while their plug-ins are not there."""
-        return {ending: plugin.install for plugin in PLUGINS if not plugin.installed for ending in plugin.extensions}
 
     def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:  # noqa: ARG002
         """See `tokenize_kit.media.image.write_image`."""

@@ -171,10 +171,6 @@ class Modality(ABC):
         kind = type(self)
         return kind.conversion is not Modality.conversion or kind.read_noting is not Modality.read_noting
 
-    def installable(self) -> dict[str, str]:
-        """Return the file endings that are not read for want of a package, each with the command that installs it."""
-        return {}
-
     def self_describing(self, name: str, data: bytes) -> bytes:  # noqa: ARG002
         """Given the file's name or ending and its bytes, return bytes that `read` knows without the ending."""
         return data
