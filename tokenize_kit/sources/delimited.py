@@ -2,7 +2,7 @@ r"""Rows of csv and tsv files, with the csv module of Python: quotes, line ends 
 
 The first row names the columns. A row of another number of fields, or with quotes that do not work, is a damaged row and no
 more than that: reading goes on at the next line. Where quotes leave several readings, a tsv line that has the right number of
-fields as it stands is a row, because most programs that write tsv know no quotes.
+fields as it stands is a row, because most programs that write tsv know no quotes; unless the first row has some.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class DelimitedReader:
             next(self._lines)
         else:
             self.delimiter = _TAB if tabs else _delimiter(self._lines.peek())
+        self._no_quotes = self.delimiter == _TAB and '"' not in self._lines.peek()
         self._reader = csv.reader(self._lines, delimiter=self.delimiter, strict=True)
         self.columns: tuple[str, ...] = ()
         """The names in the first row; none if the file is empty."""
@@ -107,13 +108,13 @@ class DelimitedReader:
 
     def _are_rows(self, wanted: int) -> bool:
         """Whether the lines that were taken for one row of a tsv are a row each, as they stand."""
-        return self.delimiter == _TAB and all(line.text.count(_TAB) == wanted - 1 for line in self._lines.taken)
+        return self._no_quotes and all(line.text.count(_TAB) == wanted - 1 for line in self._lines.taken)
 
     def _only_first(self, wanted: int | None, reason: str) -> Row:
         """Take only the first of the lines of this row, and leave the others to be read again."""
         first = self._lines.put_back_all_but_one()
         fields = first.text.rstrip("\r\n").split(_TAB)
-        if self.delimiter == _TAB and len(fields) == wanted and first.whole:
+        if self._no_quotes and len(fields) == wanted and first.whole:
             return Row(first.offset, tuple(fields))
         return Row(first.offset, None, reason)
 

@@ -109,7 +109,7 @@ def as_float(value: float | LongInteger) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def holds_lines(file: IO[bytes]) -> bool:
