@@ -84,19 +84,21 @@ def feeds_of(streams: Mapping[str, str], fields: Sequence[str], media_field: str
 
 def _divided(given: str, streams: Mapping[str, str]) -> tuple[str | None, str]:
     """Return the stream that ``--field`` names, if it does, and the place."""
-    name, equals, place = given.partition("=")
-    if not equals:
-        # Lists of tar members are often written so; txt:2, the second line, has no stream before its colon.
-        other, colon, rest = given.partition(":")
-        name, place = (other, rest) if colon and other in streams else (None, given)  # type: ignore[assignment]
-    elif name not in streams:
+    for sign in "=:":
+        # Lists of tar members are often written with a colon; in txt:2, the second line, no stream stands before it.
+        name, there, place = given.partition(sign)
+        if there and name in streams:
+            if not place:
+                raise ValueError(f"--field {given} names no field")
+            return name, place
+    if "=" in given:
         raise ValueError(
-            f"--field {given}: there is no stream {name!r}; there is {', '.join(streams)} (a field whose name has '=' in it is "
-            f"written as {next(iter(streams))}={given})"
+            f"--field {given}: there is no stream {given.partition('=')[0]!r}; there is {', '.join(streams)} (a field whose name "
+            f"has '=' in it is written as {next(iter(streams))}={given})"
         )
-    if not place:
-        raise ValueError(f"--field {given} names no field")
-    return name, place
+    if not given:
+        raise ValueError("--field names no field")
+    return None, given
 
 
 def _only_one(left: Sequence[str], streams: Mapping[str, str], place: str) -> str:

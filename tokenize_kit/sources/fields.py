@@ -22,7 +22,7 @@ from tokenize_kit.sources.members import has_place
 from tokenize_kit.sources.parquet_columns import carried_kind, wanted_column
 from tokenize_kit.sources.parquet_process import describe
 from tokenize_kit.sources.parts import MISSING, column_of, listed, value_at
-from tokenize_kit.sources.planning import ReadOptions, Source
+from tokenize_kit.sources.planning import MEMBERS, ReadOptions, Source, members_among
 from tokenize_kit.sources.tar import tar_index
 
 _LOOK_BYTES = 4 << 20
@@ -55,8 +55,14 @@ def resolve_columns(files: Sequence[SourceFile], options: ReadOptions, names: Se
     found = not options.sources
     problems: list[str] = []
     columns: dict[str, str] = {}
-    for kind in dict.fromkeys(file.kind for file in files):
-        for look in _looks([file for file in files if file.kind == kind], options, names):
+    members = set(members_among(files, options))
+    records = [file for file in members if file.kind in MEMBERS]
+    if names and records:
+        for name, types in _kinds_of_records(sorted(records, key=lambda file: file.key), names).items():
+            kinds[name] |= types
+    tables = [file for file in files if file not in members]
+    for kind in dict.fromkeys(file.kind for file in tables):
+        for look in _looks([file for file in tables if file.kind == kind], options, names):
             for name, types in look.kinds.items():
                 kinds[name] |= types
             problems += look.lacks.values()
@@ -69,7 +75,7 @@ def resolve_columns(files: Sequence[SourceFile], options: ReadOptions, names: Se
     for name, types in kinds.items():
         if not types and name in columns:
             raise ValueError(columns[name])
-        if not types and not any(file.kind in _LOOKS for file in files):
+        if not types and not any(file.kind in _LOOKS for file in tables):
             raise ValueError(f"no column {name!r} was found in the first samples of {files[0].url}")
     return replace(options, columns={name: _common(types) for name, types in kinds.items()})
 
@@ -153,8 +159,6 @@ def _objects_of_lines(source: IO[bytes], names: Sequence[str]) -> list[dict[str,
 
 
 def _look_json(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> _Look | None:
-    if not options.all_text:
-        return None  # it belongs to the files beside it
     with open_source(file.url, file.compression) as source:
         lines = holds_lines(source)
     if lines:
@@ -163,6 +167,19 @@ def _look_json(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> 
     with open_source(file.url, file.compression) as source:
         objects = [place.value for place in islice(read_values(source), most) if place.value is not None]
     return _look_at_objects(file, objects, options, names)
+
+
+def _kinds_of_records(files: Sequence[SourceFile], names: Sequence[str]) -> dict[str, set[str]]:
+    """Return the types of columns in JSON files that belong to the other files of their stem."""
+    objects = []
+    for file in files[:_LOOK_SAMPLES]:
+        try:
+            with open_source(file.url, file.compression) as source:
+                objects.append(parse_json_object(read_up_to_damage(source, _LOOK_BYTES)))
+        except _DAMAGE:
+            continue  # the run itself lists it as a failure
+    values = {name: [value for one in objects if (value := value_at(one, name)) is not MISSING] for name in names}
+    return {name: _kinds_of(some) for name, some in values.items() if some}
 
 
 def _look_at_objects(

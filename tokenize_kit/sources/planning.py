@@ -277,22 +277,28 @@ def plan_units(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: in
 def _pieces(files: Sequence[SourceFile], options: ReadOptions, unit_bytes: int) -> list[Piece]:
     pieces: list[Piece] = []
     samples: dict[str, list[SourceFile]] = {}
-    texts = {stem_of(file.key)[0] for file in files if file.kind == PLAIN}
+    members = set(members_among(files, options))
     for file in files:
-        if _is_member(file, options, texts):
+        if file in members:
             # Files of one stem are one sample, but only where a sample has several of them.
             key = stem_of(file.key)[0] if options.by_stem else file.key
             samples.setdefault(key, []).append(file)
         elif file.kind != PLAIN or options.text_only:
             pieces += _divide(file, options, unit_bytes)
     for key, group in samples.items():
-        members = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in group)
-        pieces.append(Piece("files", key, sum(file.size for file in group), members=members))
+        parts = tuple(Member(stem_of(file.key)[1], file.url, file.size) for file in group)
+        pieces.append(Piece("files", key, sum(file.size for file in group), members=parts))
     return pieces
 
 
+def members_among(files: Sequence[SourceFile], options: ReadOptions) -> list[SourceFile]:
+    """Return the files that are parts of a sample each, and not one or many samples themselves."""
+    texts = {stem_of(file.key)[0] for file in files if file.kind == PLAIN}
+    return [file for file in files if _is_member(file, options, texts)]
+
+
 def _is_member(file: SourceFile, options: ReadOptions, texts: Collection[str]) -> bool:
-    """Whether a file is a part of a sample, and not one or many samples itself; ``texts`` are the stems of plain texts."""
+    """Whether a file is a part of a sample; ``texts`` are the stems of all plain texts."""
     if file.kind == PLAIN:
         return not options.text_only and PurePosixPath(file.key).suffix.lower() in _endings(options)
     if file.kind in MEMBERS:
