@@ -173,7 +173,7 @@ def test_incomplete_samples_are_counted_apart(options, tmp_path):
     options = replace(options, tokenizer=(str(tmp_path / "toy"), str(tmp_path / "pictures")), field=())
     result = encode(replace(options, max_failures=1))
     assert (result.rows, result.failures, result.incomplete) == (3, 1, 2)
-    assert "2 incomplete samples were left out" in result.to_text()
+    assert "2 incomplete samples left out" in result.to_text()
     assert result.to_dict()["incomplete"] == 2
     listed = [json.loads(line) for line in (tmp_path / "out" / "incomplete.jsonl").open()]
     assert listed == [

@@ -63,8 +63,10 @@ class EncodeResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        values = {name: value for name, value in asdict(self).items() if name != "converted"}
-        return values if self.incomplete else {name: value for name, value in values.items() if name != "incomplete"}
+        values = asdict(self)
+        # What says nothing is left out; a run mostly has neither.
+        empty = {name for name in ("incomplete", "passed_over") if not values[name]}
+        return {name: value for name, value in values.items() if name not in ("converted", *empty)}
 
     def to_text(self) -> str:
         """Return a line or two for a person."""
