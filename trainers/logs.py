@@ -9,6 +9,7 @@ OUT/sounds/00000200-NAME.wav        what it lets one hear
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class RunLog:
 
         self._out = out
         make_folder(out)
+        _hush_board()
         rewind_log(out / LOG_FILE, step)
         with explained(out / LOG_FILE):
             self._file = (out / LOG_FILE).open("a", encoding="utf-8")
@@ -71,6 +73,20 @@ class RunLog:
             self._file.close()
         with explained(self._out / BOARD_FOLDER):
             self._board.close()
+
+
+def _hush_board() -> None:
+    """Keep TensorBoard's thread from printing what it raises: the writer raises it again in its next call, for `RunLog` to tell."""
+    before = threading.excepthook
+    if getattr(before, "hushes_board", False):
+        return
+
+    def hook(arguments: threading.ExceptHookArgs, /) -> None:
+        if not type(arguments.thread).__module__.startswith("tensorboard."):
+            before(arguments)
+
+    hook.hushes_board = True  # type: ignore[attr-defined]
+    threading.excepthook = hook
 
 
 def rewind_log(path: Path, step: int) -> None:
