@@ -76,7 +76,7 @@ class RunLog:
 
 
 def _hush_board() -> None:
-    """Keep TensorBoard's thread from printing what it raises: the writer raises it again in its next call, for `RunLog` to tell."""
+    """Keep TensorBoard's thread from printing what it raises: the writer raises it again in its next call."""
     before = threading.excepthook
     if getattr(before, "hushes_board", False):
         return
