@@ -30,7 +30,7 @@ class AudioModality(Modality):
     extensions = (
         *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph"),
         *(".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga"),
-        *(".g722", ".m4a", ".m4b", ".aac", ".amr", ".mka", ".weba", ".wma"),
+        *(".g722", ".m4a", ".m4b", ".aac", ".amr", ".mka", ".weba"),
         *(".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi"),
     )
     suffix = ".wav"

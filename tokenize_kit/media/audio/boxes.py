@@ -114,9 +114,10 @@ def _check_runs(peek: Peek, place: int, end: int) -> None:
     Raises:
         ValueError: it does.
     """
-    for name, start, stop in _children(peek, place, end):
-        if name != b"traf":
-            continue
+    tracks = [(start, stop) for name, start, stop in _children(peek, place, end) if name == b"traf"]
+    if not tracks:
+        raise ValueError(f"the fragment before byte {end:,} has no track; it is damaged")
+    for start, stop in tracks:
         for inner, inside, last in _children(peek, start, stop):
             if inner == b"trun":
                 flags, count = struct.unpack(">II", peek.at(inside, 8).ljust(8, b"\0"))

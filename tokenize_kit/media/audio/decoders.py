@@ -19,7 +19,7 @@ BLOCK_SAMPLES = 1 << 16
 """How much is decoded at a time unless told otherwise."""
 
 # Playlists and scripts, which open what they name, are not among them.
-_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,wav,w64,aiff,au,caf,avi,ogg,mp3,flac,amr,asf"
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,wav,w64,aiff,au,caf,avi,ogg,mp3,flac,amr"
 _SKIP_MANUAL = 1 << 29
 """Of the flags of FFmpeg's decoders: whoever reads leaves out the padding."""
 _LENGTH_TOLERANCE = 0.1
@@ -112,7 +112,8 @@ def _open_av(part: Part) -> Opened:
         # FFmpeg takes what the last packet of a CAF file lacks off its end once more.
         stream.codec_context.flags2 |= _SKIP_MANUAL
     # What the header says of rate and channels can be wrong (HE-AAC), so the first frame is asked.
-    frames = _frames(container, stream)
+    known = len(part.packets) == len(tracks)
+    frames = _frames(container, stream, part.packets[tracks.index(stream)] if known else 0)
     first = next(frames, None)
     if first is None:
         raise ValueError("its sound track holds no sound, or is cut short")
@@ -164,16 +165,20 @@ def _without_padding(blocks: Iterator[Block], samples: int, most: int) -> Iterat
                 held, samples = [], 1 << 62
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
+def _frames(container: Any, stream: Any, packets: int) -> Iterator[Any]:
     import av
 
+    found = 0
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 raise ValueError(f"a packet of the sound is not whole; {CUT}")
+            found += packet.size > 0
             yield from packet.decode()
     except av.FFmpegError as error:
         raise ValueError(f"cannot decode the sound ({reason_of(error)}); {CUT}") from None
+    if found < packets:
+        raise ValueError(f"the sound has {packets:,} packets, and {found:,} can be read; it is damaged")
 
 
 def decode_exactly(file: IO[bytes], samples: int) -> Iterator[Block]:

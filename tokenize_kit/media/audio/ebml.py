@@ -7,6 +7,8 @@ unknown in what a browser or camera writes while it records, and such a file is 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tokenize_kit.media.audio.part import CUT, Peek
 
@@ -15,14 +17,26 @@ _TOP = frozenset(
     (0x114D9B74, _INFO, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, _SEGMENT, _EBML)
 )
 _VOID = (0xEC, 0xBF)
+_TRACKS, _ENTRY, _NUMBER, _TYPE, _SOUND = 0x1654AE6B, 0xAE, 0xD7, 0x83, 2
+_OTHERS = frozenset((*_VOID, 0xA7, 0xAB, 0xAF, 0x5854))
+"""Position, size of the one before, encrypted block, silent tracks: what else may be in a cluster."""
 _TIME, _SIMPLE_BLOCK, _GROUP, _BLOCK, _LENGTH = 0xE7, 0xA3, 0xA0, 0xA1, 0x9B
 _SCALE, _DURATION = 0x2AD7B1, 0x4489
 _SHORT = 1.0
 """Seconds that may be missing at the end of what the header says: that of the last block is not known."""
 
 
-def check_matroska(peek: Peek) -> None:
+@dataclass
+class _Track:
+    sound: bool
+    frames: int = 0
+
+
+def check_matroska(peek: Peek) -> tuple[int, ...]:
     """Refuse a Matroska or WebM file that is cut short or holds something between its elements.
+
+    Returns:
+        How many frames each sound track has, in the order of the tracks.
 
     Raises:
         ValueError: it is.
@@ -43,7 +57,7 @@ def check_matroska(peek: Peek) -> None:
     end = peek.size if unknown or size is None else place + size
     if end > peek.size:
         raise ValueError(f"the file ends after {peek.size - place:,} of {size or 0:,} bytes; {CUT}")
-    scale, duration, reached = _check_segment(peek, place, end, unknown)
+    tracks, scale, duration, reached = _check_segment(peek, place, end)
     # Where the size is known the file is whole; the times of its tracks may end early.
     if unknown and duration and reached * scale / 1e9 < duration * scale / 1e9 - _SHORT:
         raise ValueError(
@@ -56,14 +70,14 @@ def check_matroska(peek: Peek) -> None:
                 f"{peek.size - end:,} bytes follow the segment of a Matroska file; it is two files in one, or damaged"
             )
         end += size
+    return tuple(track.frames for track in tracks.values() if track.sound)
 
 
-def _check_segment(peek: Peek, place: int, end: int, unknown: bool) -> tuple[int, float, int]:
-    """Return the nanoseconds of a tick, the ticks that the header says and those that the blocks reach."""
+def _check_segment(peek: Peek, place: int, end: int) -> tuple[dict[int, _Track], int, float, int]:
+    """Return the tracks, the nanoseconds of a tick, the ticks that the header says and those that the blocks reach."""
     scale, duration, reached, clusters = 1_000_000, 0.0, 0, 0
+    tracks: dict[int, _Track] = {}
     while place < end:
-        if unknown and peek.empty(place, end):
-            break
         name, size, inside = _element(peek, place)
         if name in (_SEGMENT, _EBML):
             raise ValueError("two Matroska files in one; take them apart")
@@ -73,23 +87,23 @@ def _check_segment(peek: Peek, place: int, end: int, unknown: bool) -> tuple[int
             raise ValueError(f"the file ends inside an element of {size:,} bytes; {CUT}")
         if name == _CLUSTER:
             clusters += 1
-            place, time = _check_cluster(peek, inside, end if size is None else inside + size, size is None)
+            place, time = _check_cluster(peek, inside, end if size is None else inside + size, size is None, tracks)
             reached = max(reached, time)
             continue
+        if name == _TRACKS:
+            _add_tracks(peek, inside, inside + (size or 0), tracks)
         if name == _INFO:
             scale, duration = _info(peek, inside, inside + (size or 0))
         place = inside + (size or 0)
     if not clusters:
         raise ValueError(f"a Matroska file without clusters; {CUT}")
-    return scale, duration, reached
+    return tracks, scale, duration, reached
 
 
-def _check_cluster(peek: Peek, place: int, end: int, unknown: bool) -> tuple[int, int]:
+def _check_cluster(peek: Peek, place: int, end: int, unknown: bool, tracks: dict[int, _Track]) -> tuple[int, int]:
     """Return where a cluster ends and the last time of its blocks."""
     base, reached = 0, 0
     while place < end:
-        if unknown and peek.empty(place, end):
-            return end, reached
         name, size, inside = _element(peek, place)
         if unknown and name in _TOP:
             break
@@ -98,44 +112,69 @@ def _check_cluster(peek: Peek, place: int, end: int, unknown: bool) -> tuple[int
         if name == _TIME:
             base = int.from_bytes(peek.at(inside, min(size, 8)), "big")
         elif name == _SIMPLE_BLOCK:
-            reached = max(reached, base + _block_time(peek, inside))
+            reached = max(reached, base + _block_time(peek, inside, tracks))
         elif name == _GROUP:
-            reached = max(reached, base + _group_time(peek, inside, inside + size))
+            reached = max(reached, base + _group_time(peek, inside, inside + size, tracks))
+        elif name not in _OTHERS:
+            raise ValueError(f"the element at byte {place:,} is none of a cluster; the file is damaged")
         place = inside + size
     return place, reached
 
 
-def _group_time(peek: Peek, place: int, end: int) -> int:
-    time = length = 0
+def _group_time(peek: Peek, place: int, end: int, tracks: dict[int, _Track]) -> int:
+    time, length = None, 0
     while place < end:
         name, size, inside = _element(peek, place)
         if size is None or inside + size > end:
             raise ValueError(f"the file ends inside a block; {CUT}")
         if name == _BLOCK:
-            time = _block_time(peek, inside)
+            time = _block_time(peek, inside, tracks)
         elif name == _LENGTH:
             length = int.from_bytes(peek.at(inside, min(size, 8)), "big")
         place = inside + size
+    if time is None:
+        raise ValueError(f"a group without its block before byte {end:,}; the file is damaged")
     return time + length
 
 
-def _block_time(peek: Peek, place: int) -> int:
+def _block_time(peek: Peek, place: int, tracks: dict[int, _Track]) -> int:
+    """Return the time of a block, which must be of a track that there is, and count its frames."""
     head = peek.at(place, 10)
     width = 9 - head[0].bit_length() if head and head[0] else 8
+    track = tracks.get(int.from_bytes(head[:width], "big") & ((1 << 7 * width) - 1))
+    if track is None or len(head) < width + 4:
+        raise ValueError(f"the block at byte {place:,} is of no track; the file is damaged")
+    # With lacing several frames share a block.
+    track.frames += head[width + 3] + 1 if head[width + 2] & 6 else 1
     return int.from_bytes(head[width : width + 2], "big", signed=True)
 
 
-def _info(peek: Peek, place: int, end: int) -> tuple[int, float]:
-    scale, duration = 1_000_000, 0.0
+def _add_tracks(peek: Peek, place: int, end: int, tracks: dict[int, _Track]) -> None:
+    for name, inside, stop in _children(peek, place, end):
+        if name != _ENTRY:
+            continue
+        values = {child: peek.at(first, min(last - first, 8)) for child, first, last in _children(peek, inside, stop)}
+        number, kind = (int.from_bytes(values.get(wanted, b""), "big") for wanted in (_NUMBER, _TYPE))
+        tracks[number] = _Track(kind == _SOUND)
+
+
+def _children(peek: Peek, place: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield name, first byte and end of the elements of a part of the head."""
     while place < end:
         name, size, inside = _element(peek, place)
         if size is None or inside + size > end:
             raise ValueError(f"the file ends inside its head; {CUT}")
-        if name == _SCALE:
-            scale = int.from_bytes(peek.at(inside, min(size, 8)), "big") or scale
-        elif name == _DURATION and size in (4, 8):
-            (duration,) = struct.unpack(">f" if size == 4 else ">d", peek.at(inside, size))
+        yield name, inside, inside + size
         place = inside + size
+
+
+def _info(peek: Peek, place: int, end: int) -> tuple[int, float]:
+    scale, duration = 1_000_000, 0.0
+    for name, first, last in _children(peek, place, end):
+        if name == _SCALE:
+            scale = int.from_bytes(peek.at(first, min(last - first, 8)), "big") or scale
+        elif name == _DURATION and last - first in (4, 8):
+            (duration,) = struct.unpack(">f" if last - first == 4 else ">d", peek.at(first, last - first))
     return scale, duration if 0 < duration < 1e15 else 0.0
 
 

@@ -14,6 +14,7 @@ from tokenize_kit.media.audio.boxes import MP4_TYPES, check_avi, check_mp4
 from tokenize_kit.media.audio.decoders import decode_exactly
 from tokenize_kit.media.audio.ebml import check_matroska
 from tokenize_kit.media.audio.flac import flac_parts
+from tokenize_kit.media.audio.lengths import samples_end
 from tokenize_kit.media.audio.mpeg import check_adts, find_adts, find_mpeg, mpeg_parts
 from tokenize_kit.media.audio.ogg import ogg_parts
 from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, start_without_tags
@@ -22,10 +23,6 @@ from tokenize_kit.media.audio.wav import W64_RIFF, wav_parts, wave64_parts
 
 _AMR = {b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5), b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5)}
 """Bytes of a frame after its first, by its type."""
-
-_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
 def parts_of(file: IO[bytes]) -> list[Part]:
@@ -53,8 +50,7 @@ def parts_of(file: IO[bytes]) -> list[Part]:
     if head == W64_RIFF:
         return wave64_parts(peek, start)
     if kind == b"\x1a\x45\xdf\xa3":
-        check_matroska(peek)
-        return [Part(file, container=True)]
+        return [Part(file, container=True, packets=check_matroska(peek))]
     if kind == b"RIFF" and form == b"AVI ":
         check_avi(peek)
         return [Part(file, container=True)]
@@ -70,9 +66,6 @@ def _raw_parts(peek: Peek, start: int, head: bytes) -> list[Part]:
         if head.startswith(mark):
             _check_amr(peek, start + len(mark), sizes)
             return [_tail(peek, start)]
-    if head == _ASF:
-        _check_asf(peek, start)
-        return [Part(_tail(peek, start).file, container=True)]
     if head[:8] == b"NIST_1A\n":
         return [_sphere(peek, start)]
     if (begin := find_mpeg(peek, start)) is not None:
@@ -96,22 +89,6 @@ def _check_amr(peek: Peek, place: int, sizes: tuple[int, ...]) -> None:
             raise ValueError(f"there is no AMR frame at byte {place:,}; the sound is damaged")
     if place > peek.size:
         raise ValueError(f"the sound ends in the middle of an AMR frame; {CUT}")
-
-
-def _check_asf(peek: Peek, start: int) -> None:
-    """Refuse an ASF (WMA) file that has fewer bytes than its header says."""
-    place = start + 30
-    end = start + int.from_bytes(peek.at(start + 16, 8), "little")
-    live = False
-    while place < end and (size := int.from_bytes(peek.at(place + 16, 8), "little")) >= 24:
-        if peek.at(place, 16) == _ASF_FILE:
-            live = bool(peek.at(place + 88, 1)[0] & 1)
-        place += size
-    size = int.from_bytes(peek.at(end + 16, 8), "little")
-    if peek.at(end, 16) != _ASF_DATA:
-        raise ValueError(f"an ASF file without its data; {CUT}")
-    if not live and size and end + size > peek.size:
-        raise ValueError(f"the file ends after {peek.size - end:,} of {size:,} bytes of its data; {CUT}")
 
 
 def _htk(peek: Peek, start: int) -> Part:
@@ -142,7 +119,9 @@ def _sphere(peek: Peek, start: int) -> Part:
         )
     except (IndexError, ValueError):
         raise ValueError(f"a SPHERE file whose header cannot be read; {CUT}") from None
-    block, there = width * max(1, channels), peek.size - start - size
-    if "," not in words.get("sample_coding", "") and block and count * block > there:
-        raise ValueError(f"the sound ends after {there // block:,} of {count:,} samples; {CUT}")
-    return _tail(peek, start)._replace(samples=count or None, speakers=WAV.get(channels, ()))
+    block, first = width * max(1, channels), start + size
+    if "," in words.get("sample_coding", "") or not block or not count or size < 64:
+        raise ValueError("a SPHERE file that is compressed, or does not say how many samples it holds")
+    end = samples_end(peek, first, count * block, chunks=False)
+    file = peek.file if start == 0 and end == peek.size else Pieces(peek.file, [(start, end)])
+    return Part(file, count, speakers=WAV.get(channels, ()))

@@ -31,6 +31,7 @@ _FARTHEST = 1 << 20
 """A first frame is looked for in so many bytes."""
 _FREE_MOST = 6000
 _ZEROS = bytes(10)
+_PADDING = 8
 _LOST = 3
 """Frames at the beginning that lean on ones before them, which a cut stream does not have."""
 
@@ -317,7 +318,9 @@ def _check_end(peek: Peek, place: int, end: int, run: _Run) -> None:
     head = peek.at(place, 4)
     if len(head) == 4 and head[0] == 0xFF and _KINDS[head[1] << 8 | head[2]][0]:
         raise ValueError(f"the sound ends in the middle of an MP3 frame; {CUT}")
-    if left >= (run.pieces[-1][1] - run.pieces[0][0]) // max(1, run.frames):
+    # Zeros that are fewer than a frame pad a file; other bytes may be what is left of one.
+    frame = (run.pieces[-1][1] - run.pieces[0][0]) // max(1, run.frames)
+    if left >= (frame if peek.empty(place, end) else _PADDING):
         raise ValueError(f"{left:,} bytes from {place:,} on are no MP3 frames; the sound is damaged")
 
 

@@ -129,6 +129,8 @@ class Part(NamedTuple):
     """Whether it is a file of several tracks, which only FFmpeg reads."""
     fragmented: bool = False
     """Whether the length that such a file states is not that of the whole."""
+    packets: tuple[int, ...] = ()
+    """How many packets each sound track of such a file has, if that is known."""
     seconds: float = 0.0
     """How long such a file says that it is; 0 if it does not say."""
     note: str = ""
@@ -152,6 +154,8 @@ class Peek:
 
     def at(self, place: int, count: int) -> bytes:
         """Return ``count`` bytes from a place on, fewer at the end."""
+        if not 0 <= place < self.size:
+            return b""
         inside = place - self._start
         if inside < 0 or inside + count > len(self._held):
             self.file.seek(place)
