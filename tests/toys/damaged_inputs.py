@@ -165,6 +165,30 @@ FORMATS = [
     Format("a.aiff", _sound("AIFF"), "audio"),
 ]
 
+RARE = [
+    Format("a.tar.zst", lambda seed: _zst(tar(_members(seed)), True), checked=True),
+    Format(
+        "d.parquet", lambda seed: _table(seed, compression="gzip", data_page_version="2.0", write_page_checksum=True)
+    ),
+    Format(
+        "e.parquet", lambda seed: _table(seed, compression="brotli", use_byte_stream_split=False, data_page_size=200)
+    ),
+    Format("b.jpeg", _picture("JPEG", quality=90, progressive=True), "image"),
+    Format("b.png", lambda seed: saved(_photo(seed).convert("P"), "PNG", transparency=3), "image", checked=True),
+    Format("b.webp", _picture("WEBP", quality=80), "image"),
+    Format("b.tiff", _picture("TIFF", compression="tiff_lzw"), "image"),
+    Format("c.tiff", _picture("TIFF", compression="tiff_adobe_deflate"), "image"),
+    Format("b.gif", lambda seed: saved(_photo(seed), "GIF", save_all=True, append_images=[_photo(seed + 9)]), "image"),
+    Format("b.wav", _sound("WAVEX", "FLOAT"), "audio"),
+    Format("a.w64", _sound("W64", "PCM_24"), "audio"),
+    Format("a.caf", _sound("CAF", "ALAC_16"), "audio"),
+    Format("a.au", _sound("AU", "ULAW"), "audio"),
+    Format("a.aac", _stream("adts", "aac"), "audio", states=False, records=_one),
+    Format("a.mka", _stream("matroska", "flac"), "audio"),
+    Format("a.mp4", _stream("mp4", "aac"), "audio"),
+]
+"""What the fuzzer tries besides."""
+
 
 @cache
 def healthy(form: Format, seed: int) -> bytes:

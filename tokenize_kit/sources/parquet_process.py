@@ -36,7 +36,7 @@ DEATHS = 3
 MEMORY_BYTES = 640 << 20
 """Memory that a process may take, beside `parquet_decoder.CHUNK_FACTOR` times what the columns have in the file."""
 
-SECONDS = 20
+SECONDS = 10
 """Computing time that it may take until the next rows come, beside what `parquet_decoder.SECOND_BYTES` allows."""
 
 SILENT_SECONDS = 600
