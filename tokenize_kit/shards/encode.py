@@ -86,9 +86,7 @@ class EncodeResult:
             where = "" if self.estimated else f"; {self.out}/incomplete.jsonl lists them"
             lines.append(f"{about}{several(self.incomplete, 'incomplete samples')} left out{where}")
         if count := sum(group["count"] for group in self.passed_over):
-            lines.append(
-                f"{several(count, 'other files or folders')} of the input not read; --json says which, and why"
-            )
+            lines.append(f"{several(count, 'other names')} of the input not read; --json says which, and why")
         for what, count in self.conversions.items():
             lines.append(about + counted(count, self.converted, what))
         if not self.complete:

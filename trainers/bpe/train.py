@@ -91,8 +91,8 @@ class TrainBPEResult:
     """What the user should know."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
-        return asdict(self)
+        """Return a JSON-ready dictionary; without ``failures`` if there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "failures" or value}
 
 
 def train_bpe(options: TrainBPEOptions, progress: Progress | None = None) -> TrainBPEResult:

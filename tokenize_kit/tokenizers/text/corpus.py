@@ -39,8 +39,8 @@ class VocabularyResult:
     """How long it took."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
-        return asdict(self)
+        """Return a JSON-ready dictionary; without ``failures`` if there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "failures" or value}
 
 
 class Corpus:
