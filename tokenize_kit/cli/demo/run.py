@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenize_kit.claims import owned
 from tokenize_kit.cli.demo.options import DemoOptions, DemoResult
 from tokenize_kit.cli.demo.pictures import PicturePart
 from tokenize_kit.cli.demo.sheet import write_sheet
@@ -28,6 +29,11 @@ def demo(options: DemoOptions, progress: Progress) -> DemoResult:
     """
     began = time.perf_counter()
     shop = Workshop(options, progress)
+    with owned(shop.out):
+        return _demo(shop, began)
+
+
+def _demo(shop: Workshop, began: float) -> DemoResult:
     text, pictures, sound = TextPart(shop), PicturePart(shop), SoundPart(shop)
     shop.claim()
     text.make()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tokenize_kit.files import read_signed, signed, write_json
+from tokenize_kit.partial import is_partial, remove_abandoned_below
 from tokenize_kit.protocol import is_tokenizer_folder
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ class Workshop:
                 raise ValueError(
                     f"{self.out} holds a demo with other options ({found}); choose another --out or delete it"
                 )
-        elif self.out.is_dir() and any(self.out.iterdir()):
+        elif self.out.is_dir() and any(not is_partial(path.name) for path in self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and not a demo's folder; choose another --out")
+        remove_abandoned_below(self.out)
         write_json(file, signed(wanted))
 
     def stage(self, name: str, work: Callable[[], T]) -> T:
