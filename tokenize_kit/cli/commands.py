@@ -88,9 +88,9 @@ COMMANDS: tuple[Command, ...] = (
         "tokenize_kit.cli.evaluate:evaluate_command",
         "measure a tokenizer on real data: loss, rate, codebook usage, speed",
         (
-            "evaluate --tokenizer tokenizers/codec --data recordings --part held-out --out evaluation",
-            "evaluate --tokenizer tokenizers/palette --data photos --out evaluation",
-            "evaluate --tokenizer tokenizers/image --data photos --part held-out --lpips --fid --out evaluation",
+            "evaluate --tokenizer tokenizers/codec --data recordings --part held-out --out evaluation/codec",
+            "evaluate --tokenizer tokenizers/palette --data photos --out evaluation/palette",
+            "evaluate --tokenizer tokenizers/image --data photos --part held-out --lpips --fid --out evaluation/image",
             "evaluate --tokenizer tokenizers/text --data corpus.txt --out report --json",
         ),
     ),
@@ -99,9 +99,9 @@ COMMANDS: tuple[Command, ...] = (
         "trainers.autoregressive.sample:generate_samples",
         "sample from a trained model; what comes out always decodes",
         (
-            "generate --model models/emoji --prompt 'red apple' --count 8 --seed 1 --out samples",
-            "generate --model models/text --prompt 'All human beings' --temperature 0.8 --top-p 0.95 --out samples",
-            "generate --model models/sounds --prompt-file begin.wav --count 4 --out samples",
+            "generate --model models/emoji --prompt 'red apple' --count 8 --seed 1 --out samples/apples",
+            "generate --model models/text --prompt 'All human beings' --temperature 0.8 --top-p 0.95 --out samples/text",
+            "generate --model models/sounds --prompt-file begin.wav --count 4 --out samples/sounds",
         ),
     ),
     Command(
