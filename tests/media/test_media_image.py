@@ -205,6 +205,33 @@ def test_resize_takes_the_middle(make_picture):
     assert resize_image(make_picture(3, 5, 7), 16).shape == (3, 16, 16)
 
 
+def test_padding_keeps_the_whole_picture_in_the_middle_of_a_white_square(make_picture):
+    sample = torch.zeros(1, 10, 30, dtype=torch.uint8)
+    got = resize_image(sample, 30, pad=True)
+    assert got.shape == (1, 30, 30)
+    assert (got[0, 10:20] == 0).all()
+    assert (got[0, :10] == 255).all()
+    assert (got[0, 20:] == 255).all()
+    tall = make_picture(3, 64, 48)
+    got = resize_image(tall, 16, pad=True)
+    assert (got[:, :, :2] == 255).all()
+    assert (got[:, :, 14:] == 255).all()
+    right = np.asarray(pillow(tall).resize((12, 16), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.array_equal(got[:, :, 2:14].numpy(), right)
+    rgba = make_picture(4, 5, 8)
+    got = resize_image(rgba, 8, pad=True)  # no scaling; of an odd rest the smaller part is above
+    assert torch.equal(got[:, 1:6], rgba)
+    assert (got[3, 0] == 0).all()
+    assert (got[3, 6:] == 0).all()
+    assert (got[:3, 6:] == 255).all()
+    same = make_picture(3, 16, 16)
+    assert torch.equal(resize_image(same, 16, pad=True), same)
+    assert resize_image(make_picture(3, 1, 500), 8, pad=True).shape == (3, 8, 8)
+    for size in (0, 10**6):
+        with pytest.raises(ValueError, match=f"image size {size}"):
+            resize_image(same, size, pad=True)
+
+
 def test_resize_is_antialiased_and_keeps_a_picture_of_the_right_size(make_picture):
     board = torch.zeros(1, 64, 64, dtype=torch.uint8)
     board[:, ::2, ::2] = 255

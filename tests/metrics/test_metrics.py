@@ -344,6 +344,18 @@ def test_the_command_writes_report_and_numbers(tmp_path, pictures, monkeypatch):
 def test_limit_image_size_and_grey(tmp_path, pictures):
     result = run(PixelTokenizer(1), tmp_path, [pictures[0]], limit=4, image_size=5)
     assert (result.samples, result.metrics["pixels"], result.metrics["ssim"]) == (4, 4 * 25, None)
+    assert "scaled and cropped to 5 pixels" in result.protocol
+
+
+def test_padded_pictures_are_measured(tmp_path):
+    Image.new("L", (20, 10)).save(tmp_path / "wide.png")
+    palette = PaletteTokenizer([[0, 0, 0]])
+    cropped = run(palette, tmp_path, [tmp_path / "wide.png"], image_size=10)
+    padded = run(palette, tmp_path, [tmp_path / "wide.png"], image_size=10, pad=True)
+    assert cropped.metrics["psnr"] is None  # nothing is lost
+    # Half of the square is white, and comes back black.
+    assert padded.metrics["psnr"] == pytest.approx(10 * math.log10(2), abs=0.01)
+    assert "scaled and padded to 10 pixels" in padded.protocol
 
 
 @pytest.fixture

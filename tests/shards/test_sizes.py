@@ -1,5 +1,7 @@
 """True sizes of samples beside grids that cover more: written, read, verified, and used when decoding."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,13 +13,15 @@ from toys.simple import RaggedToyText, ToyImage
 
 from tokenize_kit.cli.main import main
 from tokenize_kit.files import sha256_of_file, write_json
-from tokenize_kit.media.image import read_image
+from tokenize_kit.media.image import read_image, resize_image
 from tokenize_kit.modalities.image import ImageModality
 from tokenize_kit.protocol import MODALITIES, TokenSpec
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.decode import DecodeOptions, decode
 from tokenize_kit.shards.encode import EncodeOptions, encode
+from tokenize_kit.shards.recipe import Recipe
 from tokenize_kit.shards.verify import verify
+from tokenize_kit.sources.planning import ReadOptions
 from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 
 SIZES = [(1, 1), (4, 8), (5, 3), (13, 30), (16, 9), (13, 30)]
@@ -155,3 +159,44 @@ def test_no_crop_keeps_the_proportions(made, tmp_path, capsys):
     # It decides about the bytes, so a folder of the one is not continued with the other.
     assert main([*common, "--out", str(tmp_path / "whole")]) == 1
     assert "crop" in capsys.readouterr().err
+
+
+def test_pad_keeps_the_whole_picture_and_is_part_of_the_recipe(made, tmp_path):
+    def shards(name, **options):
+        where = (f"{made / 'pixels'}",), (str(made / "files"),), str(tmp_path / name)
+        encode(EncodeOptions(*where, image_size=8, **options))
+        return ShardSet.open(tmp_path / name)
+
+    padded = shards("padded", pad=True)
+    for number, record in enumerate(padded.records()):
+        grid = record.grids["image"]
+        picture = read_image((made / f"files/{number}.png").read_bytes(), 3)
+        assert np.array_equal(grid, resize_image(picture, 8, pad=True).permute(1, 2, 0).numpy())
+    for name in ("image_size", "crop"):
+        assert name in json.loads((tmp_path / "padded" / "plan.json").read_text())["options"]
+    assert json.loads((tmp_path / "padded" / "plan.json").read_text())["options"]["pad"] is True
+    with pytest.raises(ValueError, match="pad"):
+        shards("padded")
+    # Without it the recipe says what it always said, so that runs from before can be continued.
+    shards("cropped")
+    assert "pad" not in json.loads((tmp_path / "cropped" / "plan.json").read_text())["options"]
+    read, stream = ReadOptions(modalities=("image",)), padded.streams["image"]
+    for recipe in (Recipe(read, (stream,), 8), Recipe(read, (stream,), 8, pad=True)):
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+        assert ("pad" in recipe.to_dict()) == recipe.pad
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["encode", "--tokenizer", "pixels", "--data", "files", "--out", "new"],
+        ["evaluate", "--tokenizer", "pixels", "--data", "files"],
+        ["train", "palette", "--data", "files", "--out", "new"],
+        ["train", "image", "--data", "files", "--out", "new"],
+    ],
+)
+def test_pad_needs_a_size(made, monkeypatch, capsys, command):
+    monkeypatch.chdir(made)
+    assert main([*command, "--pad"]) in (1, 2)
+    assert "--pad needs an --image-size" in capsys.readouterr().err
+    assert not (made / "new").exists()

@@ -17,6 +17,7 @@ from trainers.autoencoder import data
 from trainers.autoencoder.data import split, spread
 from trainers.autoencoder.image.data import Cutting, PictureBatches, Pictures, prepare
 from trainers.autoencoder.image.options import TrainImageOptions
+from trainers.autoencoder.image.train import ImageRun
 from trainers.exhibits import grid_of
 
 PLAIN = Cutting(None, "random", False, False)
@@ -79,6 +80,15 @@ def test_pictures_come_back_as_they_are_in_files(tmp_path):
         if channels == 3:
             assert cut[1:, 2, 4].tolist() == [2, 4]
         assert pictures.fractions.tolist() == key_fractions(["000.png", "001.png", "002.png"]).tolist()
+
+
+def test_padded_pictures_are_whole_and_square(tmp_path):
+    pictures = pictures_of(tmp_path, [(12, 16), (4, 8)], image_size=8, pad=True)
+    assert pictures.shapes[:, :2].tolist() == [[8, 8], [8, 8]]
+    cut = pictures.cut(1, Cutting(8, "random", False, False), np.random.default_rng(0))
+    assert (cut[:, :2] == 255).all()
+    assert (cut[:, 6:] == 255).all()
+    assert cut[:, 2, 0].tolist() == pictures[1][2, 0].tolist() != [255, 255, 255]
 
 
 def test_a_batch_is_a_function_of_its_number_alone(tmp_path):
@@ -222,3 +232,10 @@ def test_a_sheet_shows_every_picture_where_it_belongs():
     assert sheet[:, 2 + 66, 2].tolist() == [0, 0, 200]
     assert sheet[:, 2 + 66, 2 + 66].tolist() == [255, 255, 255], "nothing is left white"
     assert sheet[:, 0, 0].tolist() == [255, 255, 255]
+
+
+def test_padding_is_part_of_a_run_only_where_it_is_asked_for():
+    """So a run from before there was the option is the same run."""
+    same = {"data": ("pictures",), "out": "out", "image_size": 8}
+    plain = ImageRun(TrainImageOptions(**same), None).identity()
+    assert ImageRun(TrainImageOptions(**same, pad=True), None).identity() == {**plain, "pad": True}
