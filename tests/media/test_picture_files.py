@@ -1,361 +1,17 @@
-"""Picture files as they lie on disks: odd, cut, too large, described wrongly; and what a plug-in reads."""
+"""Bitmaps, TIFF and others; pictures that are too large; names that say something else; what a plug-in reads."""
 
 import struct
 import sys
-import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image
 from toys import files
+from toys.pictures import CUT, SCENE, TURNED, frame_of, longs, noisy, packed, png, read
 
-from tokenize_kit.media import image, jpeg, picture_files, plugins
-from tokenize_kit.media.image import read_image, read_image_noting
+from tokenize_kit.media import image, picture_files, plugins
+from tokenize_kit.media.image import read_image_noting
 from tokenize_kit.modalities import modality_named
-
-SCENE = np.asarray(files.scene())
-ROWS = [row.tobytes() for row in SCENE]
-TURNED = files.turned(files.saved(files.scene(), "PNG"))
-CUT = "damaged or cut short|not a picture"
-
-
-def read(data, channels=3):
-    return read_image(data, channels).permute(1, 2, 0).numpy()
-
-
-def png(*chunks, after=b"", rows=ROWS, depth=8, colour=2, width=60):
-    """A PNG of the scene with further chunks before and after its data."""
-    extra = b"".join(chunk if isinstance(chunk, bytes) else files.png_chunk(*chunk) for chunk in chunks)
-    data = files.png_raw(width, len(rows), depth, colour, rows, extra)
-    return data[:-12] + after + data[-12:]
-
-
-def damaged(chunk):
-    return chunk[:-1] + bytes([chunk[-1] ^ 1])
-
-
-# --- PNG --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("unfolded", [2 << 20, 100 << 20])
-def test_text_and_profiles_of_any_size_are_no_matter(unfolded):
-    folded = zlib.compress(bytes(unfolded), 1)
-    for chunk in (
-        (b"zTXt", b"settings\0\0" + folded),
-        (b"iTXt", b"settings\0\1\0\0\0" + folded),
-        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + folded),
-        (b"zTXt", b"Raw profile type exif\0\0" + folded),
-        (b"iCCP", b"screen\0\0" + folded),
-    ):
-        for data in (png(chunk), png(after=files.png_chunk(*chunk))):
-            assert np.array_equal(read(data), SCENE), chunk[0]
-    many = png(*[(b"zTXt", b"k%d\0\0" % number + zlib.compress(bytes(1 << 19), 1)) for number in range(200)])
-    assert np.array_equal(read(many), SCENE)
-
-
-def test_wrong_checksums_of_what_is_no_part_are_no_matter():
-    for name, body in (
-        (b"tEXt", b"comment\0hello"),
-        (b"zTXt", b"k\0\0" + zlib.compress(b"x")),
-        (b"iTXt", b"k\0\0\0\0\0x"),
-        (b"tIME", bytes(7)),
-        (b"pHYs", bytes(9)),
-        (b"eXIf", files.tiff_directory([files.ORIENTATION_6])),
-        (b"gAMA", struct.pack(">I", 45455)),
-        (b"bKGD", b""),
-        (b"teSt", bytes(5)),
-    ):
-        chunk = damaged(files.png_chunk(name, body))
-        assert np.array_equal(read(png(chunk)), SCENE), name
-        assert np.array_equal(read(png(after=chunk)), SCENE), name
-    pixels = read_image_noting(png(damaged(files.png_chunk(b"iCCP", b"x\0\0" + zlib.compress(files.ADOBE_RGB)))), 3)
-    assert pixels.notes == ("a colour profile that cannot be read, which was left out",)
-
-
-def test_wrong_checksums_of_the_picture_are_failures():
-    whole = png((b"tRNS", struct.pack(">3H", 0, 0, 0)))
-    palette = files.saved(files.scene().quantize(8), "PNG")
-    for data, name in ((whole, b"IHDR"), (whole, b"tRNS"), (palette, b"PLTE")):
-        place = data.index(name) + 4 + int.from_bytes(data[data.index(name) - 4 : data.index(name)], "big")
-        with pytest.raises(ValueError, match=r"checksum|not a picture"):
-            read(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-    for place in range(whole.index(b"IDAT") + 8, len(whole) - 20, 97):
-        with pytest.raises(ValueError, match=CUT):
-            read(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-    with pytest.raises(ValueError, match="unknown part CgBI"):
-        read(png((b"CgBI", bytes(4))))
-
-
-def packed(values, depth):
-    """Rows of values of 1 to 16 bits."""
-    if depth == 16:
-        return [row.astype(">u2").tobytes() for row in values]
-    bits = (values[..., None] >> np.arange(depth - 1, -1, -1)) & 1
-    return [np.packbits(row).tobytes() for row in bits.reshape(len(values), -1).astype(np.uint8)]
-
-
-@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_a_transparent_grey_of_every_depth(depth):
-    most = (1 << depth) - 1
-    values = np.arange(40 * 64).reshape(40, 64) * (7 if depth < 16 else 577) & most
-    key = most // 3 if depth == 1 else most // 3 + 1
-    data = png((b"tRNS", struct.pack(">H", key)), rows=packed(values, depth), depth=depth, colour=0, width=64)
-    grey = (values * 255 + most // 2) // most
-    assert np.array_equal(read(data, 4)[..., 0], grey)
-    assert np.array_equal(read(data, 4)[..., 3], np.where(values == key, 0, 255))
-    assert np.array_equal(read(data, 1)[..., 0], np.where(values == key, 255, grey))
-    assert read_image(data).shape[0] == 4
-
-
-@pytest.mark.parametrize("depth", [8, 16])
-def test_a_transparent_colour_of_every_depth(depth):
-    values = np.arange(40 * 64 * 3).reshape(40, 64, 3) * 271 & (1 << depth) - 1
-    values[3:5] = values[3, 7]
-    values[4] += 1  # of 16 bits another colour with the same high bytes
-    key = values[3, 7]
-    data = png((b"tRNS", struct.pack(">3H", *key)), rows=packed(values.reshape(40, -1), depth), depth=depth, width=64)
-    hidden = (values == key).all(-1)
-    assert hidden[3].all()
-    assert not hidden[4].any()
-    assert np.array_equal(read(data, 4)[..., 3], np.where(hidden, 0, 255))
-    assert np.array_equal(read(data, 4)[..., :3], values >> (depth - 8))
-    assert (read(data)[hidden] == 255).all()
-
-
-def test_bits_above_the_depth_of_a_transparent_value_do_not_count():
-    data = png(
-        (b"tRNS", struct.pack(">H", 0xFF05)), rows=packed(np.arange(64)[None] % 16, 4), depth=4, colour=0, width=64
-    )
-    assert np.array_equal(read(data, 4)[0, :, 3] == 0, np.arange(64) % 16 == 5)
-
-
-def test_the_first_picture_of_an_animated_png_and_webp():
-    frames = [files.scene(), files.scene().transpose(Image.Transpose.ROTATE_180)]
-    for kind in ("PNG", "WEBP"):
-        options = {"lossless": True} if kind == "WEBP" else {}
-        data = files.saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-        assert np.array_equal(read(data), SCENE), kind
-    # The default picture of an animation that it is no part of, and frames that are nonsense.
-    data = files.saved(files.scene(), "PNG", save_all=True, default_image=True, append_images=frames[1:])
-    assert np.array_equal(read(data), SCENE)
-    assert np.array_equal(
-        read(png((b"acTL", struct.pack(">II", 1 << 30, 0)), (b"fcTL", bytes(26)), (b"fdAT", bytes(2)))), SCENE
-    )
-
-
-# --- JPEG -------------------------------------------------------------------------------------------------------------
-
-KINDS = {
-    "baseline": {},
-    "best": {"quality": 100, "subsampling": 0},
-    "progressive": {"progressive": True},
-    "restarts": {"restart_marker_blocks": 2},
-    "progressive with restarts": {"progressive": True, "restart_marker_rows": 1},
-}
-
-
-def noisy(mode="RGB"):
-    noise = np.random.default_rng(0).integers(0, 40, (40, 60, 3))
-    return Image.fromarray((SCENE // 2 + noise).astype(np.uint8)).convert(mode)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_jpeg_that_lacks_only_its_end_is_read(kind, mode):
-    data = files.saved(noisy(mode), "JPEG", **KINDS[kind])
-    right = read(data)
-    for other in (
-        data[:-2],
-        data[:-1],
-        data[:-2] + bytes(5000),
-        data[:-1] + bytes(9),
-        data + b"more",
-        data + bytes(5000),
-    ):
-        assert np.array_equal(read(other), right)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_jpeg_that_lacks_a_pixel_is_not_read(kind):
-    """At every place it is either refused or the same to the last bit, whatever is appended."""
-    data = files.saved(noisy(), "JPEG", **KINDS[kind])
-    right = read(data)
-    refused = 0
-    for less in [*range(1, 40), *range(40, len(data) - 650, 61)]:
-        for tail in (b"", bytes(100)):
-            pixels, reason = attempt(data[:-less] + tail)
-            assert "cut short" in reason if pixels is None else np.array_equal(pixels, right)
-            assert pixels is not None or less > 2
-            refused += pixels is None
-    assert refused > 60
-
-
-def attempt(data):
-    """The pixels and no reason, or the reason alone."""
-    try:
-        return read(data), ""
-    except ValueError as error:
-        return None, str(error)
-
-
-def test_a_progressive_jpeg_without_its_last_scans_is_not_read():
-    data = files.saved(noisy(), "JPEG", progressive=True)
-    starts = [place for place in range(len(data) - 1) if data[place : place + 2] == b"\xff\xc4"]
-    assert len(starts) > 5
-    for start in starts[2:]:  # each cut is exactly between two scans
-        with pytest.raises(ValueError, match="cut short"):
-            read(data[:start])
-
-
-def test_junk_between_the_segments_of_a_jpeg_is_no_matter():
-    data = files.saved(files.scene(), "JPEG", quality=95)
-    frame = data.index(b"\xff\xc0")
-    for junk in (b"\0\0\0", b"\xff\xff\xff", b"junk", b"\xff\xe5\0\x06abcd", b"\xff\xfe\0\x05xyz"):
-        assert np.array_equal(read(data[:frame] + junk + data[frame:]), read(data)), junk
-
-
-def test_a_jpeg_of_several_pictures_gives_the_first():
-    second = files.scene().transpose(Image.Transpose.ROTATE_180)
-    data = files.saved(files.scene(), "MPO", save_all=True, append_images=[second], quality=95)
-    assert b"MPF\0" in data
-    assert np.array_equal(read(data), read(files.saved(files.scene(), "JPEG", quality=95)))
-    broken = data.replace(b"MPF\0", b"MPF\0XXXXXXXX"[:4], 1)
-    place = broken.index(b"MPF\0") + 4
-    assert np.array_equal(read(broken[:place] + b"\xff" * 20 + broken[place + 20 :]), read(data))
-
-
-def frame_of(data, **changes):
-    """A JPEG whose frame says something else."""
-    place = next(data.index(mark) for mark in (b"\xff\xc0", b"\xff\xc2") if mark in data)
-    changed = bytearray(data)
-    if "marker" in changes:
-        changed[place + 1] = changes["marker"]
-    if "bits" in changes:
-        changed[place + 4] = changes["bits"]
-    if "size" in changes:
-        changed[place + 5 : place + 9] = struct.pack(">HH", *changes["size"])
-    if "layers" in changes:
-        changed[place + 9] = changes["layers"]
-    return bytes(changed)
-
-
-def test_what_libjpeg_cannot_read_is_said():
-    data = files.saved(files.scene(), "JPEG")
-    with pytest.raises(ValueError, match="12 bits a sample"):
-        read(frame_of(data, bits=12))
-    with pytest.raises(ValueError, match="2 components"):
-        read(frame_of(data, layers=2))
-    with pytest.raises(ValueError, match="without image data"):
-        read(data[:300])
-    with pytest.raises(ValueError, match="without a frame"):
-        read(data.replace(b"\xff\xc0", b"\xff\xe7"))
-
-
-def test_progressive_jpegs_that_would_take_much_are_refused(monkeypatch):
-    data = files.saved(files.scene(), "JPEG", progressive=True)
-    monkeypatch.setattr(jpeg, "MAX_COEFFICIENT_BYTES", 60 * 40 * 3 - 1)  # 4:2:0 has 1.5 coefficients a pixel
-    with pytest.raises(ValueError, match="progressive JPEG of 60x40"):
-        read(data)
-    monkeypatch.setattr(jpeg, "MAX_COEFFICIENT_BYTES", 60 * 40 * 3)
-    assert read(data).shape == (40, 60, 3)
-    scan = data[data.index(b"\xff\xda") : data.index(b"\xff\xda") + 20]
-    with pytest.raises(ValueError, match=r"2\d\d scans"):
-        read(data[: data.index(b"\xff\xda")] + scan * 201 + data[data.index(b"\xff\xda") :])
-
-
-# --- which way a picture is turned ------------------------------------------------------------------------------------
-
-ODD = {
-    "negative": (0x011A, 10, 1, struct.pack("<ii", -72, 1)),
-    "no fraction": (0x011A, 5, 1, struct.pack("<II", 72, 0)),
-    "text": (0x011A, 2, 3, b"72\0"),
-    "one letter": (0x011A, 2, 1, b"7"),
-    "not a number": (0x011B, 12, 1, struct.pack("<d", float("nan"))),
-    "nothing": (0x011A, 5, 0, b""),
-    "an unknown type": (0x011A, 99, 1, b"abcd"),
-    "far away": (0x010F, 2, 1 << 31, b"\xff\xff\xff\xff"),
-    "a directory that is not there": (0x8769, 4, 1, b"\xff\xff\xff\x7f"),
-    "a directory within itself": (0x8769, 4, 1, struct.pack("<I", 8)),
-    "a thumbnail that is none": (0x0201, 4, 1, b"\xff\xff\xff\x7f"),
-}
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_odd_tags_do_not_keep_a_picture_from_being_turned(name):
-    exif = files.tiff_directory([files.ORIENTATION_6, ODD[name]])
-    assert np.array_equal(read(files.jpeg_with_exif([files.ORIENTATION_6, ODD[name]])), turned_jpeg())
-    assert np.array_equal(read(png((b"eXIf", exif))), TURNED)
-    assert np.array_equal(read(png(after=files.png_chunk(b"eXIf", b"Exif\0\0" + exif))), TURNED)
-    webp = files.saved(files.scene(), "WEBP", lossless=True, exif=exif)
-    assert np.array_equal(read(webp), TURNED)
-    digits = b"\nexif\n%8d\n" % len(exif) + b"\n".join(exif.hex().encode()[at : at + 72] for at in range(0, 999, 72))
-    packed_digits = b"Raw profile type APP1\0\0" + zlib.compress(digits)
-    for chunk in ((b"tEXt", b"Raw profile type exif\0" + digits), (b"zTXt", packed_digits)):
-        assert np.array_equal(read(png(chunk)), TURNED)
-
-
-def turned_jpeg():
-    return files.turned(files.saved(files.scene(), "JPEG", quality=95))
-
-
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
-@pytest.mark.parametrize("kind", [2, 10, 12])
-def test_odd_tags_of_a_tiff(kind, compression):
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    tags[0x0112] = 6
-    data = bytearray(files.saved(files.scene(), "TIFF", dpi=(72, 72), tiffinfo=tags, compression=compression))
-    data[data.index(struct.pack("<HH", 282, 5)) + 2] = kind  # the horizontal resolution is something else
-    data[data.index(struct.pack("<HH", 296, 3)) + 8] = 3
-    assert np.array_equal(read(bytes(data)), TURNED)
-
-
-@pytest.mark.parametrize("exif", ["text", "header"])
-def test_odd_tags_of_an_avif(exif):
-    entries = [files.ORIENTATION_6, (0x011A, 5, 1, struct.pack("<II", 72, 1)), (0x0128, 3, 1, struct.pack("<H", 2))]
-    whole = files.saved(files.scene(), "AVIF", quality=95, exif=files.tiff_directory(entries))
-    right, data = read(whole), bytearray(whole)
-    assert right.shape == (60, 40, 3)
-    if exif == "text":
-        data[data.index(struct.pack("<HH", 282, 5)) + 2] = 2
-    else:
-        data[data.index(b"II*\0") : data.index(b"II*\0") + 4] = b"????"
-    assert np.array_equal(read(bytes(data)), right)
-
-
-@pytest.mark.parametrize("value", [0, 9, 65535])
-def test_orientations_that_are_none_count_as_nothing(value):
-    data = files.jpeg_with_exif([(0x0112, 3, 1, struct.pack("<H", value))])
-    assert np.array_equal(read(data), read(files.saved(files.scene(), "JPEG", quality=95)))
-
-
-def test_orientation_as_other_numbers_and_in_xmp():
-    for entry in (
-        (0x0112, 4, 1, struct.pack("<I", 6)),
-        (0x0112, 1, 1, b"\6"),
-        (0x0112, 3, 2, struct.pack("<HH", 6, 1)),
-    ):
-        assert np.array_equal(read(files.jpeg_with_exif([entry])), turned_jpeg())
-    big = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
-    assert np.array_equal(read(png((b"eXIf", big))), TURNED)
-    for text in (b"<x tiff:Orientation='6'/>", b'<x tiff:Orientation="6"/>', b"<tiff:Orientation>6</tiff:Orientation>"):
-        assert np.array_equal(read(png((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + text))), TURNED)
-        packed_text = b"XML:com.adobe.xmp\0\1\0en\0\0" + zlib.compress(text)
-        assert np.array_equal(read(png((b"iTXt", packed_text))), TURNED)
-        base = files.saved(files.scene(), "JPEG", quality=95, xmp=text)
-        assert np.array_equal(read(base), turned_jpeg())
-    other = (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation='3'/>")
-    both = png((b"eXIf", files.tiff_directory([files.ORIENTATION_6])), other)
-    assert np.array_equal(read(both), TURNED)  # EXIF goes first
-
-
-def test_cut_exif_is_read_as_far_as_it_goes():
-    exif = files.tiff_directory([files.ORIENTATION_6, ODD["negative"]])
-    for keep in range(len(exif)):
-        pixels = read(png((b"eXIf", exif[:keep])))
-        assert np.array_equal(pixels, TURNED if keep >= 22 else SCENE), keep  # where the entry of the orientation ends
-
-
-# --- other formats ----------------------------------------------------------------------------------------------------
 
 
 def test_what_follows_the_end_is_no_matter():
@@ -366,6 +22,61 @@ def test_what_follows_the_end_is_no_matter():
 
 
 def test_a_gif_without_its_trailer_and_a_png_without_its_end_are_whole():
+    gif = files.saved(files.scene(), "GIF")
+    assert gif.endswith(b"\0;")
+    for less in (1, 2):
+        assert np.array_equal(read(gif[:-less]), read(gif))
+    whole = png()
+    for less in range(1, 17):  # the end, and the checksum of the data, which have one of their own
+        assert np.array_equal(read(whole[:-less]), SCENE)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("kind", ["BMP", "DIB"])
+def test_bitmaps_of_every_depth(kind, mode):
+    picture = files.scene().convert(mode)
+    assert np.array_equal(read(files.saved(picture, kind)), np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "tiff_deflate"])
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "I;16"])
+def test_tiff_of_every_compression_and_several_pages(mode, compression):
+    if mode == "I;16":
+        picture = Image.fromarray(SCENE[..., 0].astype(np.uint16) * 257)
+        right = SCENE[..., :1].repeat(3, 2)
+    else:
+        picture = files.scene().convert(mode)
+        right = np.asarray(picture.convert("RGB"))
+    pages = [picture.transpose(Image.Transpose.ROTATE_180)]
+    data = files.saved(picture, "TIFF", compression=compression, save_all=True, append_images=pages)
+    assert np.array_equal(read(data), right)
+
+
+def tiff(values, bits, photometric):
+    """A grey TIFF in one strip, of 12 or 16 bits."""
+    height, width = values.shape
+    strip = values.astype("<u2").tobytes() if bits == 16 else b"".join(packed(values, bits))
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: 1, 278: height, 279: len(strip)}
+    tags[273] = 8 + 2 + 12 * (len(tags) + 1) + 4  # behind the directory
+    return files.tiff_directory(longs(tags)) + strip
+
+
+def test_grey_tiffs_of_12_and_16_bits():
+    values = np.arange(40 * 64).reshape(40, 64) * 25
+    right = (values * 255 + 32767) // 65535
+    assert np.array_equal(read(tiff(values, 16, 1), 1)[..., 0], right)
+    assert np.array_equal(read(tiff(values, 16, 0), 1)[..., 0], ((65535 - values) * 255 + 32767) // 65535)
+    values = np.arange(40 * 64).reshape(40, 64) & 4095
+    assert np.array_equal(read(tiff(values, 12, 1), 1)[..., 0], (values * 255 + 2047) // 4095)
+
+
+def test_absurd_tiles_are_refused():
+    tags = {256: 10, 257: 10, 258: 8, 259: 5, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 100}
+    with pytest.raises(ValueError, match="tiles of 60000x60000"):
+        read(files.tiff_directory(longs(tags)) + bytes(200))
+
+
+def test_absurd_sizes_are_refused_before_they_are_decoded():
     frame = struct.pack("<HHHHB", 0, 0, 60_000, 60_000, 0)
     gif = b"GIF89a" + struct.pack("<HHBBB", 5, 5, 0, 0, 0) + b"," + frame + b"\2\2\x44\1\0;"
     bmp = b"BM" + bytes(8) + struct.pack("<IIiiHHIIiiII", 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(99)
@@ -379,9 +90,6 @@ def test_a_gif_without_its_trailer_and_a_png_without_its_end_are_whole():
             read(data)
     with pytest.raises(ValueError, match="progressive JPEG of 65500x65500"):
         read_image_noting(frame_of(jpegs[1], size=(65_500, 65_500)), 3, at_least=256)
-
-
-# --- too large, and in strips -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -443,9 +151,6 @@ def test_large_pictures_in_strips_are_what_they_are_as_a_whole(monkeypatch, chan
 def turn(exif, number):
     exif[0x0112] = number
     return exif
-
-
-# --- names and plug-ins -----------------------------------------------------------------------------------------------
 
 
 def test_endings_that_are_read():
@@ -536,7 +241,7 @@ def test_jpeg_xl_pictures(tmp_path):
     files.put(tmp_path, "a.jpg", files.jpeg_with_exif([files.ORIENTATION_6]))
     with Image.open(tmp_path / "a.jpg") as picture, pytest.warns(UserWarning, match="reconstruction"):
         packed_jpeg = files.saved(picture, "JXL")
-    assert np.array_equal(read(packed_jpeg), turned_jpeg())
+    assert np.array_equal(read(packed_jpeg), files.turned(files.saved(files.scene(), "JPEG", quality=95)))
 
 
 def test_a_jpeg_xl_that_would_be_huge_is_refused_unread():
@@ -547,9 +252,3 @@ def test_a_jpeg_xl_that_would_be_huge_is_refused_unread():
     box = b"\0\0\0\x0cJXL \r\n\x87\n" + struct.pack(">I4s", 20, b"ftyp") + bytes(12) + struct.pack(">I4s", 0, b"jxlc")
     assert plugins.jxl_size(box + b"\xff\x0a" + bits.to_bytes(8, "little") + bytes(9)) == (60_000, 60_000)
     assert plugins.jxl_size(box) is None
-
-
-def test_texts_of_pngs_are_made_as_programs_make_them():
-    info = PngImagePlugin.PngInfo()
-    info.add_text("settings", '{"a":1}' * 300_000, zip=True)
-    assert np.array_equal(read(files.saved(files.scene(), "PNG", pnginfo=info)), SCENE)
