@@ -11,9 +11,8 @@ from typing import Any
 from tokenize_kit.disk import step
 from tokenize_kit.files import read_json_object, recorded_run, signed, write_json
 from tokenize_kit.partial import is_partial
-from tokenize_kit.shards.format import PLAN_FILE, TOKENIZERS_FOLDER
+from tokenize_kit.shards.format import FAILURES_FILE, INCOMPLETE_FILE, PLAN_FILE, TOKENIZERS_FOLDER
 
-FAILURES_FILE = "failures.jsonl"
 WRITTEN = ("inputs_written", "written")
 """What a plan says of when the input files were written: by it a later run knows which of them it must look at again."""
 
@@ -56,7 +55,7 @@ def begin_plan(out: Path, plan: dict[str, Any], *, alone: bool) -> dict[str, Any
 def _has_made_something(out: Path) -> bool:
     """Return whether there is a shard with rows, or anything that is not of a run."""
     for item in out.iterdir():
-        if item.name in (PLAN_FILE, FAILURES_FILE, TOKENIZERS_FOLDER) or is_partial(item.name):
+        if item.name in (PLAN_FILE, FAILURES_FILE, INCOMPLETE_FILE, TOKENIZERS_FOLDER) or is_partial(item.name):
             continue
         if not _OF_A_UNIT.fullmatch(item.name):
             return True
