@@ -280,7 +280,7 @@ def test_a_death_in_the_middle_loses_the_rest_of_the_row_group(tmp_path):
     deaths = [part for part in found if isinstance(part, Lost)]
     assert sum(part.rows if isinstance(part, Lost) else part for part in found) == 400
     assert [part.reason for part in deaths] in ([], ["the Arrow library dies on it (signal 11)"])
-    assert sum(part.rows for part in deaths) <= 75
+    assert sum(part.rows for part in deaths) <= 100
 
 
 def test_too_many_deaths_give_up_the_rest(tmp_path, monkeypatch):
@@ -403,9 +403,13 @@ def test_a_file_that_may_not_be_opened_is_a_failure(tmp_path, monkeypatch):
 def test_a_disk_that_fails_is_no_fault_of_the_file(tmp_path, monkeypatch):
     memory = fsspec.filesystem("memory")
     memory.pipe("/disk/a.parquet", GOOD)
+    taken = []
+    take = parquet_process._take
+    monkeypatch.setattr(parquet_process, "_take", lambda: taken.append(take()) or taken[-1])
     monkeypatch.setattr(parquet_process, "read_exactly", lambda file, size: os.read(-1, size))
     with pytest.raises(OSError, match="Bad file descriptor"):
         describe("memory://disk/a.parquet")
+    assert not taken[0].alive  # it would wait for the bytes
 
 
 def test_a_name_that_is_not_utf8(tmp_path):

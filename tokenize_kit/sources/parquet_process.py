@@ -111,8 +111,13 @@ class OpenParquet:
     def __init__(self, url: str, file: IO[bytes]) -> None:
         self._url, self._file = url, file
         self._decoder: _Decoder | None = None
-        self.facts = self._begin()
-        """What its footer says."""
+        self._waits = False
+        try:
+            self.facts = self._begin()
+            """What its footer says."""
+        except BaseException:
+            self.close()
+            raise
 
     def read(
         self, columns: Sequence[Wanted], start: int, stop: int | None, rows: int, size: int
