@@ -21,7 +21,7 @@ from tokenize_kit.sources.listing import list_files
 from tokenize_kit.sources.planning import ReadOptions, Unit, find_sources, plan_units
 from tokenize_kit.sources.reading import read_unit
 
-TEXTS = st.text(st.sampled_from("ab \n\r\t\f\x0b\x85\u2028é漢😀\ufeff"), max_size=200)
+TEXTS = st.text(st.sampled_from("ab \0\n\r\t\f\x0b\x85\u2028é漢😀\ufeff"), max_size=200)
 
 
 def read_all(inputs, options, unit_bytes=1 << 20):

@@ -6,8 +6,7 @@ unusual, the same block is read again sample by sample, with equal results.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -42,9 +41,6 @@ MAX_LINE_BYTES = 256 << 20
 """A jsonl line above this is refused: the file is most likely not jsonl, and would fill the memory."""
 
 _PARSE_BYTES = 1 << 20
-
-_INFINITE = re.compile(rb"Inf(?:inity)?[ \t\r]*[,}\]]")
-_NOT_A_NUMBER = re.compile(rb"NaN[ \t\r]*[,}\]]")
 
 
 def read_documents(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:
@@ -135,9 +131,15 @@ def read_jsonl(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[S
 
 
 def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOptions) -> SampleBlock | None:
-    """Parse a block with Arrow; None if anything in it calls for a closer look.
+    """Parse a block with Arrow; None if anything in it calls for a closer look."""
+    return _parse_with_arrow(key, offset, data, size, options)
 
-    What comes out is, to the letter, what `_add_json_line` gives for each line alone.
+
+def _parse_with_arrow(key: str, offset: int, data: bytes, size: int, options: ReadOptions) -> SampleBlock | None:
+    """Return what is in the lines; None if one of them is not as simple as it must be for that.
+
+    What comes out is, to the letter, what `_add_json_line` gives for each line alone. That asks this too, where Arrow reads what
+    Python does not: so no line fares better or worse because of those beside it.
     """
     import pyarrow.json as pj
 
@@ -152,8 +154,10 @@ def _jsonl_fast(key: str, offset: int, data: bytes, size: int, options: ReadOpti
         return None
     kinds = {name: COLUMN_TYPES[kind] for name, kind in options.columns.items()}
     fields = {source.name: options.field_of(source) for source in options.texts}
-    if not _plain_names([*kinds, *fields.values()]) or _unlike_python(data, starts, kinds.values()):
+    if not _plain_names([*kinds, *fields.values()]):
         return None
+    if pa.float64() in kinds.values() and b"-0" in data:
+        return None  # of an integer that is no float Python drops the sign
     if not fits(_large_strings(data, np.array([0, len(data)])), len(data)):
         return None
     # Arrow parses in parallel what it may divide, and a line may not be longer than two of its parts.
@@ -186,21 +190,6 @@ def _plain_names(names: Sequence[str]) -> bool:
     return not any("." in name or ":" in name for name in names)
 
 
-def _unlike_python(data: bytes, starts: NDArray[np.int64], kinds: Iterable[pa.DataType]) -> bool:
-    """Whether a block may hold something that Arrow reads and Python's parser does not, or reads otherwise."""
-    # Arrow knows more words for numbers that are none, such as Inf, and nests without end; it keeps the sign of -0.
-    for word, pattern in ((b"Inf", _INFINITE), (b"NaN", _NOT_A_NUMBER)):
-        if word in data and pattern.search(data):
-            return True
-    if pa.float64() in kinds and b"-0" in data:
-        return True
-    if data.count(b"{") + data.count(b"[") - len(starts) < MAX_DEPTH:
-        return False
-    raw = np.frombuffer(data, np.uint8)
-    brackets = np.flatnonzero((raw == ord("{")) | (raw == ord("[")))
-    return int(np.bincount(np.searchsorted(starts, brackets, side="right")).max(initial=0)) > MAX_DEPTH
-
-
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
@@ -214,6 +203,22 @@ def _add_json_line(out: Collector, key: str, offset: int, line: bytes, options: 
     try:
         value = parse_json_object(line)
     except ValueError as error:
-        out.fail(place, one_line(error))
+        if not _add_with_arrow(out, key, offset, line, options):
+            out.fail(place, one_line(error))
     else:
         add_row(out, place, value, options)
+
+
+def _add_with_arrow(out: Collector, key: str, offset: int, line: bytes, options: ReadOptions) -> bool:
+    """Add a line that only Arrow can read: it knows more words for numbers that are none, such as Inf, and nests without end."""
+    if not (b"Inf" in line or b"NaN" in line or line.count(b"{") + line.count(b"[") > MAX_DEPTH):
+        return False
+    block = _parse_with_arrow(key, offset, line, 0, options)
+    if block is None:
+        return False
+    texts, columns = (
+        {name: cast("pa.Array", values)[0].as_py() for name, values in some.items()}
+        for some in (block.contents, block.columns)
+    )
+    out.add(f"{key}@{offset}", texts, columns)
+    return True
