@@ -5,10 +5,12 @@ import json
 import pytest
 from toys.files import put, tar
 
+from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.sources.fields import resolve_columns
 from tokenize_kit.sources.parts import MISSING, column_of, line_of, listed, text_of, value_at
 from tokenize_kit.sources.planning import ReadOptions, Source, find_sources, plan_units
 from tokenize_kit.sources.reading import read_unit
+from tokenize_kit.sources.samples import iter_samples
 
 ROW = {
     "a": {"b": "inner", "c.d": {"e": 1}, "f": None},
@@ -193,3 +195,25 @@ def test_json_beside_a_text_is_no_sample(tmp_path):
     assert [group.why for group in find_sources([str(tmp_path)], ReadOptions()).passed_over] == [
         "belongs to the text of that name"
     ]
+
+
+def test_evaluation_and_trainers_take_a_place_too(tmp_path):
+    put(
+        tmp_path,
+        "a.tar",
+        tar([("0.txt", b"one"), ("0.json", b'{"c": {"t": "inner"}}'), ("1.json", b'{"c": {"t": "two"}}')]),
+    )
+    put(tmp_path, "b.csv", "c.t,text\nthree,x\n")
+    spec = TokenSpec("text", 256, ("time",), (None,), lossless=True)
+    failures = []
+    found = list(iter_samples([str(tmp_path)], spec, failures.append, field="c.t"))
+    assert [sample.sample for sample in found] == ["inner", "two", "three"]
+    found = list(iter_samples([str(tmp_path)], spec, failures.append))
+    assert [sample.sample for sample in found] == ["one", "x"]
+    # One who wants nothing else is told of each.
+    assert [(failure.key, failure.incomplete) for failure in failures] == [("a.tar/1", False)]
+    with pytest.raises(ValueError, match="media field photo is given, but the tokenizer reads texts"):
+        list(iter_samples([str(tmp_path)], spec, failures.append, media_field="photo"))
+    put(tmp_path, "c.txt", "plain")
+    with pytest.raises(ValueError, match=r"--field body is given, but .*c\.txt is read as plain text"):
+        list(iter_samples([str(tmp_path / "c.txt")], spec, failures.append, field="body"))
