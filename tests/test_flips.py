@@ -70,12 +70,12 @@ def verified(path):
     return verify_command(VerifyCommandOptions(str(path)), QUIET)
 
 
-def all_found(path, whole, *uses):
+def all_found(path, whole, *uses, flips=FLIPS):
     """Turn bits of a file: each use of it, and `verify` of the whole, must end in one line that names the file."""
     uses = (*uses, lambda: verified(whole))
     for use in uses:
         use()
-    for bit in places(path.stat().st_size, FLIPS):
+    for bit in places(path.stat().st_size, flips):
         with flipped(path, bit):
             for use in uses:
                 with pytest.raises((ValueError, FileNotFoundError), match=path.name) as caught:
@@ -104,7 +104,7 @@ def test_what_lies_beside_the_shards(tmp_path, name):
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\nbad\n{"text": "two"}\n')
     Letters().save(tmp_path / "tok")
     encode(EncodeOptions((str(tmp_path / "tok"),), (str(tmp_path / "a.jsonl"),), str(tmp_path / "out")))
-    all_found(tmp_path / "out" / name, tmp_path / "out")
+    all_found(tmp_path / "out" / name, tmp_path / "out", flips=100)
 
 
 def test_an_edited_manifest_without_its_digest_is_compared_with_what_lies_beside_it(tmp_path):
@@ -151,8 +151,9 @@ def test_a_checkpoint(model, name):
 
 
 def test_the_configuration_of_a_model_and_of_its_run(model):
-    all_found(model / "model_config.json", model, lambda: load_model(model))
-    all_found(model / "run.json", model, lambda: claim_folder(model, {"command": "train transformer", "steps": 7}))
+    all_found(model / "model_config.json", model, lambda: load_model(model), flips=100)
+    again = {"command": "train transformer", "steps": 7}
+    all_found(model / "run.json", model, lambda: claim_folder(model, again), flips=100)
 
 
 @pytest.fixture
