@@ -139,6 +139,27 @@ def test_an_edited_manifest_without_its_digest_is_compared_with_what_lies_beside
             verified(out)
 
 
+def test_verify_says_what_was_edited(shards, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(shards, folder)
+    text = (folder / "dataset.json").read_text()
+    rows = r"rows is 40, its files have 39; shard-00000\.arrow: it has 20 rows, expected 19$"
+    changes = {
+        ('"rows": 40', '"rows": 41'): r"own_digest differs; dataset\.json: rows is 41, its files have 40$",
+        ('"rows": 20', '"rows": 19'): rf"own_digest differs; .*{rows}",
+        ('"vocab_size": 27', '"vocab_size": 28'): r"own_digest differs; tokenizers/text .*\(vocab_size 27, not 28\)$",
+        ('"modality": "text"', '"modality": "scent"'): r"own_digest differs, and it can no longer be read .*scent",
+        ('"format_version": 1', '"format_version": 3'): r"own_digest differs, and it can no longer be read .*version 3",
+        ('"rows": 20', '"rows": [20]'): r"dataset\.json is damaged \(",
+        ('"bytes": ', '"bytes": 1'): r"own_digest differs; shard-00000\.arrow: it has \d+ bytes, expected 1\d+$",
+        ('"sha256": "', '"sha256": 7, "x": "'): r"dataset\.json is damaged \(",
+    }
+    for edit, message in changes.items():
+        (folder / "dataset.json").write_text(text.replace(*edit, 1))
+        with pytest.raises(VerificationError, match=message):
+            verified(folder)
+
+
 def test_weights_of_a_sequence_model(model):
     all_found(model / "model.safetensors", model, lambda: load_model(model))
     assert load_model(model).metrics == {"loss": 2.6875109434127808}

@@ -227,12 +227,15 @@ def signed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, OWN_DIGEST: _digest(json.dumps(values, allow_nan=False))}
 
 
-def read_signed(path: str | os.PathLike[str], fix: str = "restore it from a copy") -> dict[str, Any]:
+def read_signed(
+    path: str | os.PathLike[str], fix: str = "restore it from a copy", problems: list[str] | None = None
+) -> dict[str, Any]:
     """Read a JSON object that `signed` made, without its digest; one from before there were digests is taken as it is.
 
     Args:
         path: the file.
         fix: what to do where it is damaged; ends the message.
+        problems: where given, it is told there that the file is not what was written, and what it says now is returned.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -246,7 +249,10 @@ def read_signed(path: str | os.PathLike[str], fix: str = "restore it from a copy
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"{path} is damaged: it is no JSON object ({error}); {fix}") from None
     if not _is_own(values.pop(OWN_DIGEST, None), exact):
-        raise VerificationError(f"{path} was changed after it was written: its {OWN_DIGEST} differs; {fix}")
+        problem = f"{path} was changed after it was written: its {OWN_DIGEST} differs"
+        if problems is None:
+            raise VerificationError(f"{problem}; {fix}")
+        problems.append(problem)
     return dict(values)
 
 

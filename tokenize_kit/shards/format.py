@@ -187,8 +187,12 @@ class Manifest:
         }
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, problems: list[str] | None = None) -> Manifest:
     """Read and check the `dataset.json` of a shard set.
+
+    Args:
+        folder: of the set.
+        problems: where given, it is told there that the manifest was edited, and what it says now is returned if it can be.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -202,7 +206,7 @@ def read_manifest(folder: Path) -> Manifest:
         if (folder / PLAN_FILE).is_file():
             raise ValueError(f"the run that writes {folder} is not finished; run the same 'encode' command again")
         raise ValueError(f"{folder} is not a shard set: it has no {MANIFEST_FILE}")
-    values = read_signed(path, _FIX)
+    values = read_signed(path, _FIX, problems)
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"{path} has format version {version!r}, this tokenize-kit reads {FORMAT_VERSION}; upgrade it")
@@ -222,8 +226,11 @@ def read_manifest(folder: Path) -> Manifest:
         if any(Path(file.name).name != file.name or set(file.tokens) != set(streams) for file in files):
             raise ValueError("a file entry names another folder or other streams")
         for name, total in manifest.totals.items():
-            if values[name] != total:
-                raise ValueError(f"{name} is {values[name]}, its files have {total}")
+            if (said := values[name]) == total:
+                continue
+            if problems is None:
+                raise ValueError(f"{name} is {said}, its files have {total}")
+            problems.append(f"{MANIFEST_FILE}: {name} is {said}, its files have {total}")
         shard_schema(list(streams.values()), columns)
     except MissingPackageError as error:
         raise MissingPackageError(f"{path}: {error}") from None

@@ -89,25 +89,25 @@ def verify(
         VerificationError: something differs; the message lists it.
     """
     folder = local_folder(url)
-    manifest = read_manifest(folder)
-    notes = () if is_signed(folder / MANIFEST_FILE) else (_UNSIGNED,)
     problems: list[str] = []
-    compared = _compare_tokenizers(manifest, tokenizers, problems)
-    _check_carried(folder, manifest, problems)
-    keys: list[pa.Array] = []
-    if progress:
-        progress.task("verify", sum(file.bytes for file in manifest.files))
-    done = 0
-    for file in manifest.files:
-        problems += [f"{file.name}: {problem}" for problem in _check_file(folder, file, manifest, keys)]
-        done += file.bytes
-        if progress:
-            progress.update(done, files=file.name)
-    if keys:
-        distinct = pc.count_distinct(pa.chunked_array(keys)).as_py()
-        if distinct != (total := sum(map(len, keys))):
-            problems.append(f"{total - distinct} keys occur more than once")
-    problems += _check_folder(folder, manifest)
+    try:
+        manifest = read_manifest(folder, problems)
+    except (ImportError, ValueError) as error:
+        if not problems or isinstance(error, VerificationError):
+            raise
+        raise VerificationError(f"{problems[0]}, and it can no longer be read ({error})") from None
+    notes = () if is_signed(folder / MANIFEST_FILE) else (_UNSIGNED,)
+    compared: dict[str, str] = {}
+    try:
+        compared = _compare_tokenizers(manifest, tokenizers, problems)
+        _check_carried(folder, manifest, problems)
+        problems += _check_files(folder, manifest, progress)
+        problems += _check_folder(folder, manifest)
+    except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        # A manifest that is not what was written may say anything.
+        if not problems:
+            raise
+        problems.append(str(error))
     if problems:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise VerificationError(f"{url} is not what it should be: {'; '.join(problems[:_SHOWN])}{more}")
@@ -121,6 +121,24 @@ def verify(
         tokenizers=compared,
         notes=notes,
     )
+
+
+def _check_files(folder: Path, manifest: Manifest, progress: Progress | None) -> list[str]:
+    problems: list[str] = []
+    keys: list[pa.Array] = []
+    if progress:
+        progress.task("verify", sum(file.bytes for file in manifest.files))
+    done = 0
+    for file in manifest.files:
+        problems += [f"{file.name}: {problem}" for problem in _check_file(folder, file, manifest, keys)]
+        done += file.bytes
+        if progress:
+            progress.update(done, files=file.name)
+    if keys:
+        distinct = pc.count_distinct(pa.chunked_array(keys)).as_py()
+        if distinct != (total := sum(map(len, keys))):
+            problems.append(f"{total - distinct} keys occur more than once")
+    return problems
 
 
 def _compare_tokenizers(manifest: Manifest, given: Sequence[str], problems: list[str]) -> dict[str, str]:
