@@ -14,6 +14,7 @@ from toys.world import Letters, Shades, text_samples, write_shards, write_stream
 
 from tokenize_kit.cli import main
 from tokenize_kit.media.audio import read_audio
+from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.shards.preparation import Preparation
 from trainers.autoregressive.model_folder import load_model
 from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides
@@ -197,14 +198,40 @@ def test_a_picture_is_scaled_and_cropped_as_the_data_were(captions, tmp_path):
         )
 
 
+def test_a_prompt_has_the_ids_that_encode_gives_its_file(tmp_path, make_picture):
+    from tokenize_kit.shards import ShardSet
+
+    assert main(["create", "pixels", "--out", str(tmp_path / "pixels"), "--quiet"]) == 0
+    (tmp_path / "data").mkdir()
+    pixels = make_picture(3, 30, 44).permute(1, 2, 0).numpy()
+    for name in ("a", "b", "c"):
+        Image.fromarray(pixels).save(tmp_path / "data" / f"{name}.png")
+    for number, words in enumerate((["--pad"], ["--crop"], ["--no-crop"])):
+        out = tmp_path / f"shards{number}"
+        line = ["encode", "--tokenizer", str(tmp_path / "pixels"), "--data", str(tmp_path / "data"), "--out", str(out)]
+        assert main([*line, "--image-size", "6", *words, "--quiet"]) == 0
+        prepared = Preparation.of_options(ShardSet.open(out).manifest.options)
+        assert Preparation.of_options(json.loads(json.dumps(prepared.to_dict()))) == prepared
+        tokenizer = load_tokenizer(tmp_path / "pixels")
+        path = tmp_path / "data" / "b.png"
+        sample, _ = prepared.read(path.name, path.read_bytes(), tokenizer.spec)
+        stored = ShardSet.open(out).record(1).grids["image"]
+        assert tokenizer.encode(sample).tolist() == stored.tolist()
+
+
 def test_shard_sets_that_were_prepared_otherwise_leave_prompts_as_they_are(tmp_path):
     first, second = Preparation(32, crop=False, allow_special=("<|a|>",)), Preparation(64, crop=False)
-    assert Preparation.common([first, second]) == Preparation(crop=False)
+    assert Preparation.common([first, second]) == Preparation()
+    assert Preparation.common([Preparation(32, pad=True), Preparation(32)]) == Preparation()
+    assert Preparation.common([Preparation(32, pad=True), Preparation(32, pad=True, codebooks=2)]) == Preparation(
+        32, pad=True
+    )
     assert Preparation.common([first, first]) == first
     assert Preparation.of_options(json.loads(json.dumps(first.to_dict()))) == first
     assert Preparation().to_dict() == {}
-    with pytest.raises(ValueError, match="damaged"):
-        Preparation.of_options({"image_size": "32"})
+    for damaged in ({"image_size": "32"}, {"pad": 1}, {"allow_special": [3]}):
+        with pytest.raises(ValueError, match="damaged"):
+            Preparation.of_options(damaged)
 
 
 def test_sounds_are_brought_to_the_codebooks_and_the_rate_of_the_data(tmp_path):

@@ -24,6 +24,8 @@ class Preparation:
     """The side that pictures were scaled to."""
     crop: bool = True
     """Whether they were cropped to a square."""
+    pad: bool = False
+    """Whether they were padded to a square instead."""
     codebooks: int | None = None
     """How many codebooks of each place were kept."""
     allow_special: tuple[str, ...] = ()
@@ -42,15 +44,20 @@ class Preparation:
         made = cls(**values)
         numbers = (made.image_size, made.codebooks)
         whole = all(number is None or (type(number) is int and number > 0) for number in numbers)
-        if not (whole and isinstance(made.crop, bool) and all(isinstance(token, str) for token in made.allow_special)):
+        flags = isinstance(made.crop, bool) and isinstance(made.pad, bool)
+        if not (whole and flags and all(isinstance(token, str) for token in made.allow_special)):
             raise ValueError(f"it is damaged: {values} is not how samples are prepared")
         return made
 
     @classmethod
     def common(cls, several: Sequence[Preparation]) -> Preparation:
         """Return what several shard sets have in common; where they differ, samples are taken as they are."""
-        first = asdict(several[0])
-        return cls(**{name: value for name, value in first.items() if all(vars(one)[name] == value for one in several)})
+        first = several[0]
+        same = {name for name in vars(first) if all(getattr(one, name) == getattr(first, name) for one in several)}
+        # A size says nothing without the way to it.
+        if not same >= (sizing := {"image_size", "crop", "pad"}):
+            same -= sizing
+        return cls(**{name: value for name, value in vars(first).items() if name in same})
 
     def to_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults, JSON-ready."""
@@ -79,11 +86,13 @@ class Preparation:
         """
         kind = modality_of(spec)
         size = self.image_size if kind.resizable else None
-        sample, notes = kind.read_noting(kind.self_describing(name, data), spec, at_least=size)
+        # With padding it is the long side that has the size.
+        at_least = 1 if size and self.pad else size
+        sample, notes = kind.read_noting(kind.self_describing(name, data), spec, at_least=at_least)
         if size is None:
             return sample, notes
         before = kind.size(sample)
-        sample = kind.resize(sample, size, crop=self.crop)
+        sample = kind.resize(sample, size, crop=self.crop, pad=self.pad)
         after = kind.size(sample)
         changed = f"{_times(before)} pixels to {_times(after)}, as the data of the model had"
         return sample, notes if before == after else (*notes, changed)
