@@ -1,6 +1,7 @@
 """Special tokens in texts: text unless they are allowed, and then the ids of the public libraries, in any batch."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -182,7 +183,7 @@ def test_a_worker_is_told_of_it_and_recipes_without_it_are_as_before():
 
 def test_compress_and_evaluate_find_them_too(capsys, folder, tmp_path, ours):
     (tmp_path / "talk.txt").write_text(TALK)
-    words = ("compress", tmp_path / "talk.txt", tmp_path / "talk.tkc", "--tokenizer", folder / "bpe")
+    words = ("compress", tmp_path / "talk.txt", tmp_path / "talk.tkc", "--overwrite", "--tokenizer", folder / "bpe")
     sizes = [run(capsys, *words, *more)[1]["bytes"] for more in ((), ("--allow-special", "all"))]
     assert sizes[1] < sizes[0]
     code, said = run(capsys, "decompress", tmp_path / "talk.tkc", tmp_path / "back.txt", "--tokenizer", folder / "bpe")
@@ -208,3 +209,38 @@ def test_a_trained_vocabulary_reserves_its_own(capsys, corpus, tmp_path):
     assert tokenizer.special_tokens == {token: i for i, token in enumerate(CHATML[:3])}
     assert tokenizer.encode(TALK, allow_special=True).tolist().count(1) == 2
     assert not {0, 1, 2} & set(tokenizer.encode(TALK).tolist())
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_allowed_tokens_are_not_learnt_in_pieces(capsys, tmp_path, engine):
+    corpus, talks = tmp_path / "talks.jsonl", [TALK, f"{TALK}\n{TALK}", f"x{CHATML[2]}y"]
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in talks))
+    words = (
+        "train",
+        "bpe",
+        "--data",
+        corpus,
+        "--vocab-size",
+        "300",
+        "--special-tokens",
+        *CHATML[:3],
+        "--engine",
+        engine,
+    )
+    merged = {}
+    for name, more in {"text": (), "all": ("--allow-special", "all"), "one": ("--allow-special", CHATML[0])}.items():
+        code, said = run(capsys, *words, "--out", tmp_path / name, *more)
+        assert code == 0, said
+        tokenizer = load_tokenizer(tmp_path / name)
+        merged[name] = {token for token in tokenizer._definition["model"]["vocab"] if token not in CHATML}
+    learnt = {name: {"<|", "im", "start", "end", "|>"} & tokens for name, tokens in merged.items()}
+    assert learnt == {"text": {"<|", "im", "start", "end", "|>"}, "all": set(), "one": {"<|", "im", "end", "|>"}}
+    # As if the tokens stood between documents.
+    split = tmp_path / "split.jsonl"
+    parts = [part for text in talks for part in re.split("|".join(map(re.escape, CHATML[:3])), text)]
+    split.write_text("".join(json.dumps({"text": part}) + "\n" for part in parts))
+    code, said = run(capsys, *words[:3], split, *words[4:], "--out", tmp_path / "split")
+    assert code == 0, said
+    assert load_tokenizer(tmp_path / "split").fingerprint == load_tokenizer(tmp_path / "all").fingerprint
+    code, said = run(capsys, *words, "--out", tmp_path / "x", "--allow-special", "<|nothing|>")
+    assert (code, "'<|nothing|>' is no special token" in said) == (1, True)

@@ -53,6 +53,9 @@ class TrainBPEOptions:
     """How text is divided before merging: gpt2, cl100k, o200k or a regular expression."""
     special_tokens: tuple[str, ...] = ("<|endoftext|>",)
     """Tokens that get the first ids; in a text they stay text unless asked for."""
+    allow_special: tuple[str, ...] = ()
+    """Those of them at which texts are divided before they are counted, so that none is learnt in pieces: all, or each by its
+    name. For data that will be encoded with the same --allow-special."""
     min_frequency: int = 1
     """Pairs that are rarer than this are not merged."""
     field: str = "text"
@@ -160,6 +163,7 @@ def _check(options: TrainBPEOptions) -> None:
         # A vocabulary is spelt in the byte alphabet; a token of its characters could be mistaken for other bytes.
         if len(token) == 1 or (not token.isascii() and set(token) <= set(byte_alphabet())):
             raise ValueError(f"special token {token!r} looks like bytes of a text; use one such as '<|{token}|>'")
+    _allowed(options)
     least = 256 + len(set(options.special_tokens))
     if options.vocab_size < least:
         raise ValueError(f"vocab_size {options.vocab_size} is below the 256 bytes and the special tokens; use {least}")
@@ -168,6 +172,34 @@ def _check(options: TrainBPEOptions) -> None:
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"limit {options.limit} is below 1")
     check_kind(options.out, "bpe")
+
+
+def _blocks(corpus: Corpus, options: TrainBPEOptions) -> Iterator[Texts]:
+    """Yield the texts to count: the documents, or what stands in them between the special tokens that are allowed."""
+    from tokenize_kit.tokenizers.text.special import divided, special_pattern
+
+    allowed = _allowed(options)
+    pattern = special_pattern(allowed) if allowed else None
+    for texts in corpus.blocks():
+        parts = None if pattern is None else divided(texts, pattern)
+        yield texts if parts is None else parts.stretches
+
+
+def _allowed(options: TrainBPEOptions) -> set[str]:
+    """Return the special tokens at which texts are divided.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    from tokenize_kit.protocol.special import ALL, allowed_tokens, unknown_special
+
+    allowed = allowed_tokens(options.allow_special)
+    if allowed == (ALL,):
+        return set(options.special_tokens)
+    for token in allowed:
+        if token not in options.special_tokens:
+            raise ValueError(f"--allow-special: {unknown_special(token, options.special_tokens)} (--special-tokens)")
+    return set(allowed)
 
 
 def _learnt(progress: Progress | None, total: int) -> Callable[[int], None] | None:
@@ -186,7 +218,7 @@ def _train_fast(corpus: Corpus, options: TrainBPEOptions, progress: Progress | N
         return None
     counts: Counter[bytes] = Counter()
     first = True
-    for texts in _chunks(corpus.blocks()):
+    for texts in _chunks(_blocks(corpus, options)):
         if first and not _agrees(texts, options):
             return None
         first = False
@@ -307,7 +339,7 @@ def _count_reference(texts: Texts) -> dict[bytes, int]:
 
 def _train_reference(corpus: Corpus, options: TrainBPEOptions, progress: Progress | None) -> Merges:
     def documents() -> Iterator[str]:
-        for texts in corpus.blocks():
+        for texts in _blocks(corpus, options):
             yield from texts.strings()
         if progress is not None:
             progress.task("merge")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tokenize_kit.tokenizers.text.engines import Engine, Reference, Texts, agrees
 from tokenize_kit.tokenizers.text.formats import AddedToken, Definition, dump_definition, without_special
@@ -26,8 +26,58 @@ _PROBED = 64
 """How many of the tokens the probe tries in every position; a vocabulary may have a thousand that nothing uses."""
 
 
+class Divided(NamedTuple):
+    """Texts that were divided at special tokens."""
+
+    stretches: Texts
+    """What stands between the tokens; a text without any is one stretch."""
+    owners: NDArray[np.int64]
+    """(stretches,), the text of each."""
+    tokens: list[bytes]
+    """The special tokens, in order."""
+    places: NDArray[np.int64]
+    """(tokens, 2), the text of each, and how many stretches stand before it."""
+
+
+def special_pattern(tokens: Collection[str]) -> re.Pattern[bytes]:
+    """Return what finds special tokens in UTF-8, the longest where two begin at one place."""
+    ordered = sorted((token.encode() for token in tokens), key=len, reverse=True)
+    return re.compile(b"|".join(map(re.escape, ordered)))
+
+
+def divided(texts: Texts, pattern: re.Pattern[bytes]) -> Divided | None:
+    """Divide texts at special tokens; None if there is none in any of them."""
+    import numpy as np
+
+    whole = np.ascontiguousarray(texts.data).data
+    if pattern.search(whole) is None:
+        return None
+    lengths: list[int] = []  # of the stretches
+    owners: list[int] = []
+    tokens: list[bytes] = []
+    places: list[tuple[int, int]] = []
+    kept = np.ones(len(texts.data), dtype=bool)
+    for number, (begin, end) in enumerate(pairwise(texts.offsets.tolist())):
+        place = begin
+        # Text by text: what would be a special token across the border of two texts is none.
+        for match in pattern.finditer(whole, begin, end):
+            if match.start() > place:
+                lengths.append(match.start() - place)
+                owners.append(number)
+            tokens.append(match[0])
+            places.append((number, len(lengths)))
+            place = match.end()
+            kept[match.start() : place] = False
+        if place < end or place == begin:
+            lengths.append(end - place)
+            owners.append(number)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    found = np.array(places, np.int64).reshape(-1, 2)
+    return Divided(Texts(texts.data[kept], offsets), np.array(owners, np.int64), tokens, found)
+
+
 class SpecialEngine:
-    """Finds special tokens, the longest where two begin at one place, and gives what is between them to another engine.
+    """Finds special tokens and gives what is between them to another engine.
 
     Args:
         plain: takes what is no special token.
@@ -38,7 +88,7 @@ class SpecialEngine:
         self.name = plain.name
         self._plain = plain
         self._ids = {token.encode(): i for token, i in ids.items()}
-        self._pattern = re.compile(b"|".join(re.escape(token) for token in sorted(self._ids, key=len, reverse=True)))
+        self._pattern = special_pattern(ids)
 
     def encode(self, text: bytes) -> NDArray[np.uint32]:
         """See `Engine.encode`."""
@@ -50,34 +100,15 @@ class SpecialEngine:
         """See `Engine.encode_ragged`."""
         import numpy as np
 
-        whole = np.ascontiguousarray(texts.data).data
-        if self._pattern.search(whole) is None:
+        parts = divided(texts, self._pattern)
+        if parts is None:
             return self._plain.encode_ragged(texts)
-        lengths: list[int] = []  # of the stretches between special tokens
-        owners: list[int] = []  # the text of each stretch
-        found: list[tuple[int, int, int]] = []  # of each special token: id, text, stretches before it
-        kept = np.ones(len(texts.data), dtype=bool)
-        edges = texts.offsets.tolist()
-        for number, (begin, end) in enumerate(pairwise(edges)):
-            place = begin
-            # Text by text: what would be a special token across the border of two texts is none.
-            for match in self._pattern.finditer(whole, begin, end):
-                if match.start() > place:
-                    lengths.append(match.start() - place)
-                    owners.append(number)
-                found.append((self._ids[match[0]], number, len(lengths)))
-                place = match.end()
-                kept[match.start() : place] = False
-            if place < end or place == begin:
-                lengths.append(end - place)
-                owners.append(number)
-        stretches = Texts(texts.data[kept], np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-        values, counts = self._plain.encode_ragged(stretches)
-        special = np.array(found, np.int64)
+        values, counts = self._plain.encode_ragged(parts.stretches)
+        ids = np.array([self._ids[bytes(token)] for token in parts.tokens], np.uint32)
         ends = np.concatenate([[0], np.cumsum(counts)])
-        joined = np.insert(values, ends[special[:, 2]], special[:, 0].astype(np.uint32))
-        total = np.bincount(owners, weights=counts, minlength=len(texts)).astype(np.int64)
-        return joined, total + np.bincount(special[:, 1], minlength=len(texts))
+        joined = np.insert(values, ends[parts.places[:, 1]], ids)
+        total = np.bincount(parts.owners, weights=counts, minlength=len(texts)).astype(np.int64)
+        return joined, total + np.bincount(parts.places[:, 0], minlength=len(texts))
 
 
 def special_engine(
