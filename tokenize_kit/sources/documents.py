@@ -21,7 +21,7 @@ _UNIT_BYTES = 64 << 20
 def iter_documents(
     paths: Sequence[str | os.PathLike[str]], field: str = "text", max_document_bytes: int = 16 << 20
 ) -> Iterator[str]:
-    """Yield the documents of txt, jsonl, parquet and tar files, gz and zst too, in a fixed order and in bounded memory.
+    """Yield the documents of files with text, compressed ones too, in a fixed order and in bounded memory.
 
     Args:
         paths: files, folders, globs and fsspec URLs.
