@@ -16,8 +16,8 @@ class EvaluateOptions:
     tokenizer: str
     """The tokenizer's folder, that of a training that goes on, or a checkpoint in it."""
     data: tuple[str, ...]
-    """What to read: files, folders, globs, fsspec URLs, pipes or - (standard input) of txt, jsonl, json, csv, tsv, parquet, pictures,
-    sounds, tar and idx; also gz, zst, bz2 and xz."""
+    """What to read: files, folders, globs, fsspec URLs, pipes or - (standard input) of txt, jsonl, json, csv, tsv, parquet,
+    pictures, sounds, tar and idx; also gz, zst, bz2 and xz."""
     out: str | None = None
     """Folder for report.html and evaluation.json; without it the numbers are only printed."""
     overwrite: bool = False

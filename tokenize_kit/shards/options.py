@@ -14,8 +14,8 @@ class EncodeOptions:
     tokenizer: tuple[str, ...]
     """Tokenizer folders, each as DIR or NAME=DIR; NAME is the stream (column) of its ids, by default its modality."""
     data: tuple[str, ...]
-    """What to read: files, folders, globs, fsspec URLs, pipes or - (standard input) of txt, jsonl, json, csv, tsv, parquet, pictures,
-    sounds, tar and idx; also gz, zst, bz2 and xz."""
+    """What to read: files, folders, globs, fsspec URLs, pipes or - (standard input) of txt, jsonl, json, csv, tsv, parquet,
+    pictures, sounds, tar and idx; also gz, zst, bz2 and xz."""
     out: str
     """Folder for the shards."""
     workers: int = 1

@@ -44,7 +44,7 @@ class TrainBPEOptions:
     )
 
     data: tuple[str, ...]
-    """Text to train on: txt, jsonl, json, csv, tsv, parquet or tar (also gz, zst, bz2, xz), folders, globs, fsspec URLs, pipes or -."""
+    """Text to train on: txt, jsonl, json, csv, tsv, parquet, tar (also compressed), folders, globs, fsspec URLs, pipes or -."""
     out: str
     """Folder for the tokenizer."""
     vocab_size: int = 32_000

@@ -155,7 +155,7 @@ class TrainCharsOptions:
     )
 
     data: tuple[str, ...]
-    """Text to count: txt, jsonl, json, csv, tsv, parquet or tar (also gz, zst, bz2, xz), folders, globs, fsspec URLs, pipes or -."""
+    """Text to count: txt, jsonl, json, csv, tsv, parquet, tar (also compressed), folders, globs, fsspec URLs, pipes or -."""
     out: str
     """Folder for the tokenizer."""
     fallback: Fallback = "bytes"

@@ -237,7 +237,7 @@ class TrainWordsOptions:
     )
 
     data: tuple[str, ...]
-    """Text to count: txt, jsonl, json, csv, tsv, parquet or tar (also gz, zst, bz2, xz), folders, globs, fsspec URLs, pipes or -."""
+    """Text to count: txt, jsonl, json, csv, tsv, parquet, tar (also compressed), folders, globs, fsspec URLs, pipes or -."""
     out: str
     """Folder for the tokenizer."""
     vocab_size: int = 32_000
