@@ -73,6 +73,8 @@ class _Run:
     """How many frames the tag says; 0 if it does not."""
     size: int = 0
     """How many bytes the tag says, with its own frame; 0 if it does not."""
+    plain: bool = False
+    """Whether the file is this run and tags that the decoder knows, so that it is read as it is."""
     frames: int = 0
     pieces: list[tuple[int, int]] = field(default_factory=list)
     mark: tuple[int, int, int] | None = None
@@ -133,6 +135,8 @@ def mpeg_parts(peek: Peek, place: int, end: int, junk: int = 0) -> list[Part]:
     if run is None:
         raise ValueError("there are no MP3 frames in it")
     run.pieces.append((begun, min(place, end)))
+    whole = len(runs) == len(run.pieces) == 1 and not junk and end == peek.size
+    run.plain = whole and 0 < run.stated == run.frames and bool(_xing(run.tag)) and place >= end - 128
     _check_end(peek, place, end, run)
     return _parts(peek, [one for one in runs if one.frames], junk)
 
@@ -179,6 +183,8 @@ def _split(peek: Peek, run: _Run) -> list[_Run]:
 
 
 def _part(peek: Peek, run: _Run) -> Part:
+    if run.plain:
+        return Part(peek.file, slack=run.samples, rate=run.rate, channels=run.channels)
     if run.stated and (place := _xing(run.tag)):
         # With a tag the decoder leaves out what the encoder added at both ends, so it is asked how many samples there are.
         tag = run.tag[: place + 8] + run.frames.to_bytes(4, "big") + run.tag[place + 12 :]
