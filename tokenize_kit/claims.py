@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tokenize_kit.disk import step
+from tokenize_kit.disk import explained, step
 from tokenize_kit.files import make_folder, read_json_object, write_json
 from tokenize_kit.partial import is_partial, remove_abandoned_below
 
@@ -152,7 +152,8 @@ def _locked(folder: Path, enter: Callable[[int], bool | None]) -> Iterator[bool 
     while True:
         make_folder(folder)
         try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            with explained(folder):
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             continue  # another command has taken it away because it was empty
         try:
