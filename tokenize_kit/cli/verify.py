@@ -80,7 +80,9 @@ def verify_command(options: VerifyCommandOptions, progress: Progress) -> VerifyR
         try:
             told, more = check(path / name)
         except (VerificationError, FileNotFoundError) as error:
-            problems.append(str(error))
+            # A training that goes on puts a new checkpoint in the place of the one that is being read.
+            if (path / name).exists():
+                problems.append(str(error))
             continue
         checked |= {"/".join(part for part in (name, inner) if part): what for inner, what in told.items()}
         notes += more
