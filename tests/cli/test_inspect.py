@@ -63,6 +63,14 @@ def test_rows_of_json_in_any_layout(capsys, tmp_path, name, pack):
     assert "rows: 8" in capsys.readouterr().out
 
 
+def test_names_of_the_data_are_shown_as_they_are(capsys, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"my_text": "x", "files": {"a_b": 1}}\n')
+    assert main(["inspect", str(tmp_path / "a.jsonl")]) == 0
+    said = capsys.readouterr().out
+    assert "    my_text: string\n    files: object\n" in said
+    assert "  first rows:\n    my_text=x  files={a_b: 1}\n" in said
+
+
 def test_lines_that_are_none_are_counted_and_the_first_is_named(capsys, tmp_path):
     bad = b'\n{broken\n[1]\n"\xff"\n' + b"[" * 100_000 + b"\n" + LINES[:40]
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + LINES + bad)

@@ -272,12 +272,26 @@ def _short(value: Any) -> Any:
     return value[:60] + "..." if isinstance(value, str) and len(value) > 60 else value
 
 
-def _lines(facts: dict[str, Any], indent: str) -> list[str]:
+_OF_DATA = (
+    "fields",
+    "columns",
+    "files",
+    "endings",
+    "other_files",
+    "special_tokens",
+    "first_tensors",
+    "streams",
+    "tokens",
+)
+"""The facts whose entries have names of the data, which are shown as they are."""
+
+
+def _lines(facts: dict[str, Any], indent: str, of_data: bool = False) -> list[str]:
     lines = []
     for name, value in facts.items():
-        label = f"{indent}{name.replace('_', ' ')}"
+        label = f"{indent}{name if of_data else name.replace('_', ' ')}"
         if isinstance(value, dict) and value:
-            lines += [f"{label}:", *_lines(value, indent + "  ")]
+            lines += [f"{label}:", *_lines(value, indent + "  ", name in _OF_DATA)]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             lines.append(f"{label}:")
             for item in value:
