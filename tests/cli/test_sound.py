@@ -85,6 +85,17 @@ def test_another_sample_rate_is_converted_and_said_so(world, capsys):
     assert "sounds of 44100 Hz stereo are converted to 16000 Hz mono" in captured.err
 
 
+def test_clipping_and_mixing_are_said(world, capsys):
+    Path("loud").mkdir()
+    soundfile.write("loud/a.wav", np.float32([0, 2, -3, 0.5] * 100), 16_000, subtype="FLOAT")
+    soundfile.write("loud/b.flac", np.zeros((1600, 6)), 16_000)
+    assert main("create pcm --sample-rate 16000 --channels 2 --out stereo --quiet".split()) == 0
+    assert main("encode --tokenizer stereo --data loud --out mixed-down".split()) == 0
+    said = capsys.readouterr().out
+    assert "1 sound: 100-999 values beyond full scale clipped" in said
+    assert "1 sound was converted from 16000 Hz 6 channels to 16000 Hz stereo" in said
+
+
 def test_what_is_no_sound_is_listed_and_the_rest_is_encoded(world, capsys):
     Path("mixed").mkdir()
     Path("mixed/a.wav").write_bytes(b"RIFF nonsense")

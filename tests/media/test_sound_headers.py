@@ -179,6 +179,8 @@ def test_other_formats_give_their_samples_and_are_refused_when_cut(kind, coding)
     data = sound(noise(0.25, RATE), RATE, kind, coding)
     assert torch.equal(read(data), exact(data))
     assert torch.equal(read(ID3 + data), exact(data))
+    for behind in (bytes(100), bytes(2001), ID3V1):
+        assert torch.equal(read(data + behind), exact(data))
     with pytest.raises(ValueError, match="cut short"):
         read(data[: len(data) * 6 // 10])
 

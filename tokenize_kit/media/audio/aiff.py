@@ -180,7 +180,7 @@ def au_parts(peek: Peek, start: int) -> list[Part]:
     end = samples_end(peek, first, said, chunks=False)
     block = channels * _AU_BYTES.get(coding, 0)
     file: IO[bytes] | Pieces = peek.file
-    if start or said != end - first:
+    if start or said != end - first or end != peek.size:
         size = min(end - first, 0xFFFFFFFF)
         file = Pieces(peek.file, [head[:4] + struct.pack(f"{order}5I", 24, size, coding, rate, channels), (first, end)])
     return [Part(file, (end - first) // block if block else None, speakers=WAV.get(channels, ()))]

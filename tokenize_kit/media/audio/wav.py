@@ -127,7 +127,8 @@ def wave64_parts(peek: Peek, start: int) -> list[Part]:
         whole = outer == peek.size - start
         end = samples_end(peek, first, said, bits=64, whole=whole, chunks=False)
     samples = (end - first) // about.block if about.tag in _PLAIN and about.block else None
-    honest = start == 0 and said == end - first > 0
+    # Libsndfile takes all that follows for samples.
+    honest = start == 0 and said == end - first > 0 and end == peek.size
     file = peek.file if honest else wav_of(peek.file, {b"fmt ": chunk}, (first, end))
     return [Part(file, samples, speakers=about.speakers)]
 
