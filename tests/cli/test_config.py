@@ -87,4 +87,4 @@ def test_repeated_options_join_and_keep_their_order():
 
 
 def test_underscores_are_hyphens_and_negative_numbers_are_values():
-    assert merge_tokens([], ["--max_failures", "-1"]) == ["--max-failures", "-1"]
+    assert merge_tokens([], ["--max_failures", "-1"]) == ["--max-failures=-1"]
