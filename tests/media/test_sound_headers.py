@@ -4,11 +4,13 @@ import io
 import struct
 
 import pytest
+import soundfile
 import torch
 from toys.files import RATE, mp3, noise, pcm16, sound, tone, wav
 from toys.sounds import ID3, ID3V1, chunk, exact, extensible, form, muxed, read, riff
 
 from tokenize_kit.media.audio import AudioReader
+from tokenize_kit.media.audio.examine import parts_of
 
 SAMPLES = pcm16(noise(0.25, RATE))
 WHOLE = exact(wav(SAMPLES))
@@ -220,3 +222,13 @@ def test_speakers_of_a_wav_are_those_of_its_mask():
     assert opened(0b111)._first.speakers == ("FL", "FR", "FC")
     assert opened(0b100000011)._first.speakers == ("FL", "FR", "BC")
     assert opened(0)._first.speakers == ("FL", "FR", "FC")
+
+
+def test_a_wav_of_more_than_four_gibibytes_from_a_pipe_has_all_its_samples(tmp_path):
+    with (tmp_path / "a.wav").open("w+b") as file:
+        file.write(wav(b"", riff_size=0xFFFFFFFF, data_size=0xFFFFFFFF))
+        # A hole, which takes no room on the disk.
+        file.truncate(4_500_000_044)
+        (part,) = parts_of(file)
+        assert part.samples == 2_250_000_000
+        assert soundfile.SoundFile(part.open()).frames == 2_250_000_000

@@ -99,9 +99,10 @@ def samples_end(peek: Peek, start: int, said: int, *, bits: int = 32, whole: boo
     if is_placeholder(said, bits):
         if said == 0 and there and chunks and _chunk_at(peek, start) and not _foreign(peek, start):
             return start  # An empty sound with other chunks behind it.
-        if said == 0 or said >= there or _foreign(peek, start + said, chunks=chunks):
-            return end_without_tags(peek, start)
-        return start + said
+        # A file that is longer than the number has that many by chance if a chunk follows them.
+        if 0 < said < there and chunks and _chunk_at(peek, start + said + said % 2):
+            return start + said
+        return end_without_tags(peek, start)
     if said > there:
         if whole:
             return peek.size
