@@ -1,6 +1,7 @@
 """Many prompts in one process, prompts that are brought to what the data were, and weights of trainings that go on."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -217,6 +218,15 @@ def test_a_prompt_has_the_ids_that_encode_gives_its_file(tmp_path, make_picture)
         sample, _ = prepared.read(path.name, path.read_bytes(), tokenizer.spec)
         stored = ShardSet.open(out).record(1).grids["image"]
         assert tokenizer.encode(sample).tolist() == stored.tolist()
+
+
+def test_names_and_prompts_that_are_no_utf8(captions, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    Image.fromarray(np.full((4, 4), 224, np.uint8)).save(path)
+    _, (line,) = generated(captions, tmp_path / "out", prompt_file=(path,))
+    assert line["prompt"] == {"image": f"{tmp_path}/\\udcff.png"}
+    with pytest.raises(ValueError, match=r"--prompt is not UTF-8: it has '\\udcff' at character 1"):
+        GenerateOptions(model="m", out="o", prompt="a\udcff")
 
 
 def test_shard_sets_that_were_prepared_otherwise_leave_prompts_as_they_are(tmp_path):

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import struct
 import tarfile
 import zipfile
@@ -348,3 +349,14 @@ def test_zip_archives_and_files_in_them(capsys, tmp_path):
     assert told(capsys, f"zip://sub/a.jsonl::{tmp_path / 'a.zip'}")["rows"] == 8
     (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-30])
     assert told(capsys, tmp_path / "a.zip", code=3)["damaged"]
+
+
+def test_names_that_are_no_utf8(capsys, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.jsonl"
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(LINES)
+    facts = told(capsys, os.fsdecode(path))
+    assert facts["path"] == f"{tmp_path}/\\udcff.jsonl"
+    assert main(["inspect", os.fsdecode(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/\\udcff.jsonl: jsonl file\n")
+    assert told(capsys, tmp_path)["first_files"] == ["\\udcff.jsonl"]

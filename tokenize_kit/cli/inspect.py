@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 from tokenize_kit.files import read_signed, sha256_of_file
 from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, is_tokenizer_folder, load_tokenizer, read_config
 from tokenize_kit.shards.options import ShardReading
+from tokenize_kit.sources.names import printable
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class InspectResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as one JSON-ready dictionary."""
-        return {"path": self.path, "kind": self.kind, **self.facts}
+        return {"path": printable(self.path), "kind": self.kind, **self.facts}
 
     def to_text(self) -> str:
         """Return the facts as indented lines for a person."""
-        return "\n".join([f"{self.path}: {self.kind}", *_lines(self.facts, "  ")])
+        return "\n".join([f"{printable(self.path)}: {self.kind}", *_lines(self.facts, "  ")])
 
 
 def inspect(options: InspectOptions) -> InspectResult:

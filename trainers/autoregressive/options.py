@@ -141,6 +141,8 @@ class GenerateOptions(SamplingOptions, PromptOptions):
         super().__post_init__()
         if self.count < 1:
             raise ValueError(f"--count {self.count} must be at least 1")
+        if self.prompt is not None and (wrong := next((c for c in self.prompt if "\ud800" <= c <= "\udfff"), None)):
+            raise ValueError(f"--prompt is not UTF-8: it has {wrong!r} at character {self.prompt.index(wrong)}")
         given = {
             "--prompt": self.prompt is not None,
             "--prompt-file": self.prompt_file,

@@ -85,6 +85,7 @@ def generate_samples(options: GenerateOptions, progress: Progress | None = None)
 def _identity(options: GenerateOptions) -> dict[str, Any]:
     """Return what the samples depend on, the files that are named among the options by what they hold."""
     from tokenize_kit.files import sha256_of_file
+    from tokenize_kit.sources.names import printable
 
     values = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
     texts = [text for value in values.values() for text in (value if isinstance(value, tuple) else (value,))]
@@ -100,7 +101,17 @@ def _identity(options: GenerateOptions) -> dict[str, Any]:
         with suppress(OSError):  # a prompt that is longer than a name may be
             if path.is_file():
                 hashes[str(path)] = sha256_of_file(path)
-    return {"command": "generate", **values, "sha256": hashes}
+    # Names need not be UTF-8, which a record in JSON is.
+    shown = {name: _printable(value) for name, value in values.items()}
+    return {"command": "generate", **shown, "sha256": {printable(name): found for name, found in hashes.items()}}
+
+
+def _printable(value: Any) -> Any:
+    from tokenize_kit.sources.names import printable
+
+    if isinstance(value, (tuple, list)):
+        return [_printable(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateResult:
