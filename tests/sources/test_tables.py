@@ -211,6 +211,12 @@ def test_a_value_that_is_too_long_is_given_up(monkeypatch):
     assert [place.reason for place in found[1:]] == ["it is longer than 10000 characters; the rest of the file"]
 
 
+def test_brackets_without_end_are_given_up():
+    found = list(read_values(io.BytesIO(b'[{"text": "a"}, ' + b"[" * 3_000_000)))
+    assert found[0].value == {"text": "a"}
+    assert [place.reason for place in found[1:]] == ["it is nested deeper than 500 levels; the rest of the file"]
+
+
 def test_json_of_lines_is_divided_like_jsonl(tmp_path):
     data = "".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(200))
     put(tmp_path, "a.json", data)

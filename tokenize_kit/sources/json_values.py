@@ -31,6 +31,9 @@ _BLOCK = 1 << 20
 """How much of a file of values is looked at at a time; an error in it costs Python a count of its lines."""
 _LOOK = 1 << 20
 _DEEPEST_INDENT = 256
+_HOPELESS = 100_000
+"""So many brackets that are open belong to no data; looking for their ends takes longer than all else."""
+_NEVER = -1
 _BETWEEN = re.compile("[ \t\r\n,\x1e\ufeff]*")
 """What may stand between values; a comma too many loses nothing. U+001E begins each value of RFC 7464."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -240,6 +243,8 @@ class _Window:
         indent = self._indent()
         next_one = -1 if indent.strip(" \t") else self.text.find(f"\n{indent}{{", self.at)
         end = _balanced_end(self.text, self.at, next_one if next_one >= 0 else len(self.text))
+        if end == _NEVER:
+            return self._give_up(_too_deep())
         if end is None and next_one >= 0:
             end = next_one
         if end is None or (end == len(self.text) and not self.ended):
@@ -265,7 +270,10 @@ def _said(error: Exception, start: int) -> str:
 
 
 def _balanced_end(text: str, start: int, stop: int) -> int | None:
-    """Return where the brackets that open at ``start`` are closed before ``stop``; a bare word ends with its line."""
+    """Return where the brackets that open at ``start`` are closed before ``stop``; a bare word ends with its line.
+
+    None if they are not, and `_NEVER` if there are too many to look further.
+    """
     if text[start] not in '{["':
         found = _BARE.match(text, start, stop)
         assert found is not None, "nothing is a match too"
@@ -278,4 +286,6 @@ def _balanced_end(text: str, start: int, stop: int) -> int | None:
         depth += (token in ("{", "[")) - (token in ("}", "]"))
         if depth == 0:
             return found.end()
+        if depth > _HOPELESS:
+            return _NEVER
     return None

@@ -37,7 +37,7 @@ from tokenize_kit.sources.json_values import BYTE_ORDER_MARK, MAX_DEPTH, parse_j
 from tokenize_kit.sources.planning import Piece, ReadOptions
 from tokenize_kit.sources.rows import add_row
 
-MAX_LINE_BYTES = 256 << 20
+MAX_LINE_BYTES = 64 << 20
 """A jsonl line above this is refused: the file is most likely not jsonl, and would fill the memory."""
 
 _PARSE_BYTES = 1 << 20
