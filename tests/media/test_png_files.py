@@ -54,6 +54,10 @@ def test_wrong_checksums_of_the_picture_are_failures():
         place = data.index(name) + 4 + int.from_bytes(data[data.index(name) - 4 : data.index(name)], "big")
         with pytest.raises(ValueError, match=r"checksum|not a picture"):
             read(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    for data, name in ((whole, b"tRNS"), (palette, b"PLTE"), (whole, b"IDAT")):
+        for other in (name[:3] + b"\0", name[:2] + bytes([name[2] ^ 0x20]) + name[3:], name.swapcase()):
+            with pytest.raises(ValueError, match="lost its name"):
+                read(data.replace(name, other))
     for place in range(whole.index(b"IDAT") + 8, len(whole) - 20, 97):
         with pytest.raises(ValueError, match=CUT):
             read(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])

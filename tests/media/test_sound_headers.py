@@ -232,3 +232,9 @@ def test_a_wav_of_more_than_four_gibibytes_from_a_pipe_has_all_its_samples(tmp_p
         (part,) = parts_of(file)
         assert part.samples == 2_250_000_000
         assert soundfile.SoundFile(part.open()).frames == 2_250_000_000
+
+
+def test_a_coding_that_nobody_knows_is_a_failure():
+    data = sound(noise(0.25, RATE), RATE, "CAF", "ALAC_16").replace(b"alac", b"xlac", 1)
+    with pytest.raises(ValueError, match="coded in no way that is known"):
+        read(data)

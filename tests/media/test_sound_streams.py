@@ -8,6 +8,8 @@ import torch
 from toys.files import RATE, encoded, flac_total, mp3, noise, sound, tone, true_length
 from toys.sounds import APE, ID3, ID3V1, exact, muxed, read
 
+from tokenize_kit.media.audio import read_audio
+
 FRAME = 1152
 PLAIN = mp3(64, 1)
 """Without a frame that tells the length."""
@@ -217,6 +219,17 @@ def test_a_flac_that_is_cut_is_a_failure_wherever_it_is_cut(data):
     for left in range(100, len(data), len(data) // 13):
         with pytest.raises(ValueError, match=r"damaged or cut short|not a sound that can be read"):
             read(data[:left])
+
+
+@pytest.mark.parametrize("rate", [7_350, 11_025, RATE, 48_000, 50_000, 100_000, 192_000])
+def test_a_flac_has_the_sample_rate_of_its_frames(rate):
+    data = bytearray(sound(noise(0.2, rate), rate, "FLAC"))
+    assert read_audio(bytes(data)).sample_rate == rate
+    for bit in range(20):  # of the header, which has no checksum
+        damaged = bytearray(data)
+        damaged[18 + bit // 8] ^= 0x80 >> bit % 8
+        with pytest.raises(ValueError, match=f"the frames say {rate:,}"):
+            read_audio(bytes(damaged))
 
 
 def test_tags_and_bytes_around_the_frames_of_a_flac_are_no_sound():

@@ -70,7 +70,9 @@ def take_apart(data: bytes) -> PngParts:
             exif = exif or _sound(data, start, place) or b""
         elif kind in (b"iTXt", b"zTXt", b"tEXt"):
             exif, xmp = exif or _exif_text(kind, data, start, place), xmp or _xmp_text(kind, data, start, place)
-        elif not kind[0] & _ANCILLARY and kind.isalpha() and kind != b"PLTE":
+        elif not kind.isalpha() or (kind != b"PLTE" and _renamed(data, start, place)):
+            raise ValueError("a part of the PNG has lost its name; the picture is damaged")
+        elif not kind[0] & _ANCILLARY and kind != b"PLTE":
             raise ValueError(f"a PNG with the unknown part {kind.decode('ascii')}, without which it cannot be shown")
         if kind == b"IEND":
             break
@@ -123,6 +125,14 @@ def _sound(data: bytes, start: int, stop: int) -> bytes | None:
     if stop > len(data) or zlib.crc32(data[start + 4 : stop - 4]) != int.from_bytes(data[stop - 4 : stop], "big"):
         return None
     return body
+
+
+def _renamed(data: bytes, start: int, stop: int) -> bool:
+    """Whether a chunk of an unknown name has the checksum of one that matters, so that only its name is damaged."""
+    if stop > len(data) or _sound(data, start, stop) is not None:
+        return False
+    said, body = int.from_bytes(data[stop - 4 : stop], "big"), memoryview(data)[start + 8 : stop - 4]
+    return any(zlib.crc32(body, zlib.crc32(name)) == said for name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"))
 
 
 def _checked(data: bytes, start: int, stop: int) -> bytes:

@@ -108,6 +108,8 @@ def _open_av(part: Part) -> Opened:
         raise ValueError(f"a {container.format.name} file without a sound track")
     stream = next((one for one in tracks if one.disposition & av.stream.Disposition.default), tracks[0])
     note = f"sound track {tracks.index(stream) + 1} of {len(tracks)} taken" if len(tracks) > 1 else part.note
+    if stream.codec_context is None:
+        raise ValueError(f"a {container.format.name} file whose sound is coded in no way that is known")
     if part.padded and part.samples:
         # FFmpeg takes what the last packet of a CAF file lacks off its end once more.
         stream.codec_context.flags2 |= _SKIP_MANUAL

@@ -18,6 +18,7 @@ from tokenize_kit.media.audio.part import CUT, Block, Part, Peek, Pieces, end_wi
 from tokenize_kit.media.audio.speakers import WAV
 
 _MOST = (1 << 36) - 1
+_RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 _WIDTHS = {8: "i1", 16: "<i2", 24: "<i4"}
 
 
@@ -45,6 +46,8 @@ def flac_parts(peek: Peek, start: int, decode: Callable[[IO[bytes], int], Iterat
             raise ValueError(f"a FLAC file that ends in its header; {CUT}")
         last = bool(block[0] & 0x80)
         place += 4 + int.from_bytes(block[1:], "big")
+    if (stated := _rate_of(peek.at(place, 16))) not in (0, rate):
+        raise ValueError(f"the header says {rate:,} Hz and the frames say {stated:,}; it is damaged")
     end = end_without_tags(peek, place)
     patched = head[:18] + (packed >> 36 << 36 | _MOST).to_bytes(8, "big") + head[26:]
     file = Pieces(peek.file, [patched, (start + 42, end)])
@@ -56,6 +59,20 @@ def flac_parts(peek: Peek, start: int, decode: Callable[[IO[bytes], int], Iterat
     return [
         Part(file, stated=total, counted=False, speakers=speakers, rate=rate, channels=channels, verified=check.blocks)
     ]
+
+
+def _rate_of(frame: bytes) -> int:
+    """Return the sample rate that the header of a frame says, RFC 9639 section 9.1; 0 if it leaves it to STREAMINFO."""
+    if len(frame) < 16 or frame[0] != 0xFF or frame[1] & 0xFE != 0xF8:
+        return 0
+    size, code = frame[2] >> 4, frame[2] & 15
+    if code < len(_RATES):
+        return _RATES[code]
+    # Behind the number of the frame, coded like UTF-8, and the block size if that is written out.
+    ones = 8 - (frame[4] ^ 0xFF).bit_length()
+    place = 4 + max(1, ones) + {6: 1, 7: 2}.get(size, 0)
+    wide = int.from_bytes(frame[place : place + 2], "big")
+    return {12: frame[place] * 1000, 13: wide, 14: wide * 10}.get(code, 0)
 
 
 class _Check:
