@@ -27,7 +27,7 @@ MAX_VALUE_CHARACTERS = 64 << 20
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-_BLOCK = 1 << 20
+_BLOCK = 256 << 10
 """How much of a file of values is looked at at a time; an error in it costs Python a count of its lines."""
 _LOOK = 1 << 20
 _DEEPEST_INDENT = 256
