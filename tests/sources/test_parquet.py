@@ -327,6 +327,16 @@ def test_one_process_serves_one_file_after_another_and_several_at_once(tmp_path)
         assert opened.facts.rows == (10, 10, 10)
 
 
+def test_a_process_that_has_grown_is_replaced(tmp_path, monkeypatch):
+    path = str(table(tmp_path / "a.parquet", 10, text=sentences(30)))
+    monkeypatch.setattr(parquet_process, "MEMORY_BYTES", 80 << 20)  # it begins with more than half of that
+    pids = set()
+    for _ in range(2):
+        with open_parquet(path) as opened:
+            pids.add(opened._decoder._process.pid)
+    assert len(pids) == 2
+
+
 def test_the_process_ends_with_the_one_that_started_it(tmp_path):
     path = str(table(tmp_path / "a.parquet", 10, text=sentences(30)))
     program = (

@@ -9,7 +9,7 @@ Messages in both directions are a byte that says what it is, eight for the lengt
     to it       ``f`` a file to open (JSON)    ``w`` what is wanted of it (JSON)    ``d`` bytes of a remote file
     from it     ``r`` ready    ``s`` the schema (Arrow)    ``j`` facts (JSON)    ``b`` rows (an Arrow stream)
                 ``n`` a row group is done (JSON)    ``l`` the rest of one is lost (JSON)    ``x`` the file cannot be read (JSON)
-                ``g`` get bytes of it (JSON)    ``.`` the end
+                ``g`` get bytes of it (JSON)    ``.`` the end; with any content the process is to be replaced
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def serve(connection: Connection) -> None:
                     _send_group(connection, table, group, wanted | place)
         except Exception as error:
             connection.send(b"x", {"reason": _words(error), "errno": _machine(error)})
-        connection.send(b".")
+        # A heap that has grown is not always given back, and the next file would be refused for it.
+        connection.send(b".", b"" if _held() < place["memory"] // 2 else b"tired")
 
 
 def _opened(connection: Connection, place: Mapping[str, Any]) -> pa.NativeFile:
@@ -353,6 +354,15 @@ def _allow(limits: Mapping[str, Any], disk: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     _limit(resource.RLIMIT_DATA, limits["memory"] + CHUNK_FACTOR * disk)
     _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + limits["seconds"] + disk // SECOND_BYTES)
+
+
+def _held() -> int:
+    """Return about how many bytes `_allow` counts; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as file:  # noqa: PTH123
+            return int(file.read().split()[5]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _limit(what: int, value: int) -> None:
