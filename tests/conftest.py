@@ -1,5 +1,6 @@
 """What every test may use: the assets of the repository and a few small pictures."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,17 @@ def own_cache(tmp_path_factory):
     """What a machine remembers of shards goes into a folder of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Syncing guards against power cuts, which no test has; the tests would wait for the disk thousands of times.
+
+    Processes that tests start sync as in use, and tests of the order of the steps put in a function of their own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

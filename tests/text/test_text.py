@@ -335,6 +335,10 @@ def test_a_loaded_tokenizer_is_saved_as_it_was_spelled(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "t")
     path = tmp_path / "t" / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+    # A folder from before there were sums may have been laid out by hand.
+    config = json.loads((tmp_path / "t" / "tokenizer_config.json").read_text())
+    del config["sha256"], config["own_digest"]
+    (tmp_path / "t" / "tokenizer_config.json").write_text(json.dumps(config))
     load_tokenizer(tmp_path / "t").save(tmp_path / "copy")
     assert (tmp_path / "copy" / "tokenizer.json").read_bytes() == path.read_bytes()
 
@@ -357,7 +361,7 @@ def test_a_changed_file_is_noticed(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="changed after it was saved"):
         load_tokenizer(tmp_path / "t")
     (tmp_path / "t/tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match="not valid JSON"):
+    with pytest.raises(ValueError, match="changed after it was saved"):
         load_tokenizer(tmp_path / "t")
     (tmp_path / "t/tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):

@@ -166,7 +166,7 @@ def test_the_other_commands_work_on_it(trained, tones, tmp_path, capsys):
     assert ShardSet.open(tmp_path / "shards").record(0).sizes == {"audio": (4000,)}
     run("verify", tmp_path / "shards", "--tokenizer", trained)
     run("decode", "--shards", tmp_path / "shards", "--tokenizer", trained, "--out", tmp_path / "back")
-    assert len(list((tmp_path / "back").iterdir())) == SOUNDS
+    assert len(list((tmp_path / "back").glob("*.wav"))) == SOUNDS
     report = json.loads(run("evaluate", "--tokenizer", trained, "--data", tones, "--limit", 3, "--json"))
     assert report["metrics"]["mel_distance"] > 0
 
