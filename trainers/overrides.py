@@ -54,7 +54,9 @@ class Overrides:
         documents = field_documents(of)
         cls.configuration, cls.left_out = of, without
         cls.__annotations__ = {
-            name: Annotated[hints[name] | None, Doc(documents.get(name, ""))] for name in names if name not in without
+            name: Annotated[hints[name] | None, Doc(" ".join(documents.get(name, "").split()))]
+            for name in names
+            if name not in without
         }
         for name in cls.__annotations__:
             setattr(cls, name, None)

@@ -74,6 +74,9 @@ COMMANDS: tuple[Command, ...] = (
             "encode --tokenizer tokenizers/text --data corpus.jsonl --out shards/text --workers 4",
             "encode --tokenizer tokenizers/text --tokenizer tokenizers/palette --data assets/emoji.tar --out shards/emoji",
             "encode --tokenizer tokenizers/codec --data recordings --codebooks 4 --out shards/sounds",
+            "encode --tokenizer tokenizers/palette --data photos --image-size 32 --pad --out shards/photos",
+            "encode --tokenizer question=tokenizers/text --tokenizer answer=tokenizers/text --field question=q --field answer=a "
+            "--data pairs.jsonl --out shards/pairs",
             "encode --tokenizer tokenizers/text --data corpus --out shards/text --dry-run",
         ),
     ),
@@ -81,7 +84,10 @@ COMMANDS: tuple[Command, ...] = (
         "decode",
         "tokenize_kit.shards.decode:decode",
         "turn token shards back into files",
-        ("decode --shards shards/emoji --tokenizer tokenizers/palette --out pictures --limit 20",),
+        (
+            "decode --shards shards/emoji --tokenizer tokenizers/palette --out pictures --limit 20",
+            "decode --shards shards/pairs --tokenizer answer=tokenizers/text --out answers",
+        ),
     ),
     Command(
         "evaluate",
@@ -102,6 +108,8 @@ COMMANDS: tuple[Command, ...] = (
             "generate --model models/emoji --prompt 'red apple' --count 8 --seed 1 --out samples/apples",
             "generate --model models/text --prompt 'All human beings' --temperature 0.8 --top-p 0.95 --out samples/text",
             "generate --model models/sounds --prompt-file begin.wav --count 4 --out samples/sounds",
+            "generate --model models/pairs --prompts questions.txt --out samples/many",
+            "generate --model models/text/checkpoints/step_00000200 --prompt 'All human beings' --out samples/early",
         ),
     ),
     Command(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tokenize_kit.cli.commands import Command, all_commands, resolve
 from tokenize_kit.cli.config import merge_tokens, read_config_tokens
+from tokenize_kit.cli.help_texts import join_lines, paragraphs
 from tokenize_kit.cli.options import CommandOptions
 from tokenize_kit.errors import UsageError, is_out_of_memory
 from tokenize_kit.files import check_local
@@ -154,11 +155,13 @@ def _parse(command: Command, options_type: type[Any], typed: list[str]) -> tuple
         known = CommandOptions(command.words, options_type, CommonOptions)
         path = _config_path(typed)
         typed = merge_tokens(read_config_tokens(path) if path else [], typed, known)
+    if wants_help:
+        join_lines(options_type)
     try:
         parsed: Any = tyro.cli(
             invocation,
             prog=f"tokenize-kit {command.words}",
-            description=(options_type.__doc__ or command.summary).strip(),
+            description=paragraphs(options_type.__doc__ or command.summary),
             args=typed,
             config=(tyro.conf.HelptextFromCommentsOff,),
         )

@@ -32,7 +32,7 @@ class VerifyCommandOptions:
     """
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
-    """A shard set (folder or fsspec URL), the folder of a tokenizer, model or training, or a .tkc file."""
+    """A shard set (folder or fsspec URL), the folder of a tokenizer, model, training or checkpoint, or a .tkc file."""
     tokenizer: tuple[str, ...] = ()
     """Tokenizer folders that the shards must have been made with."""
 

@@ -27,7 +27,7 @@ class EvaluateOptions:
     image_size: int | None = None
     """Scale and crop pictures to a square of this many pixels first."""
     pad: bool = False
-    """With image_size: scale and pad pictures to the square instead, see encode."""
+    """With --image-size: scale and pad pictures to the square instead, see encode."""
     codebooks: int | None = None
     """Measure with only the first N codebooks of a tokenizer that has several."""
     split: Literal["none", "lines", "paragraphs"] = "none"

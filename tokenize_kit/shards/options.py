@@ -26,16 +26,16 @@ class EncodeOptions:
     """Where the text is: a field of JSON, a column of a table, an ending in a tar, by default text; or STREAM=FIELD for one of
     several streams: question=q, photo=img, fr=desc_fr.txt. Also meta.text for a field in a field, txt:2 for a line of a text."""
     media_field: str | None = None
-    """Column of a parquet file, or ending in a tar, of the picture, sound or video; by default the modality, such as image."""
+    """Column of a parquet file, or ending in a tar, of the picture or sound; by default the modality, such as image."""
     columns: tuple[str, ...] = ()
     """Further fields to carry into the shards (numbers, strings, booleans), such as label; from a tar: cls, or a key of json."""
     image_size: int | None = None
     """Scale pictures so that their short side has this many pixels first, and crop them to a square."""
     crop: bool = True
-    """With image_size: crop to a square; otherwise the long side stays as long as it is in proportion."""
+    """With --image-size: crop to a square; otherwise the long side stays as long as it is in proportion."""
     pad: bool = False
-    """With image_size: scale pictures so that their long side has this many pixels, and pad them with white (of four channels:
-    transparent) to a square, so that nothing is cut off."""
+    """With --image-size: scale pictures so that their long side has this many pixels, and pad them with white (of four
+    channels: transparent) to a square, so that nothing is cut off."""
     codebooks: int | None = None
     """Keep only the first N ids of each place where a tokenizer gives one a codebook: fewer tokens, coarser samples."""
     allow_special: tuple[str, ...] = ()
@@ -85,14 +85,17 @@ class ShardReading:
 
 @dataclass(frozen=True)
 class DecodeOptions(ShardReading):
-    """Turn token shards back into files, one a sample, named after its key."""
+    """Turn token shards back into files, one a sample, named after its key; files.jsonl says which file each key has.
+
+    A run that was stopped continues where it was when the same command is run again.
+    """
 
     shards: str
     """The shard set: a folder or an fsspec URL."""
     tokenizer: str
     """The tokenizer that made the stream, as DIR, or NAME=DIR where several streams came from it."""
     out: str
-    """Folder for the files."""
+    """Folder for the files, empty or new; the same command can go on in it."""
     limit: int | None = None
     """Decode only the first N samples."""
     codebooks: int | None = None

@@ -126,7 +126,7 @@ class ReadOptions:
     text_field: str = TEXT_FIELD
     """jsonl field or parquet column of the text."""
     media_field: str | None = None
-    """Parquet column of the picture, sound or video; None is the name of the modality."""
+    """Parquet column of the picture or sound; None is the name of the modality."""
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
     """Extra columns to carry: name to ``string``, ``int64``, ``float64`` or ``bool``."""
     max_document_bytes: int = 16 << 20

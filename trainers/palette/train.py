@@ -44,7 +44,7 @@ class TrainPaletteOptions:
     image_size: int | None = None
     """Scale and crop pictures to a square of this many pixels first; use what you will encode with."""
     pad: bool = False
-    """With image_size: scale and pad pictures to the square instead, see encode."""
+    """With --image-size: scale and pad pictures to the square instead, see encode."""
     media_field: str | None = None
     """Column of a parquet file that holds the picture; by default image."""
     limit: int | None = None

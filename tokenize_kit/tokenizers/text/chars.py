@@ -166,7 +166,7 @@ class TrainCharsOptions:
     min_frequency: int = 1
     """Characters that are rarer than this are left to the fallback."""
     field: str = "text"
-    """Field of a jsonl object, or column of a parquet file, that holds the text."""
+    """Where the text is: a field of JSON, a column of a table or of a parquet file, an ending in a tar."""
     limit: int | None = None
     """Read only so many documents; one longer than 1 MiB counts as several."""
     max_failures: int = 1000

@@ -35,11 +35,11 @@ class PictureOptions(SourceOptions):
     channels: Literal[1, 3, 4] = 3
     """1 grey, 3 RGB (transparent pictures on white), 4 RGBA."""
     crop: Literal["random", "center"] = "random"
-    """Where squares are cut out of pictures that are not square, or larger because of max_scale."""
+    """Where squares are cut out of pictures that are not square, or larger because of --max-scale."""
     pad: bool = False
-    """With image_size: scale and pad pictures to squares instead, see encode."""
+    """With --image-size: scale and pad pictures to squares instead, see encode."""
     max_scale: float = 1.0
-    """Above 1: squares of 1 to this many times image_size are cut out of pictures whose short side has that, and scaled down."""
+    """Above 1: squares of 1 to so many times --image-size are cut out of pictures whose short side has that, and scaled down."""
     flip: bool = False
     """Mirror half of the training pictures left to right."""
     network: NetworkOverrides = field(default_factory=NetworkOverrides)
