@@ -326,6 +326,27 @@ def test_what_generate_and_evaluate_wrote(capsys, encoded, tmp_path):
     assert (facts["kind"], facts["samples"], facts["name"]) == ("evaluation", 5, "bpe")
 
 
+def test_what_decode_wrote(capsys, encoded, tmp_path):
+    out = tmp_path / "files"
+    words = ["decode", "--shards", str(encoded / "shards"), "--tokenizer", str(encoded / "bpe"), "--limit", "3"]
+    assert main([*words, "--out", str(out), "--quiet"]) == 0
+    capsys.readouterr()
+    facts = told(capsys, out, "--rows", "1")
+    assert (facts["kind"], facts["stream"], facts["samples"], facts["files"]) == ("decoded samples", "text", 3, 3)
+    [first] = facts["first_files"]
+    assert "next" not in facts
+    (out / first["file"]).unlink()
+    facts = told(capsys, out)
+    assert facts["files"] == 2
+    assert "has not ended" in facts["next"]
+    (out / "files.jsonl").write_text("[]\n")
+    code, said = run(capsys, out)
+    assert code == 1
+    assert "files.jsonl is damaged" in said
+    (out / "files.jsonl").unlink()
+    assert "has not ended" in told(capsys, out)["next"]
+
+
 def test_vocabularies_of_others(capsys, encoded, tmp_path):
     facts = told(capsys, encoded / "bpe" / "tokenizer.json")
     assert (facts["kind"], facts["tokens"], facts["special_tokens"]) == ("vocabulary", 260, {"<|endoftext|>": 0})

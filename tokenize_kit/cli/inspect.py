@@ -79,6 +79,7 @@ def _folder_facts(path: Path, options: InspectOptions) -> tuple[str, dict[str, A
     from tokenize_kit.cli.looking.archives import look_folder
     from tokenize_kit.cli.looking.runs import (
         look_checkpoint,
+        look_decoded,
         look_encode_run,
         look_evaluation,
         look_samples,
@@ -99,6 +100,8 @@ def _folder_facts(path: Path, options: InspectOptions) -> tuple[str, dict[str, A
         return "unfinished training", look_training_run(path)
     if facts := look_samples(path, options.rows):
         return "generated samples", facts
+    if facts := look_decoded(path, options.rows):
+        return "decoded samples", facts
     if facts := look_evaluation(path):
         return "evaluation", facts
     if facts := look_folder(path, options.rows):

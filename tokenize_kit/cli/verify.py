@@ -53,7 +53,7 @@ class FolderReport:
 
     def to_text(self) -> str:
         """Return some lines for a person."""
-        checked = [f"  {name}: {what}" for name, what in self.checked.items()]
+        checked = [f"  {name}: {what}" if name else f"  {what}" for name, what in self.checked.items()]
         return "\n".join([f"{self.path} is sound:", *checked, *self.notes])
 
 

@@ -86,6 +86,35 @@ def look_samples(folder: Path, shown: int) -> dict[str, Any] | None:
     return facts
 
 
+def look_decoded(folder: Path, shown: int) -> dict[str, Any] | None:
+    """Return what `decode` has written into a folder, or is to write where it has not ended; None if that is none of its.
+
+    Raises:
+        ValueError: what it says of itself is damaged.
+    """
+    from tokenize_kit.shards.decode import DECODE_FILE, FILES_FILE
+
+    if not (folder / DECODE_FILE).is_file():
+        return None
+    asked = read_json_object(folder / DECODE_FILE)
+    if asked.get("command") != "decode":
+        return None
+    again = "it has not ended; run the same 'tokenize-kit decode' again"
+    facts: dict[str, Any] = {
+        name: asked[name] for name in ("stream", "fingerprint", "limit", "codebooks") if asked.get(name)
+    }
+    path = folder / FILES_FILE
+    if not path.is_file():
+        return facts | {"next": again}
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        there = sum((folder / line["file"]).is_file() for line in lines)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); decode into an empty folder again") from None
+    facts |= {"samples": len(lines), "files": there, "first_files": lines[:shown]}
+    return facts if there == len(lines) else facts | {"next": again}
+
+
 def look_evaluation(folder: Path) -> dict[str, Any] | None:
     """Return the numbers of an evaluation; None if there is none."""
     path = folder / "evaluation.json"
