@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import socket
 import subprocess
@@ -292,6 +293,42 @@ def test_standard_input_is_text_or_json_lines(monkeypatch, pack):
     assert len(texts("-")[0][0]) == 2 << 20
     with pytest.raises(ValueError, match="- is of the kind jsonl; these tokenizers read audio"):
         find_sources(["-"], ReadOptions(modalities=("audio",)))
+
+
+@pytest.mark.parametrize("pack", [bytes, gz])
+def test_standard_input_is_json_in_any_layout(monkeypatch, pack):
+    objects = [{"text": "one", "n": {"a": [1]}}, {"text": "two"}]
+    array, pretty = json.dumps(objects), json.dumps(objects, indent=1)
+    several = "\n".join(json.dumps(value, indent=2) for value in objects)
+    for layout in (array, pretty, "\ufeff" + pretty.replace("\n", "\r\n"), several):
+        piped(monkeypatch, pack(layout.encode()))
+        assert texts("-") == (["one", "two"], [])
+    piped(monkeypatch, pack(array[:-1].encode()))
+    assert texts("-") == (["one", "two"], ["stdin@50"])
+    piped(monkeypatch, pack(json.dumps(objects[0], indent=4).encode()))
+    assert texts("-") == (["one"], [])
+    piped(monkeypatch, pack(b'{"text": "one", "n": [\n{"a": 1}\n]}'))
+    assert texts("-") == (["one"], [])
+    # A damaged line is a failure, the first one too.
+    piped(monkeypatch, pack(b'{"text": "lost\n{"text": "one"}\n{"text": "two"}\n'))
+    assert texts("-") == (["one", "two"], ["stdin@0"])
+    for text in (
+        '[{"a": 1} is JSON] in a text',
+        "[1, 2]",
+        "[[{}]]",
+        '{"a": 1} is an object',
+        "{\n}} {{\n",
+        "[link](there)",
+    ):
+        piped(monkeypatch, pack(text.encode()))
+        assert texts("-") == ([text], [])
+
+
+def test_long_values_of_standard_input_are_known_by_their_beginning(monkeypatch):
+    long = [{"text": "x" * (2 << 20)}]
+    for layout in (json.dumps(long), json.dumps(long, indent=1), json.dumps(long[0], indent=1)):
+        piped(monkeypatch, layout.encode())
+        assert [len(text) for text in texts("-")[0]] == [2 << 20]
 
 
 def test_damage_in_standard_input_is_a_failure(monkeypatch):

@@ -186,7 +186,7 @@ class _Search:
         kept = spooled(given)
         kind, compression = kind_of(name, self._kinds)
         if kind is None:
-            kind, compression = "jsonl" if kept.lines else PLAIN, kept.compression
+            kind, compression = kept.kind or PLAIN, kept.compression
         self.listing.remarks.append(
             f"{name} was kept in {kept.path} for as long as this runs; a run that stops continues if the same is piped in again"
         )

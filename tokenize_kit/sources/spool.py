@@ -9,6 +9,7 @@ import atexit
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -26,6 +27,13 @@ STANDARD_INPUT = ("-", "/dev/stdin")
 
 _NAME = "tokenize-kit-input"
 _PIECE = 1 << 20
+_LINES = 8
+"""A line of JSON lines may be damaged, the first one too; so many are looked at."""
+_SPACE = 1 << 10
+"""What may stand before the first value."""
+_ARRAY = re.compile(r"\[\s*\{")
+_OBJECT = re.compile(r"\[?\s*\{\s*\"")
+_AFTER = re.compile(r"\s*(?:[,{\]]|\Z)")
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
 
 
@@ -41,8 +49,8 @@ class Spooled:
     """The sha256 of its bytes, by which a run that is continued knows that it was given the same."""
     compression: str
     """What its first bytes say: ``gz``, ``zst``, ``bz2``, ``xz`` or nothing."""
-    lines: bool
-    """Whether its first line is a JSON object."""
+    kind: str
+    """``jsonl`` or ``json`` if it begins with JSON objects, else nothing."""
 
 
 @cache
@@ -55,9 +63,7 @@ def spooled(source: str) -> Spooled:
     """
     if source in STANDARD_INPUT:
         if sys.stdin is None or sys.stdin.isatty():
-            raise ValueError(
-                "--data - is standard input, and nothing is piped into it; pipe text or JSON lines into it"
-            )
+            raise ValueError("--data - is standard input, and nothing is piped into it; pipe text or JSON into it")
         return _keep(sys.stdin.buffer)
     with Path(source).open("rb") as file:
         return _keep(file)
@@ -87,7 +93,7 @@ def _keep(file: IO[bytes]) -> Spooled:
         if compression:
             kept.seek(0)
             head = _beginning(kept, compression)
-    return Spooled(str(path), size, digest.hexdigest(), compression, _is_json_line(head))
+    return Spooled(str(path), size, digest.hexdigest(), compression, _kind(head))
 
 
 def _beginning(file: IO[bytes], compression: str) -> bytes:
@@ -97,15 +103,33 @@ def _beginning(file: IO[bytes], compression: str) -> bytes:
         return b""  # reading it says what is wrong
 
 
-def _is_json_line(head: bytes) -> bool:
-    """Whether the first line that is not empty is a JSON object, as far as it is there."""
-    line, newline, _ = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
-    if not line.startswith(b"{"):
-        return False
+def _kind(head: bytes) -> str:
+    """Return ``jsonl`` or ``json`` if what is there begins with objects, a line each or in another layout; nothing for a text."""
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not head.startswith((b"{", b"[")):
+        return ""
+    lines = head.split(b"\n", _LINES)[:_LINES]
+    if _is_object(lines[0]):
+        return "jsonl"
+    text = head.decode("utf-8", "replace")
+    start = _ARRAY.match(text)
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, start.end() - 1 if start else 0)
+    except RecursionError:
+        return "json"
+    except ValueError:
+        if not start and any(line.startswith(b"{") and _is_object(line) for line in lines):
+            return "jsonl"
+        if len(head) < _PIECE - _SPACE or not _OBJECT.match(text):
+            return ""
+        return "json" if start or len(lines) > 1 else "jsonl"  # a value that is longer than what was looked at
+    return "json" if isinstance(value, dict) and _AFTER.match(text, end) else ""
+
+
+def _is_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except RecursionError:
         return True
     except ValueError:
-        # A line that is longer than what was looked at.
-        return not newline and len(head) == _PIECE
+        return False
