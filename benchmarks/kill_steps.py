@@ -12,10 +12,10 @@ def install() -> None:
     """Watch this process; which step it is to die at, and where the steps are counted, is in its environment."""
     from tokenize_kit import disk
 
-    at, count = int(os.environ["KILL_ALL_AT"]), os.environ["KILL_ALL_COUNT"]
+    at, count = int(os.environ["KILL_ALL_AT"]), Path(os.environ["KILL_ALL_COUNT"])
 
     def watch(_what: str, _path: Path) -> None:
-        with open(count, "ab") as file:  # noqa: PTH123
+        with count.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if file.tell() == at:
                 os.killpg(0, signal.SIGKILL)

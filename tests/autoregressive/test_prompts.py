@@ -11,6 +11,7 @@ import soundfile
 import torch
 from PIL import Image
 from toys.codec import ToyCodec
+from toys.progress import Told
 from toys.world import Letters, Shades, text_samples, write_shards, write_streams
 
 from tokenize_kit.cli import main
@@ -78,22 +79,6 @@ def generated(model, out, **changes):
 
 def lines_of(out):
     return [json.loads(line) for line in (Path(out) / "samples.jsonl").read_text().splitlines()]
-
-
-class Told:
-    """Stands for the progress, and remembers its notes."""
-
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
-
-    def task(self, *_):
-        pass
-
-    def update(self, *_, **__):
-        pass
 
 
 def test_a_list_of_prompts_gives_numbered_samples_of_each(texts, tmp_path):

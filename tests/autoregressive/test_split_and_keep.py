@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_train import assert_same_run, one_thread, options_for, train_until  # noqa: F401
+from toys.progress import Told
 from toys.world import text_samples, write_shards
 
 from trainers.autoregressive.data import TokenData, split_documents
@@ -18,20 +19,6 @@ from trainers.logs import read_log
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("data") / "text", text_samples(30))
-
-
-class Told:
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
-
-    def task(self, *_):
-        pass
-
-    def update(self, *_, **__):
-        pass
 
 
 def test_exactly_the_listed_documents_are_held_out(shards, tmp_path):

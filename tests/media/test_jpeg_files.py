@@ -6,7 +6,7 @@ from PIL import Image
 from toys import files
 from toys.pictures import frame_of, noisy, read
 
-from tokenize_kit.media import jpeg
+from tokenize_kit.media.image import jpeg
 
 KINDS = {
     "baseline": {},

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 from toys import files
 
-from tokenize_kit.media import profiles
-from tokenize_kit.media.image import read_image, read_image_noting
+from tokenize_kit.media.image import profiles, read_image, read_image_noting
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.shards.encode import encode

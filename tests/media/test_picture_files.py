@@ -9,8 +9,8 @@ from PIL import Image
 from toys import files
 from toys.pictures import CUT, SCENE, TURNED, frame_of, longs, noisy, packed, png, read
 
-from tokenize_kit.media import image, picture_files, plugins
-from tokenize_kit.media.image import read_image_noting
+from tokenize_kit.media import picture_plugins as plugins
+from tokenize_kit.media.image import opening, read_image_noting, reading, tensors
 from tokenize_kit.modalities import modality_named
 
 
@@ -95,14 +95,14 @@ def test_absurd_sizes_are_refused_before_they_are_decoded():
 @pytest.mark.parametrize("progressive", [False, True])
 def test_pictures_that_are_too_large_are_read_at_reduced_size(monkeypatch, progressive):
     data = files.saved(files.scene(600, 400), "JPEG", quality=95, progressive=progressive)
-    monkeypatch.setattr(picture_files, "MAX_PIXELS", 100_000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 100_000)
     picture = read_image_noting(data, 3, at_least=150)
     assert picture.pixels.shape == (3, 200, 300)
     assert picture.notes == ("more than 100,000 pixels, read at 1/2 of the width and height",)
     right = np.asarray(files.scene(600, 400).reduce(2)).astype(int)
     assert np.abs(picture.pixels.permute(1, 2, 0).numpy() - right).mean() < 1.5
     assert (read_image_noting(data, 3, at_least=150).pixels == picture.pixels).all()
-    monkeypatch.setattr(picture_files, "MAX_PIXELS", 20_000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 20_000)
     assert read_image_noting(data, 3, at_least=100).pixels.shape == (3, 100, 150)
     with pytest.raises(ValueError, match=r"600x400 .* short side still has 101"):
         read_image_noting(data, 3, at_least=101)
@@ -110,7 +110,7 @@ def test_pictures_that_are_too_large_are_read_at_reduced_size(monkeypatch, progr
         read_image_noting(data, 3)
     with pytest.raises(ValueError, match=r"600x400 .*only a JPEG"):
         read_image_noting(files.saved(files.scene(600, 400), "PNG"), 3, at_least=10)
-    monkeypatch.setattr(picture_files, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match=r"600x400 .* also at the reduced size"):
         read_image_noting(data, 3, at_least=1)
 
@@ -118,7 +118,7 @@ def test_pictures_that_are_too_large_are_read_at_reduced_size(monkeypatch, progr
 def test_a_reduced_picture_is_turned_and_converted(monkeypatch):
     exif = b"Exif\0\0" + files.tiff_directory([files.ORIENTATION_6])
     data = files.saved(files.scene(600, 400), "JPEG", quality=95, exif=exif, icc_profile=files.ADOBE_RGB)
-    monkeypatch.setattr(picture_files, "MAX_PIXELS", 100_000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 100_000)
     picture = read_image_noting(data, 3, at_least=100)
     assert picture.pixels.shape == (3, 300, 200)
     assert [note.split()[0] for note in picture.notes] == ["more", "Adobe"]
@@ -141,8 +141,8 @@ def test_large_pictures_in_strips_are_what_they_are_as_a_whole(monkeypatch, chan
     ):
         whole = read_image_noting(data, channels)
         with monkeypatch.context() as patch:
-            patch.setattr(image, "_STRIP", 150)
-            patch.setattr(image, "_BY_BANDS", 10)
+            patch.setattr(reading, "_STRIP", 150)
+            patch.setattr(tensors, "_BY_BANDS", 10)
             parts = read_image_noting(data, channels)
         assert (parts.pixels == whole.pixels).all()
         assert parts.notes == whole.notes
@@ -223,7 +223,7 @@ def test_heic_pictures(monkeypatch):
     for damaged_file in (data[: len(data) // 2], HEIC + bytes(200), data[:100] + bytes(200)):
         with pytest.raises(ValueError, match=CUT):
             read(damaged_file)
-    monkeypatch.setattr(picture_files, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="60x40 pixels is outside the limit"):
         read(data)
 

@@ -291,6 +291,20 @@ class _Pipe(io.RawIOBase):
         return len(part)
 
 
+def mux(container: Any, stream: Any, samples: np.ndarray, rate: int) -> None:
+    """Write all samples, mono, into an opened container, in the frames that the stream takes."""
+    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32).copy(), format="fltp", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, fractions.Fraction(1, rate)
+    even = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=rate)
+    queue = av.AudioFifo()
+    for part in even.resample(frame):
+        queue.write(part)
+    size = stream.codec_context.frame_size or 1024
+    while (part := queue.read(size) or queue.read()) is not None:
+        container.mux(stream.encode(part))
+    container.mux(stream.encode(None))
+
+
 def encoded(
     samples: np.ndarray,
     rate: int,
@@ -308,16 +322,7 @@ def encoded(
     stream.codec_context.flags |= 1 << 23  # bitexact
     if bit_rate:
         stream.bit_rate = bit_rate
-    frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32).copy(), format="fltp", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = rate, 0, fractions.Fraction(1, rate)
-    even = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=rate)
-    queue = av.AudioFifo()
-    for part in even.resample(frame):
-        queue.write(part)
-    size = stream.codec_context.frame_size or 1024
-    while (part := queue.read(size) or queue.read()) is not None:
-        container.mux(stream.encode(part))
-    container.mux(stream.encode(None))
+    mux(container, stream, samples, rate)
     container.close()
     return bytes(target.data) if pipe else target.getvalue()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fractions
 import io
 import struct
 from collections.abc import Iterator, Sequence
@@ -124,16 +123,7 @@ def muxed(
         grey = np.full((32, 32, 3), number * 9 % 255, np.uint8)
         container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
     for number, stream in enumerate(streams):
-        frame = av.AudioFrame.from_ndarray(files.noise(seconds, rate, number)[None], "fltp", "mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate, 0, fractions.Fraction(1, rate)
-        even = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=rate)
-        queue = av.AudioFifo()
-        for part in even.resample(frame):
-            queue.write(part)
-        size = stream.codec_context.frame_size or 1024
-        while (part := queue.read(size) or queue.read()) is not None:
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+        files.mux(container, stream, files.noise(seconds, rate, number), rate)
     if pictures is not None:
         container.mux(pictures.encode(None))
     container.close()

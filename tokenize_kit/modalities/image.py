@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from tokenize_kit.media.plugins import PLUGINS
+from tokenize_kit.media.picture_plugins import PLUGINS
 from tokenize_kit.protocol.modality import Modality
 
 if TYPE_CHECKING:

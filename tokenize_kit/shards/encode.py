@@ -11,87 +11,33 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokenize_kit.errors import TooManyFailuresError
-from tokenize_kit.files import check_local, signed, write_json, write_text
+from tokenize_kit.files import signed, write_json, write_text
 from tokenize_kit.partial import remove_abandoned_below
-from tokenize_kit.progress import Progress, several
+from tokenize_kit.progress import Progress
 from tokenize_kit.shards.options import EncodeOptions
+from tokenize_kit.shards.request import (
+    MB,
+    check_codebooks,
+    check_image_size,
+    check_numbers,
+    check_shared,
+    load_tokenizers,
+    named_executor,
+    stream_of,
+)
+from tokenize_kit.shards.result import EncodeResult
 
 if TYPE_CHECKING:
-    from tokenize_kit.protocol import Tokenizer, TokenSpec
+    from tokenize_kit.protocol import Tokenizer
     from tokenize_kit.shards.executors.base import Executor, Job
     from tokenize_kit.shards.ledger import UnitResult
-    from tokenize_kit.shards.recipe import Recipe
     from tokenize_kit.sources.planning import Unit
     from tokenize_kit.sources.reading import Failure
-
-MB = 1_000_000
-
-
-@dataclass(frozen=True)
-class EncodeResult:
-    """What a run made, or with ``estimated`` what it would make."""
-
-    out: str
-    rows: int
-    """Samples in the shards."""
-    tokens: dict[str, int]
-    """Ids of each stream."""
-    shards: int
-    failures: int
-    """Samples that could not be read; failures.jsonl lists them."""
-    input_bytes: int
-    output_bytes: int
-    seconds: float
-    """Duration of this run; the work of the runs that it continues is not in it."""
-    complete: bool = True
-    """False while other parts of the same run are not finished."""
-    estimated: bool = False
-    """Whether this is the estimate of a dry run."""
-    incomplete: int = 0
-    """Samples of which a part is not there, such as the caption; incomplete.jsonl lists them."""
-    conversions: dict[str, int] = field(default_factory=dict)
-    """How many samples had to be changed when they were read, by what was done, such as ``8000 Hz mono to ...``."""
-    converted: str = "samples"
-    """What those are called."""
-    passed_over: list[dict[str, Any]] = field(default_factory=list)
-    """What folders and globs of the input hold and is not read: ending, why, count and the first names of each reason."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
-        values = asdict(self)
-        # What says nothing is left out; a run mostly has neither.
-        empty = {name for name in ("incomplete", "passed_over") if not values[name]}
-        return {name: value for name, value in values.items() if name not in ("converted", *empty)}
-
-    def to_text(self) -> str:
-        """Return a line or two for a person."""
-        from tokenize_kit.protocol.notes import counted
-
-        tokens = ", ".join(f"{count:,} {name}" for name, count in self.tokens.items())
-        about = "about " if self.estimated else ""
-        state = "would be made in" if self.estimated else "are in" if self.complete else "are so far in"
-        shards = f"{several(self.shards, 'shards')} of {self.output_bytes / MB:,.1f} MB"
-        lines = [
-            f"{about}{several(self.rows, 'samples')}, {tokens} tokens, {shards} {state} {self.out} ({about}{self.seconds:,.1f} s)"
-        ]
-        if self.failures:
-            where = "" if self.estimated else f"; {self.out}/failures.jsonl says why"
-            lines.append(f"{about}{several(self.failures, 'samples')} could not be read{where}")
-        if self.incomplete:
-            where = "" if self.estimated else f"; {self.out}/incomplete.jsonl lists them"
-            lines.append(f"{about}{several(self.incomplete, 'incomplete samples')} left out{where}")
-        if count := sum(group["count"] for group in self.passed_over):
-            lines.append(f"{several(count, 'other names')} of the input not read; --json says which, and why")
-        for what, count in self.conversions.items():
-            lines.append(about + counted(count, self.converted, what))
-        if not self.complete:
-            lines.append("other parts of the run are not finished yet; the last one to finish writes dataset.json")
-        return "\n".join(lines)
 
 
 def encode(
@@ -137,11 +83,11 @@ class _Run:
         self.options = options
         self.progress = progress
         self.began = time.monotonic()
-        self.part, self.parts = _check(options)
-        self.executor = _executor(options)
-        self.tokenizers = _load(options.tokenizer, loaded)
+        self.part, self.parts = check_numbers(options)
+        self.executor = named_executor(options)
+        self.tokenizers = load_tokenizers(options.tokenizer, loaded)
         self.placement = placement_for(self.tokenizers.values(), options.device, options.precision)
-        streams = tuple(_stream(name, tokenizer) for name, tokenizer in self.tokenizers.items())
+        streams = tuple(stream_of(name, tokenizer) for name, tokenizer in self.tokenizers.items())
         modalities = {stream.name: stream.spec.modality for stream in streams}
         self.feeds = feeds_of(modalities, options.field, options.media_field)
         read = ReadOptions(
@@ -155,7 +101,7 @@ class _Run:
         )
         kinds = [modality_named(name) for name in dict.fromkeys(stream.spec.modality for stream in streams)]
         if options.image_size is not None:
-            _check_image_size(options.image_size, [stream.spec for stream in streams])
+            check_image_size(options.image_size, [stream.spec for stream in streams])
         self.converted = " and ".join(kind.plural for kind in kinds if kind.converts)
         # What a run writes is no input of it: it could not be continued otherwise.
         self.files = find_sources(options.data, read, (options.out, *leave_out), progress.note)
@@ -163,11 +109,11 @@ class _Run:
             progress.note(note)
         read = resolve_columns(self.files, read, options.columns)
         shard_schema(streams, read.columns)
-        _check_codebooks(self.tokenizers, options.codebooks)
+        check_codebooks(self.tokenizers, options.codebooks)
         allowed, size = allowed_tokens(options.allow_special), options.image_size
         self.recipe = Recipe(read, streams, size, options.crop, options.codebooks, allowed, options.pad)
         self.recipe.prepared(self.tokenizers)  # here already: a token that there is not shall stop the run at once
-        _check_shared(self.recipe)
+        check_shared(self.recipe)
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
         self.out = Path(options.out)
         self.rows = self.tokens = self.bytes = self.failed = 0
@@ -460,99 +406,6 @@ class _Run:
             estimated=True,
             passed_over=self.files.to_dict(),
         )
-
-
-def _check(options: EncodeOptions) -> tuple[int, int]:
-    """Check the numbers among the options; returns which part this is, and of how many."""
-    for name in ("workers", "limit", "image_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {value} must be at least 1")
-    for name in ("shard_mb", "max_document_mb"):
-        if getattr(options, name) * MB < 8:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)} is too small")
-    if options.pad and options.image_size is None:
-        raise ValueError("--pad needs an --image-size: the side of the square that pictures are padded to")
-    if options.max_failures < 0:
-        raise ValueError(f"--max-failures {options.max_failures} must be 0 or more")
-    check_local(options.out, what="shard set")
-    number, slash, parts = options.part.partition("/")
-    if not (slash and number.isdecimal() and parts.isdecimal() and int(number) < int(parts)):
-        raise ValueError(f"--part {options.part} must be K/N with K from 0 to N-1, such as 0/4")
-    if options.limit is not None and int(parts) > 1:
-        raise ValueError("--limit takes the first samples in order, so it cannot be divided with --part")
-    return int(number), int(parts)
-
-
-def _executor(options: EncodeOptions) -> Executor | None:
-    """Return the executor that the user named, if so."""
-    if options.ray_address is not None and options.executor != "ray":
-        raise ValueError(f"--ray-address {options.ray_address} needs --executor ray")
-    if options.executor is None:
-        return None
-    if options.executor == "serial" and options.workers > 1:
-        raise ValueError(f"--executor serial is one process, not --workers {options.workers}; leave one of them out")
-    from tokenize_kit.shards.executors.base import executor_named
-
-    return executor_named(options.executor)(options)
-
-
-def _load(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
-    """Return the tokenizer of each stream."""
-    from tokenize_kit.protocol import load_tokenizer, split_name
-
-    if not given:
-        raise ValueError("no tokenizer is given; name its folder with --tokenizer")
-    tokenizers: dict[str, Tokenizer] = {}
-    for text in given:
-        name, folder = split_name(text)
-        tokenizer = loaded[folder] if folder in loaded else load_tokenizer(folder)
-        name = name or tokenizer.spec.modality
-        if name in tokenizers:
-            raise ValueError(f"two streams would be named {name!r}; name them, as in --tokenizer NAME={folder}")
-        tokenizers[name] = tokenizer
-    return tokenizers
-
-
-def _check_shared(recipe: Recipe) -> None:
-    """Check that streams that are made of the same pictures or sounds want them alike."""
-    specs: dict[str, tuple[str, TokenSpec]] = {}
-    for stream in recipe.streams:
-        name, spec = specs.setdefault(recipe.sources[stream.name], (stream.name, stream.spec))
-        if (spec.channels, spec.sample_rate) != (stream.spec.channels, stream.spec.sample_rate):
-            raise ValueError(
-                f"the stream {stream.name} wants other channels or another sample rate than {name}, which reads the same; "
-                "encode it by itself"
-            )
-
-
-def _check_image_size(size: int, specs: Sequence[TokenSpec]) -> None:
-    """Check that ``--image-size`` is for one of the tokenizers, and suits all that it is for."""
-    from tokenize_kit.protocol import modality_of
-
-    sized = [spec for spec in specs if modality_of(spec).resizable]
-    if not sized:
-        names = ", ".join(dict.fromkeys(spec.modality for spec in specs))
-        raise ValueError(f"image size {size} is given, but the tokenizer reads {names}; leave it out")
-    for spec in sized:
-        spec.check_image_size(size)
-
-
-def _check_codebooks(tokenizers: Mapping[str, Tokenizer], count: int | None) -> None:
-    """Check that the number fits each tokenizer with codebooks, of which there is one at least."""
-    if count is None:
-        return
-    specs = [tokenizer.spec for tokenizer in tokenizers.values()]
-    for spec in [spec for spec in specs if spec.axes[-1] == "codebook"] or specs:
-        spec.first_codebooks(count)
-
-
-def _stream(name: str, tokenizer: Tokenizer) -> Any:
-    from tokenize_kit.protocol import tokenizer_name
-    from tokenize_kit.shards.format import StreamInfo, dtype_for
-
-    dtype = dtype_for(tokenizer.spec.max_vocab_size)
-    return StreamInfo(name, tokenizer.spec, tokenizer.fingerprint, dtype, tokenizer_name(tokenizer))
 
 
 def _write_failures(out: Path, failures: Sequence[Failure], *, durable_name: bool = True) -> None:

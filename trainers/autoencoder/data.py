@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.shards import ShardSet
-from tokenize_kit.shards.encode import EncodeResult, encode
+from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
+from tokenize_kit.shards.result import EncodeResult
 from tokenize_kit.sources.heldout import key_fractions
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Picture files to pictures of Pillow, decoded as they are stored, and to what the files say of them.
 
 What comes in from outside is hostile until shown otherwise: only formats that Pillow decodes by itself are opened, or that a
-plug-in decodes (see `tokenize_kit.media.plugins`), sizes are checked before a pixel is decoded, and whatever breaks inside a
-decoder becomes a ValueError that names it. What is no part of the picture may be as odd as it likes.
+plug-in decodes (see `tokenize_kit.media.picture_plugins`), sizes are checked before a pixel is decoded, and whatever breaks
+inside a decoder becomes a ValueError that names it. What is no part of the picture may be as odd as it likes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from tokenize_kit.media import jpeg, plugins, png, tiff
-from tokenize_kit.media.exif import is_adobe_rgb
-from tokenize_kit.media.picture_parts import Parts
-from tokenize_kit.media.profiles import adobe_rgb, coded_profile
+from tokenize_kit.media import picture_plugins as plugins
+from tokenize_kit.media.image import jpeg, png, tiff
+from tokenize_kit.media.image.exif import is_adobe_rgb
+from tokenize_kit.media.image.parts import Parts
+from tokenize_kit.media.image.profiles import adobe_rgb, coded_profile
 
 MAX_PIXELS = 1 << 26
 """The largest picture that is read: 67 megapixels, 200 MB as RGB. Larger ones are refused before they are decoded."""
@@ -37,7 +38,7 @@ class Opened(NamedTuple):
     picture: Image.Image
     parts: Parts
     notes: tuple[str, ...] = ()
-    """What was done to it, see `tokenize_kit.media.image.ReadImage`."""
+    """What was done to it, see `tokenize_kit.media.image.reading.ReadImage`."""
 
 
 def open_picture(data: bytes, at_least: int | None = None) -> Opened:

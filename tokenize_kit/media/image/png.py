@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from tokenize_kit.media.picture_parts import Parts
-from tokenize_kit.media.profiles import coded_profile, gamma_profile
+from tokenize_kit.media.image.parts import Parts
+from tokenize_kit.media.image.profiles import coded_profile, gamma_profile
 
 MAX_PROFILE_BYTES = 16 << 20
 """The most that a compressed profile may unfold to; the largest of printers have a few megabytes."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
-from tokenize_kit.media.picture_parts import Parts
+from tokenize_kit.media.image.parts import Parts
 
 MAX_COEFFICIENT_BYTES = 512 << 20
 """What libjpeg may take for the coefficients of a picture that comes in several scans: it keeps them all."""
