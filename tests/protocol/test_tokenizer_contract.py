@@ -38,6 +38,7 @@ from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenize
 from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 from tokenize_kit.tokenizers.text.chars import CharsTokenizer
 from tokenize_kit.tokenizers.text.words import WordsTokenizer
+from tokenize_kit.tokenizers.video.frames import FramesTokenizer
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,21 @@ def wrong_pictures(channels):
         picture(channels, 4, 4)[0],
         picture(channels, 4, 4)[None],
     ]
+
+
+def film(frames, channels, height, width):
+    return torch.stack([picture(channels, height, width, seed) for seed in range(frames)])
+
+
+def films(channels):
+    sizes = [(1, 1, 1), (1, 8, 8), (2, 1, 7), (5, 16, 16), (6, 13, 29), (17, 8, 16)]
+    return [film(frames, channels, height, width) for frames, height, width in sizes]
+
+
+def wrong_films(channels):
+    good = film(3, channels, 4, 4)
+    other = film(3, 4 if channels == 3 else 3, 4, 4)
+    return [film(3, 2, 4, 4), other, good.float() / 255, good.long(), good[:0], good[..., :0], good[0], good[None]]
 
 
 def build_bpe():
@@ -219,6 +235,7 @@ CASES: dict[str, list[Case]] = {
         Case(lambda: PaletteTokenizer(LATTICE), pictures(3), wrong_pictures(3), largest_difference, 25),
         Case(lambda: PaletteTokenizer(LATTICE, "oklab"), pictures(3), wrong_pictures(3), largest_oklab_distance, 0.13),
     ],
+    "frames": [Case(lambda c=c: FramesTokenizer(12.0, c), films(c), wrong_films(c)) for c in (1, 3, 4)],
     # Their weights are random: all that is asked of the round trip is a picture of the same size.
     "autoencoder": [
         Case(lambda c=c, o=o: toy_autoencoder(channels=c, **o), pictures(c), wrong_pictures(c), largest_difference, 255)

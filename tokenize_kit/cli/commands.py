@@ -158,6 +158,12 @@ COMMANDS: tuple[Command, ...] = (
         ("create pixels --channels 3 --out tokenizers/pixels",),
     ),
     Command(
+        "create frames",
+        "tokenize_kit.cli.create:create_frames",
+        "save a tokenizer of the raw pixels of video, which needs no training",
+        ("create frames --fps 12 --channels 3 --out tokenizers/frames",),
+    ),
+    Command(
         "compress",
         "tokenize_kit.cli.compress:compress_command",
         "encode one file into packed ids with a checksum (.tkc)",

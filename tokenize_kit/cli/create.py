@@ -51,6 +51,20 @@ class CreatePixelsOptions:
 
 
 @dataclass(frozen=True)
+class CreateFramesOptions:
+    """Save a lossless tokenizer of video: the value of every channel of every pixel is an id. Nothing is trained."""
+
+    out: str
+    """Folder for the tokenizer."""
+    fps: float = 12.0
+    """Frames a second; films of another rate are brought to it when they are read."""
+    channels: Literal[1, 3, 4] = 3
+    """1 (grey), 3 (RGB) or 4 (RGBA); films are converted when they are read."""
+    overwrite: bool = False
+    """Replace another tokenizer that is in the folder."""
+
+
+@dataclass(frozen=True)
 class CreateResult:
     """What was saved."""
 
@@ -93,6 +107,17 @@ def create_pixels(options: CreatePixelsOptions) -> CreateResult:
     from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 
     return _saved(PixelTokenizer(options.channels), options.out, options.overwrite)
+
+
+def create_frames(options: CreateFramesOptions) -> CreateResult:
+    """Save a `FramesTokenizer`.
+
+    Raises:
+        ValueError: the frame rate is out of range, or the folder holds another tokenizer.
+    """
+    from tokenize_kit.tokenizers.video.frames import FramesTokenizer
+
+    return _saved(FramesTokenizer(options.fps, options.channels), options.out, options.overwrite)
 
 
 def _saved(tokenizer: Tokenizer, out: str, overwrite: bool) -> CreateResult:

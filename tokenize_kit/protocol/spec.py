@@ -7,6 +7,7 @@ whose axes the spec names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -49,6 +50,8 @@ class TokenSpec:
     """The axis, the first one, whose length is not known beforehand, so that a token must end it; ``()`` if the shape of a grid
     is always known. None, as in specs that were saved before there was the field: ``time`` where nothing but codebooks follows.
     """
+    frame_rate: float | None = None
+    """Frames a second that a video must have; None where it does not apply."""
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
@@ -62,6 +65,8 @@ class TokenSpec:
             raise ValueError(f"vocab_size {self.vocab_size} must be positive")
         if self.open_axes not in (None, (), self.axes[:1]):
             raise ValueError(f"open_axes {self.open_axes} must be none or the first axis, {self.axes[:1]}")
+        if self.frame_rate is not None and not 0 < self.frame_rate < math.inf:
+            raise ValueError(f"frame_rate {self.frame_rate} must be a number of frames a second above 0")
         if self.size_multiple < 1:
             raise ValueError(f"size_multiple {self.size_multiple} must be 1 or more")
         if isinstance(self.vocab_size, tuple) and self.axes[-1] != "codebook":
@@ -125,10 +130,10 @@ class TokenSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        if (
-            self.open_axes is None
-        ):  # as it was before there was the field: specs are compared and hashed as they are saved
-            del values["open_axes"]
+        # As it was before there were the fields: specs are compared and hashed as they are saved.
+        for name in ("open_axes", "frame_rate"):
+            if values[name] is None:
+                del values[name]
         return values
 
     @classmethod

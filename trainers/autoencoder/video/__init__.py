@@ -1,0 +1,1 @@
+"""What is particular to video: clips, losses, discriminators, the command."""
