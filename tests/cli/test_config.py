@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from tokenize_kit.cli.config import merge_tokens, read_config_tokens
+from tokenize_kit.cli.tokens import NULL
 from tokenize_kit.errors import UsageError
 
 
@@ -14,9 +15,8 @@ def test_yaml_becomes_the_options_it_names(tmp_path):
     path.write_text(
         "shards: [a, b]\nbatch_size: 8\ndry_run: true\nresume: false\nmodel:\n  layers: 4\n  qk_norm: false\nlimit: null\n"
     )
-    assert read_config_tokens(str(path)) == (
-        "--shards a b --batch-size 8 --dry-run --no-resume --model.layers 4 --model.no-qk-norm --limit None".split()
-    )
+    expected = "--shards a b --batch-size 8 --dry-run --no-resume --model.layers 4 --model.no-qk-norm --limit".split()
+    assert read_config_tokens(str(path)) == [*expected, NULL]
 
 
 @pytest.mark.parametrize(

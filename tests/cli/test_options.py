@@ -43,6 +43,8 @@ class Options:
     """What of."""
     prompt: str | None = None
     """How it begins."""
+    marks: tuple[str, ...] | None = None
+    """What is marked."""
     dry: bool = False
     """Do nothing."""
     part: PartOverrides = dataclasses.field(default_factory=PartOverrides)
@@ -217,3 +219,41 @@ def test_what_no_option_is_gets_the_closest_one(monkeypatch, capsys):
     code, said = parsed(monkeypatch, capsys, "--depth", "1")
     assert (code, "did you mean --part.depth?" in said) == (2, True)
     assert parsed(monkeypatch, capsys, "--part.configuration", "1")[0] == 2
+
+
+@pytest.mark.parametrize("word", ["None", "none", "null", "NULL", "~"])
+def test_a_word_that_may_mean_nothing_is_a_text(monkeypatch, capsys, tmp_path, word):
+    got = parsed(monkeypatch, capsys, "--prompt", word, "--names", word, "--marks", word, "--out", word)
+    assert (got["prompt"], got["names"], got["marks"], got["out"]) == (word, [word], [word], word)
+    assert parsed(monkeypatch, capsys, "--marks", "a", word)["marks"] == ["a", word]
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps({"prompt": word, "names": [word, word], "marks": word, "out": word}))
+    got = parsed(monkeypatch, capsys, "--config", str(path))
+    assert (got["prompt"], got["names"], got["marks"], got["out"]) == (word, [word, word], [word], word)
+
+
+def test_a_null_of_a_file_is_no_text(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "run.yaml"
+    for null in ("null", "~", ""):
+        path.write_text(
+            f"prompt: {null}\nnames: {null}\nmarks: {null}\nout: {null}\nsteps: {null}\nsizes: {null}\ndry: {null}\n"
+            f"part:\n  depth: {null}\n  wide: {null}\n"
+        )
+        assert parsed(monkeypatch, capsys, "--config", str(path)) == parsed(monkeypatch, capsys)
+        got = parsed(monkeypatch, capsys, "--config", str(path), "--prompt", "None", "--steps", "4")
+        assert (got["prompt"], got["steps"]) == ("None", 4)
+    path.write_text("prompt: None\nnames: None\n")
+    got = parsed(monkeypatch, capsys, "--config", str(path))
+    assert (got["prompt"], got["names"]) == ("None", ["None"])
+
+
+def test_a_null_among_values_is_refused(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("names: [a, null]\n")
+    code, said = parsed(monkeypatch, capsys, "--config", str(path))
+    assert (code, "--names has a null among its values" in said) == (2, True), said
+
+
+def test_the_word_none_is_nothing_where_no_text_is_expected(monkeypatch, capsys):
+    assert parsed(monkeypatch, capsys, "--part.depth", "None")["part"]["depth"] is None
+    assert parsed(monkeypatch, capsys, "--steps", "None")[0] == 2

@@ -1,7 +1,8 @@
 """A YAML file as a prefix of the command line.
 
 ``--config run.yaml`` turns every entry of the file into the option it names, in front of the options that were typed, so
-that types, defaults and suggestions for misspelt names are those of the command line, and what is typed wins.
+that types, defaults and suggestions for misspelt names are those of the command line, and what is typed wins. A ``null`` is no
+text: an option that may have no value has none, and any other is as if it was not in the file.
 
 Anchors and aliases are taken as YAML means them, but a file in which they refer to themselves, or to each other so often that it
 would become thousands of values, is refused before it is put together.
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenize_kit.cli.options import CommandOptions
-from tokenize_kit.cli.tokens import given, merged, opposite
+from tokenize_kit.cli.tokens import NULL, given, merged, opposite
 from tokenize_kit.errors import UsageError
 
 _MAX_BYTES = 1 << 20
@@ -51,7 +52,10 @@ def read_config_tokens(path: str) -> list[str]:
     if not isinstance(values, Mapping):
         raise UsageError(f"--config {path} must hold 'option: value' lines, got a {type(values).__name__}")
     _refuse_repeated(node, path, "--", {})
-    return list(_tokens(values, "--"))
+    try:
+        return list(_tokens(values, "--"))
+    except ValueError as error:
+        raise UsageError(f"--config {path}: {error}") from None
 
 
 def merge_tokens(config: list[str], typed: list[str], known: CommandOptions | None = None) -> list[str]:
@@ -117,7 +121,11 @@ def _tokens(values: Mapping[Any, Any], prefix: str) -> list[str]:
             tokens.append(name)
         elif value is False:
             tokens.append(opposite(name))
+        elif value is None:
+            tokens += [name, NULL]
         elif isinstance(value, list):
+            if None in value:
+                raise ValueError(f'{name} has a null among its values; leave it out, or write "null" for the word')
             tokens += _option(name, [str(item) for item in value])
         else:
             tokens += _option(name, [str(value)])

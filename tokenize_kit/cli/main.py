@@ -14,18 +14,21 @@ import sys
 import threading
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from tokenize_kit.cli.commands import Command, all_commands, resolve
 from tokenize_kit.cli.config import merge_tokens, read_config_tokens
 from tokenize_kit.cli.help_texts import join_lines, paragraphs
-from tokenize_kit.cli.options import CommandOptions
+from tokenize_kit.cli.options import CommandOptions, holds_texts
+from tokenize_kit.cli.tokens import NULL
 from tokenize_kit.errors import UsageError, is_out_of_memory
 from tokenize_kit.files import check_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
+
+    from tyro.constructors import ConstructorRegistry
 
 INTERRUPTED = 130
 NOTHING_DONE = "nothing was written, and the same command begins anew"
@@ -164,12 +167,42 @@ def _parse(command: Command, options_type: type[Any], typed: list[str]) -> tuple
             description=paragraphs(options_type.__doc__ or command.summary),
             args=typed,
             config=(tyro.conf.HelptextFromCommentsOff,),
+            registry=_texts_as_they_are(),
         )
     except SystemExit:
         if wants_help and command.examples:
             print("\n".join(["", "examples:", *(f"  tokenize-kit {example}" for example in command.examples)]))
         raise
     return parsed.options, parsed.common
+
+
+def _texts_as_they_are() -> ConstructorRegistry:
+    """Return how the parser shall read texts that may be left out; by itself it takes the word None for nothing."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if not holds_texts(info.type):
+            return None
+        if str in get_args(info.type):
+            return PrimitiveConstructorSpec(
+                nargs=1,
+                metavar="STR",
+                instance_from_str=lambda words: None if words == [NULL] else words[0],
+                is_instance=lambda value: value is None or isinstance(value, str),
+                str_from_instance=lambda value: ["None" if value is None else value],
+            )
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[STR [STR ...]]",
+            instance_from_str=lambda words: None if words == [NULL] else tuple(words),
+            is_instance=lambda value: value is None or isinstance(value, tuple),
+            str_from_instance=lambda value: ["None"] if value is None else list(value),
+        )
+
+    return registry
 
 
 def _config_path(typed: list[str]) -> str | None:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from tokenize_kit.cli.tokens import Given, spelt_as_option
+from tokenize_kit.cli.tokens import NULL, Given, opposite, spelt_as_option
 from tokenize_kit.errors import UsageError
 
 Kind = Literal["flag", "optional flag", "several", "phrase", "value"]
@@ -28,8 +28,13 @@ class CommandOptions:
         self.command = command
         self.flags: dict[str, Kind] = {}
         """Everything that may be typed, with ``--no-`` forms; an option of a dataclass in a dataclass has its name first."""
+        self._hints: dict[str, Any] = {}
         for kind in kinds:
-            self.flags |= _flags(kind, "--")
+            self._hints |= _hints(kind, "--")
+        for name, hint in self._hints.items():
+            self.flags[name] = _kind_of(hint)
+            if self.flags[name] in ("flag", "optional flag"):
+                self.flags[opposite(name)] = self.flags[name]
 
     def takes(self, name: str, word: str) -> bool:
         """Return whether a word that begins with two hyphens is the value of the option before it, which has none yet.
@@ -69,7 +74,7 @@ class CommandOptions:
                 both = f"{one} is given twice" if str(first) == str(one) else f"{first} and {one} are both given"
                 raise UsageError(f"{where}{both}; give {name} once")
             seen[name] = one
-        return [self._valued(one) for one in found]
+        return [self._valued(one) for one in found if one.values != (NULL,) or self._may_be_none(one.name)]
 
     def _option(self, flag: str) -> str:
         """Return the option that a flag belongs to: ``--a.b`` for ``--a.no-b``."""
@@ -90,8 +95,13 @@ class CommandOptions:
         command = self.command
         raise UsageError(f"'{command}' has no option {one.name}{hint} ('tokenize-kit {command} --help' lists all)")
 
+    def _may_be_none(self, name: str) -> bool:
+        return NoneType in get_args(self._hints.get(self._option(name)))
+
     def _valued(self, one: Given) -> Given:
-        """Return an optional flag with the value that it stands for, anything else as it is."""
+        """Return an optional flag with the value that it stands for, a null as the parser knows it, anything else as it is."""
+        if one.values == (NULL,) and not holds_texts(self._hints.get(one.name)):
+            return dataclasses.replace(one, values=("None",))
         if self.flags.get(one.name) != "optional flag":
             return one
         name = self._option(one.name)
@@ -102,18 +112,23 @@ class CommandOptions:
         return dataclasses.replace(one, name=name, values=("False",))
 
 
-def _flags(kind: type[Any], prefix: str) -> dict[str, Kind]:
-    flags: dict[str, Kind] = {}
+def _hints(kind: type[Any], prefix: str) -> dict[str, Any]:
+    """Return the type of each option of a dataclass."""
+    found: dict[str, Any] = {}
     hints = get_type_hints(kind)
     for name in (field.name for field in dataclasses.fields(kind)):
         hint, word = hints[name], name.replace("_", "-")
         if dataclasses.is_dataclass(hint):
-            flags |= _flags(hint, f"{prefix}{word}.")  # type: ignore[arg-type]
-            continue
-        flags[f"{prefix}{word}"] = _kind_of(hint)
-        if flags[f"{prefix}{word}"] in ("flag", "optional flag"):
-            flags[f"{prefix}no-{word}"] = flags[f"{prefix}{word}"]
-    return flags
+            found |= _hints(hint, f"{prefix}{word}.")  # type: ignore[arg-type]
+        else:
+            found[f"{prefix}{word}"] = hint
+    return found
+
+
+def holds_texts(hint: Any) -> bool:
+    """Whether a type is that of a text, or of several, which may be None: any word is a text, and None is no word."""
+    members = get_args(hint)
+    return len(members) == 2 and NoneType in members and (str in members or tuple[str, ...] in members)
 
 
 def _kind_of(hint: Any) -> Kind:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from tokenize_kit.errors import UsageError
 
+NULL = "\0null"
+"""What stands for ``null`` of a YAML file; nobody can type it, as a word of a command line has no NUL."""
+
 _OPTION = re.compile(r"--[A-Za-z][\w.-]*(=.*)?", re.DOTALL)
 
 
