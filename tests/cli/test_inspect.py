@@ -8,7 +8,9 @@ import json
 import lzma
 import os
 import struct
+import sys
 import tarfile
+import threading
 import zipfile
 
 import numpy as np
@@ -22,6 +24,7 @@ from PIL import Image
 from toys.world import picture_samples, text_samples, write_shards
 
 from tokenize_kit.cli import main
+from tokenize_kit.sources import spool
 
 ROWS = [{"text": f"text {i}", "label": i, "meta": {"lang": "en"}} for i in range(7)] + [{"text": "x", "label": None}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -381,3 +384,44 @@ def test_names_that_are_no_utf8(capsys, tmp_path):
     assert main(["inspect", os.fsdecode(path)]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path}/\\udcff.jsonl: jsonl file\n")
     assert told(capsys, tmp_path)["first_files"] == ["\\udcff.jsonl"]
+
+
+def piped(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    spool.spooled.cache_clear()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
+def test_standard_input_is_known_by_how_it_begins(capsys, monkeypatch, tmp_path, pack):
+    def facts(data, code=0):
+        piped(monkeypatch, pack(data))
+        return told(capsys, "-", code=code)
+
+    rows = facts(LINES)
+    assert (rows["path"], rows["kind"], rows["rows"], rows["fields"]) == ("-", "jsonl from standard input", 8, FIELDS)
+    assert facts(json.dumps(ROWS, indent=1).encode())["kind"] == "json from standard input"
+    text = facts("one\n\u00e9\n".encode())
+    assert (text["kind"], text["lines"], text["characters"], text["bytes"]) == ("text from standard input", 2, 6, 7)
+    assert "not UTF-8" in facts(b"one \xff", code=3)["damaged"]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(__file__, "a.txt")
+    tar = facts((tmp_path / "a.tar").read_bytes())
+    assert (tar["kind"], tar["samples"]) == ("tar from standard input", 1)
+    assert "as a file with its name" in tar["next"]
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
+    piped(monkeypatch, (tmp_path / "a.parquet").read_bytes())
+    assert (parquet := told(capsys, "-"))["kind"] == "parquet from standard input"
+    assert parquet["rows"] == 2
+    piped(monkeypatch, pack(b"RIFF\0\0\0\0WAVE"))
+    code, said = run(capsys, "-")
+    assert (code, "standard input is neither text nor JSON" in said) == (1, True), said
+
+
+def test_a_named_pipe_is_looked_into(capsys, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    spool.spooled.cache_clear()
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(LINES))
+    writer.start()
+    facts = told(capsys, tmp_path / "pipe")
+    writer.join()
+    assert (facts["kind"], facts["rows"]) == ("jsonl from a pipe", 8)

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -108,6 +109,23 @@ DIFFERENCES = {
         lambda out: (out / "failures.jsonl").write_text(""),
         r"failures\.jsonl tells of 0 samples, expected 1",
     ),
+    "no list of failures": (
+        lambda out: (out / "failures.jsonl").unlink(),
+        r"failures\.jsonl is missing, which .* 1 sample",
+    ),
+    "no ledger of one shard": (
+        lambda out: (out / "00001.json").unlink(),
+        r"00001\.json, the ledger of its shard, is missing$",
+    ),
+    "a ledger alone": (
+        lambda out: [path.unlink() for path in [*out.glob("0000[1-9].json"), out / "plan.json"]],
+        r"plan\.json is missing; 00001\.json, the ledger of its shard, is missing, and \d more ledgers",
+    ),
+    "no plan": (lambda out: (out / "plan.json").unlink(), r"plan\.json is missing$"),
+    "no ledgers": (
+        lambda out: [path.unlink() for path in out.glob("0*.json")],
+        r"00000\.json, the ledger of its shard, is",
+    ),
     "a changed copy of the tokenizer": (
         lambda out: (
             shutil.rmtree(out / "tokenizers" / "text"),
@@ -147,6 +165,31 @@ def test_each_difference_is_found(made, name):
     with pytest.raises(VerificationError, match=words) as caught:
         verify(made / "out")
     assert caught.value.exit_code == 3
+
+
+def test_a_copy_of_the_shards_alone_is_sound_and_verify_says_what_it_lacks(made, monkeypatch):
+    assert verify(made / "out").notes == ()
+    shutil.copytree(made / "out", made / "all")
+    assert verify(made / "all").notes == ()
+    (made / "copy").mkdir()
+    for path in (made / "out").glob("*.arrow"):
+        shutil.copy(path, made / "copy")
+    shutil.copy(made / "out" / "dataset.json", made / "copy")
+    report = verify(made / "copy")
+    assert report.rows == 40
+    assert [note.partition(",")[0] for note in report.notes] == ["no ledgers and no plan.json are in it"]
+    assert "a run cannot be continued there" in report.to_text()
+    assert verify(f"file://{made / 'copy'}").notes == report.notes
+    with pytest.raises(ValueError, match="holds other files"):
+        encode(EncodeOptions((str(made / "tok"),), (str(made / "a.jsonl"),), str(made / "copy"), shard_mb=0.0003))
+    monkeypatch.setenv("TOKENIZE_KIT_CACHE", str(made / "cache"))
+    remote = fsspec.filesystem("memory")
+    remote.put(str(made / "out"), "/verified", recursive=True)
+    (note,) = verify("memory://verified").notes
+    assert note.startswith("of a set at a URL")
+    (made / "copy" / "00001.arrow").unlink()
+    with pytest.raises(VerificationError, match=r"00001\.arrow: it is missing"):
+        verify(made / "copy")
 
 
 def test_another_tokenizer_is_found(made):

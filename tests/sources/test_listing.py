@@ -16,7 +16,9 @@ from toys.files import bz, gz, jsonl, put, xz, zst
 
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.sources import spool
+from tokenize_kit.sources.documents import iter_documents
 from tokenize_kit.sources.endings import ending_of, kind_of
+from tokenize_kit.sources.fields import check_places, resolve_columns
 from tokenize_kit.sources.listing import list_files
 from tokenize_kit.sources.planning import ReadOptions, find_sources, input_digest, plan_units
 from tokenize_kit.sources.reading import read_unit
@@ -334,6 +336,27 @@ def test_long_values_of_standard_input_are_known_by_their_beginning(monkeypatch)
 def test_damage_in_standard_input_is_a_failure(monkeypatch):
     piped(monkeypatch, gz(b"x" * 1000)[:-20])
     assert texts("-") == ([], ["stdin"])
+
+
+def test_messages_say_standard_input_and_not_where_it_is_kept(monkeypatch):
+    def refused(data, **options):
+        piped(monkeypatch, data)
+        read = ReadOptions(**options)
+        files = find_sources(["-"], read)
+        with pytest.raises(ValueError, match="standard input") as told:
+            print(check_places(files, read), resolve_columns(files, read, []))
+        assert "tokenize-kit-input" not in str(told.value)
+        return str(told.value)
+
+    assert refused(b"a text", text_field="body") == (
+        "--field body is given, but standard input is read as plain text, which has no fields; leave --field out, or pipe JSON "
+        "objects into it"
+    )
+    assert "standard input has no field 'body'; it has text" in refused(b'{"text": "x"}', text_field="body")
+    assert "standard input has no field" in refused(b'[{"text": "x"}]', text_field="body")
+    piped(monkeypatch, b'{"text": "x"}\nbad\n')
+    with pytest.raises(ValueError, match=r"^standard input, line 2: not JSON"):
+        list(iter_documents(["-"]))
 
 
 def test_named_pipes_are_read_once(tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -18,6 +18,10 @@ from tokenize_kit.files import read_signed, sha256_of_file
 from tokenize_kit.protocol import CONFIG_FILE, TokenSpec, is_tokenizer_folder, load_tokenizer, read_config
 from tokenize_kit.shards.options import ShardReading
 from tokenize_kit.sources.names import printable
+from tokenize_kit.sources.spool import STANDARD_INPUT, spooled
+
+_HEAD = 1 << 13
+"""By so many bytes what comes through a pipe is known."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class InspectOptions(ShardReading):
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
     """A tokenizer, shard set or model, a run or checkpoint, a folder of data, or a file: jsonl, json, csv, tsv, parquet, txt,
-    tar, idx, a picture, a sound, .tkc, .safetensors, .arrow. A URL of a shard set or of a file of data."""
+    tar, idx, a picture, a sound, .tkc, .safetensors, .arrow. A URL of a shard set or of a file of data. Standard input (-) or a
+    pipe of text, JSON, parquet or tar."""
     rows: int = 3
     """How many rows, samples or files to show."""
 
@@ -63,6 +68,8 @@ def inspect(options: InspectOptions) -> InspectResult:
     if options.rows < 0:
         raise ValueError(f"--rows {options.rows} must be 0 or more")
     path, shown = Path(options.path), options.rows
+    if options.path in STANDARD_INPUT or path.is_fifo():
+        return InspectResult(options.path, *_piped_facts(options.path, shown))
     if "://" in options.path:
         found = _data_facts(options.path, shown)
         return InspectResult(options.path, *(found or ("shard set", _shard_facts(options))))
@@ -136,6 +143,39 @@ def _file_facts(path: Path, shown: int) -> tuple[str, dict[str, Any]]:
             return f"{kind.name} file", kind.describe(path)
     known = sorted({extension for kind in kinds for extension in kind.extensions})
     raise ValueError(f"{path} is of no known kind (extensions: {' '.join(known)})")
+
+
+def _piped_facts(source: str, shown: int) -> tuple[str, dict[str, Any]]:
+    """Return what comes through standard input or a pipe, known by how it begins.
+
+    Raises:
+        ValueError: it is nothing that can be told so.
+    """
+    from tokenize_kit.cli.looking import archives, rows
+    from tokenize_kit.cli.looking.damage import up_to_damage
+
+    kept = spooled(source)
+    head = b""
+
+    def look(file: IO[bytes]) -> None:
+        nonlocal head
+        head = file.read(_HEAD)
+
+    up_to_damage(kept.path, kept.compression, look)
+    lookers = {"": rows.look_text, "jsonl": rows.look_jsonl, "json": rows.look_json}
+    kind, looker = kept.kind or "text", lookers[kept.kind]
+    where = "standard input" if source in STANDARD_INPUT else "a pipe"
+    if head.startswith(b"PAR1") and not kept.compression:
+        kind, looker = "parquet", rows.look_parquet
+    elif head[257:262] == b"ustar":
+        kind, looker = "tar", archives.look_tar
+    elif b"\0" in head:
+        raise ValueError(f"{where} is neither text nor JSON, parquet nor tar; inspect it as a file with its name")
+    facts = looker(kept.path, kept.compression, shown)
+    if kind in ("parquet", "tar"):
+        facts["next"] = "encode and train read text and JSON from a pipe, and this as a file with its name"
+    compressed = {"compression": kept.compression} if kept.compression else {}
+    return f"{kind} from {where}", {**compressed, **facts, "bytes": facts.get("bytes", kept.size)}
 
 
 def _data_facts(url: str, shown: int) -> tuple[str, dict[str, Any]] | None:

@@ -286,11 +286,15 @@ def local_folder(url: str | os.PathLike[str], trust: bool = False) -> Path:
         trust: take what is in the cache already by its size alone.
     """
     text = os.fspath(url)
-    if "://" not in text:
-        return Path(text)
-    if text.startswith(("file://", "local://")):
-        return Path(text.split("://", 1)[1])
-    return _cached_copy(text.rstrip("/"), trust)
+    if is_remote(text):
+        return _cached_copy(text.rstrip("/"), trust)
+    return Path(text.split("://", 1)[1] if "://" in text else text)
+
+
+def is_remote(url: str | os.PathLike[str]) -> bool:
+    """Return whether a shard set is a URL of another place than the disks of this machine."""
+    text = os.fspath(url)
+    return "://" in text and not text.startswith(("file://", "local://"))
 
 
 def _cached_copy(url: str, trust: bool) -> Path:

@@ -31,13 +31,20 @@ from tokenize_kit.shards.format import (
 )
 from tokenize_kit.shards.ledger import UnitResult, failure_lines, listed
 from tokenize_kit.shards.plan import differences
-from tokenize_kit.shards.reader import carried_problem, local_folder, read_batches, stream_array
+from tokenize_kit.shards.reader import carried_problem, is_remote, local_folder, read_batches, stream_array
 from tokenize_kit.sources.blocks import Failure, count_lost
 
 _SHOWN = 10
 _UNSIGNED = (
     f"{MANIFEST_FILE} is from before manifests carried a digest of themselves: it is compared with the shards and the tokenizers "
     "alone; the same 'encode' writes it with one"
+)
+_COPIED = (
+    f"no ledgers and no {PLAN_FILE} are in it, so it is a copy of the shards: each is what {MANIFEST_FILE} says; how it was made "
+    "cannot be compared, and a run cannot be continued there"
+)
+_FETCHED = (
+    f"of a set at a URL the shards, {MANIFEST_FILE} and the tokenizers are checked; its ledgers and {PLAN_FILE} are not"
 )
 
 
@@ -55,7 +62,7 @@ class VerifyReport:
     tokenizers: dict[str, str]
     """Fingerprint of each stream that a given tokenizer was compared with."""
     notes: tuple[str, ...] = ()
-    """What could not be checked, because the set is from before there were sums."""
+    """What could not be checked: the set is from before there were sums, or a copy of the shards alone."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; without notes where there are none."""
@@ -96,13 +103,13 @@ def verify(
         if not problems or isinstance(error, VerificationError):
             raise
         raise VerificationError(f"{problems[0]}, and it can no longer be read ({error})") from None
-    notes = () if is_signed(folder / MANIFEST_FILE) else (_UNSIGNED,)
+    notes = [] if is_signed(folder / MANIFEST_FILE) else [_UNSIGNED]
     compared: dict[str, str] = {}
     try:
         compared = _compare_tokenizers(manifest, tokenizers, problems)
         _check_carried(folder, manifest, problems)
         problems += _check_files(folder, manifest, progress)
-        problems += _check_folder(folder, manifest)
+        problems += _check_folder(folder, manifest, notes, fetched=is_remote(url))
     except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
         # A manifest that is not what was written may say anything.
         if not problems:
@@ -119,7 +126,7 @@ def verify(
         bytes=sum(file.bytes for file in manifest.files),
         failures=manifest.failures,
         tokenizers=compared,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -270,19 +277,38 @@ def _wrong_id(values: Any, shapes: Any, stream: StreamInfo) -> int | None:
     return None
 
 
-def _check_folder(folder: Path, manifest: Manifest) -> list[str]:
-    """Compare the manifest with what else the run left: no other shards, its plan, its ledgers and the list of failures."""
+def _check_folder(folder: Path, manifest: Manifest, notes: list[str], *, fetched: bool) -> list[str]:
+    """Compare the manifest with what else the run left: no other shards, its plan, its ledgers and the list of failures.
+
+    Args:
+        folder: the shard set.
+        manifest: of it.
+        notes: takes what could not be checked.
+        fetched: whether it is a copy of a set elsewhere, in which only what is used is.
+    """
     problems = []
     known = {file.name for file in manifest.files}
     if strays := sorted(path.name for path in folder.glob("*.arrow") if path.name not in known):
         problems.append(f"{strays[0]} is not listed in {MANIFEST_FILE}")
-    if (folder / PLAN_FILE).is_file():
+    ledgers, lost, more = _ledgers(folder, manifest)
+    has_plan = (folder / PLAN_FILE).is_file()
+    # A run leaves all of these. Who copies what is needed to use a set leaves all of them behind.
+    copied = not has_plan and len(lost) == len(manifest.files)
+    if has_plan:
         problems += _check_plan(folder / PLAN_FILE, manifest)
-    ledgers, more = _ledgers(folder, manifest)
+    elif not copied:
+        problems.append(f"{PLAN_FILE} is missing")
     problems += more
+    if copied:
+        notes.append(_FETCHED if fetched else _COPIED)
+    elif lost:
+        others = f", and {len(lost) - 1:,} more ledgers" if len(lost) > 1 else ""
+        problems.append(f"{lost[0]}, the ledger of its shard, is missing{others}")
     lists = listed(failure for ledger in ledgers for failure in ledger.failures)
     complete = len(ledgers) == len(manifest.files)
     for name, expected in ((FAILURES_FILE, manifest.failures), (INCOMPLETE_FILE, manifest.incomplete)):
+        if not copied and expected and not (folder / name).is_file():
+            problems.append(f"{name} is missing, which tells of {several(expected, 'samples')}")
         problems += _check_list(folder / name, expected, failure_lines(lists[name]) if complete else None)
     return problems
 
@@ -312,13 +338,15 @@ def _check_plan(path: Path, manifest: Manifest) -> list[str]:
     return [f"{MANIFEST_FILE} is not of the run in {PLAN_FILE}: {'; '.join(found[:2])}"] if found else []
 
 
-def _ledgers(folder: Path, manifest: Manifest) -> tuple[list[UnitResult], list[str]]:
-    """Return the ledgers that are there and say what the manifest says, and what is wrong with the others."""
+def _ledgers(folder: Path, manifest: Manifest) -> tuple[list[UnitResult], list[str], list[str]]:
+    """Return the ledgers that can be read, the names of those that are not there, and what is wrong with the others."""
     ledgers: list[UnitResult] = []
+    lost: list[str] = []
     problems = []
     for file in manifest.files:
         path = (folder / file.name).with_suffix(".json")
         if not path.is_file():
+            lost.append(path.name)
             continue
         try:
             ledger = UnitResult.from_dict(read_signed(path))
@@ -330,4 +358,4 @@ def _ledgers(folder: Path, manifest: Manifest) -> tuple[list[UnitResult], list[s
             ledgers.append(ledger)
             if ledger.file != file:
                 problems.append(f"{path.name} and {MANIFEST_FILE} do not say the same of {file.name}")
-    return ledgers, problems
+    return ledgers, lost, problems

@@ -85,7 +85,7 @@ def _place(key: str, files: Sequence[SourceFile]) -> str:
         if file.key == name and file.kind == "jsonl" and offset.isdigit():
             with open_source(file.url, file.compression) as opened:
                 before = read_exactly(opened, int(offset)).count(b"\n")
-                return f"{file.url}, line {before + 1}"
+                return f"{file.called}, line {before + 1}"
         if file.key in (key, name):
-            return f"{file.url}, row {offset}" if offset.isdigit() and file.key == name else file.url
+            return f"{file.called}, row {offset}" if offset.isdigit() and file.key == name else file.called
     return key

@@ -23,6 +23,7 @@ from tokenize_kit.sources.parquet_columns import carried_kind, wanted_column
 from tokenize_kit.sources.parquet_process import describe
 from tokenize_kit.sources.parts import MISSING, column_of, listed, value_at
 from tokenize_kit.sources.planning import MEMBERS, ReadOptions, Source, members_among
+from tokenize_kit.sources.spool import is_kept
 from tokenize_kit.sources.tar import tar_index
 
 _LOOK_BYTES = 4 << 20
@@ -76,7 +77,7 @@ def resolve_columns(files: Sequence[SourceFile], options: ReadOptions, names: Se
         if not types and name in columns:
             raise ValueError(columns[name])
         if not types and not any(file.kind in _LOOKS for file in tables):
-            raise ValueError(f"no column {name!r} was found in the first samples of {files[0].url}")
+            raise ValueError(f"no column {name!r} was found in the first samples of {files[0].called}")
     return replace(options, columns={name: _common(types) for name, types in kinds.items()})
 
 
@@ -103,9 +104,15 @@ def check_places(files: Sequence[SourceFile], options: ReadOptions, unclear: Seq
         return ""
     odd = [file for file in plain if PurePosixPath(file.key).suffix.lower() not in (*ENDINGS[PLAIN], *COMPRESSIONS)]
     if len(plain) == len(files) or odd:
+        first = (odd or plain)[0]
+        instead = (
+            "pipe JSON objects into it"
+            if is_kept(first.url)
+            else "name the file by what it holds (.jsonl, .json, .csv, .tsv, .parquet, .tar)"
+        )
         raise ValueError(
-            f"--field {place} is given, but {(odd or plain)[0].url} is read as plain text, which has no fields; leave --field "
-            "out, or name the file by what it holds (.jsonl, .json, .csv, .tsv, .parquet, .tar)"
+            f"--field {place} is given, but {first.called} is read as plain text, which has no fields; leave --field out, or "
+            f"{instead}"
         )
     more = f" and {len(plain) - 3} more" if len(plain) > 3 else ""
     names = ", ".join(file.key for file in plain[:3]) + more
@@ -192,11 +199,11 @@ def _look_at_objects(
     for source in options.texts:
         place = options.field_of(source)
         if all(value_at(value, place) is MISSING for value in objects):
-            look.lacks[source.name] = f"{file.url} has no field {place!r}; it has {there}{_hint(source, options)}"
+            look.lacks[source.name] = f"{file.called} has no field {place!r}; it has {there}{_hint(source, options)}"
     for name in names:
         values = [value_at(value, name) for value in objects]
         if all(value is MISSING for value in values):
-            look.no_columns[name] = f"{file.url} has no field {name!r}; it has {there}"
+            look.no_columns[name] = f"{file.called} has no field {name!r}; it has {there}"
         else:
             look.kinds[name] = _kinds_of(values)
     return look
@@ -213,11 +220,11 @@ def _look_delimited(file: SourceFile, options: ReadOptions, names: Sequence[str]
         place = options.field_of(wanted)
         if column_of(table.columns, place) is None:
             hint = _hint(wanted, options)
-            look.lacks[wanted.name] = f"{file.url} has no field {place!r}; it has {listed(table.columns)}{hint}"
+            look.lacks[wanted.name] = f"{file.called} has no field {place!r}; it has {listed(table.columns)}{hint}"
     for name in names:
         column = column_of(table.columns, name)
         if column is None:
-            look.no_columns[name] = f"{file.url} has no field {name!r}; it has {listed(table.columns)}"
+            look.no_columns[name] = f"{file.called} has no field {name!r}; it has {listed(table.columns)}"
             continue
         number = table.columns.index(column)
         look.kinds[name] = {kind_of_fields([row.fields[number] for row in rows if row.fields]) or "string"}
@@ -230,12 +237,12 @@ def _look_parquet(file: SourceFile, options: ReadOptions, names: Sequence[str]) 
         try:
             wanted_column(schema, source, options)
         except ValueError as error:
-            look.lacks[source.name] = f"{file.url}: {error}{_hint(source, options)}"
+            look.lacks[source.name] = f"{file.called}: {error}{_hint(source, options)}"
     for name in names:
         try:
             look.kinds[name] = {carried_kind(schema, name)}
         except ValueError as error:
-            look.no_columns[name] = f"{file.url}: {error}"
+            look.no_columns[name] = f"{file.called}: {error}"
     return look
 
 
@@ -268,12 +275,12 @@ def _look_tar(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> _
     look = _Look()
     for source, place in missing.items() if objects else ():
         where = "no sample has such a file" + (" or that key in its .json" if source in options.texts else "")
-        look.lacks[source.name] = f"{file.url} has no {place!r}: {where}{_hint(source, options)}"
+        look.lacks[source.name] = f"{file.called} has no {place!r}: {where}{_hint(source, options)}"
     for name in names if objects else ():
         found = [value_at(value, name) for value in objects]
         if all(value is MISSING for value in found):
             where = f"no sample has a .{name} file or that key in its .json"
-            look.no_columns[name] = f"{file.url} has no column {name!r}: {where}"
+            look.no_columns[name] = f"{file.called} has no column {name!r}: {where}"
         else:
             look.kinds[name] = _kinds_of(found)
     return look
@@ -282,14 +289,16 @@ def _look_tar(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> _
 def _look_idx(file: SourceFile, options: ReadOptions, names: Sequence[str]) -> _Look | None:
     look, labels = _Look(), labels_url(file.url)
     wanted = {source.name: (options.field_of(source), _hint(source, options)) for source in options.texts}
-    nowhere = f"{file.url} has no column 'label': there is no labels file beside it (the same name, labels-idx1 for images-idx3)"
+    nowhere = (
+        f"{file.called} has no column 'label' and no labels file beside it (the same name, labels-idx1 for images-idx3)"
+    )
     for source, (place, hint) in wanted.items():
         if place != "label" or labels is None:
-            other = f"{file.url} has no column {place!r}; it has label{hint}"
+            other = f"{file.called} has no column {place!r}; it has label{hint}"
             look.lacks[source] = nowhere if place == "label" else other
     for name in names:
         if name != "label":
-            look.no_columns[name] = f"{file.url} has no column {name!r}; it has label"
+            look.no_columns[name] = f"{file.called} has no column {name!r}; it has label"
         elif labels is None:
             look.no_columns[name] = nowhere
         else:

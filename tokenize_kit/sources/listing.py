@@ -21,9 +21,10 @@ from tokenize_kit.opening import filesystem_of, url_in
 from tokenize_kit.partial import is_partial
 from tokenize_kit.sources.endings import ARCHIVES, PLAIN, ending_of, kind_of, why_not
 from tokenize_kit.sources.names import printable
-from tokenize_kit.sources.spool import STANDARD_INPUT, spooled
+from tokenize_kit.sources.spool import STANDARD_INPUT, is_kept, spooled
 
 _SHOWN = 3
+_STDIN = "stdin"
 """So many names stand for all that are passed over for one reason."""
 
 
@@ -44,6 +45,13 @@ class SourceFile:
     """``gz``, ``zst``, ``bz2``, ``xz``, ``zip`` (inside an archive) or nothing."""
     version: str = ""
     """Changes when the file is written again (its modification time or tag), so that a resumed run can tell."""
+
+    @property
+    def called(self) -> str:
+        """What to call it in a message: where it is, or how it came in if that is a file nobody has named."""
+        if not is_kept(self.url):
+            return printable(self.url)
+        return "standard input" if self.key == _STDIN else f"the pipe {self.key}"
 
 
 @dataclass
@@ -157,7 +165,7 @@ class _Search:
         for scheme in ("file://", "local://"):
             given = given.removeprefix(scheme)
         if given in STANDARD_INPUT:
-            return [self._pipe(given, "stdin")]
+            return [self._pipe(given, _STDIN)]
         if "://" in given:
             return self._expand_url(given)
         try:
@@ -274,7 +282,7 @@ class _Search:
             why = why_not(file.key, file.kind)
             what = why if file.kind else f"of unknown kind ({why})"
             wanted = ", ".join(sorted(self._kinds))
-            raise ValueError(f"{printable(given or file.url)} is {what}; these tokenizers read {wanted}")
+            raise ValueError(f"{printable(given) if given else file.called} is {what}; these tokenizers read {wanted}")
         return file
 
     def _as_text(self, file: SourceFile) -> SourceFile:

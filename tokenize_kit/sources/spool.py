@@ -20,7 +20,7 @@ from typing import IO
 
 from tokenize_kit.compressed import unpacked
 from tokenize_kit.errors import DamagedFileError
-from tokenize_kit.partial import partial_file, remove_abandoned
+from tokenize_kit.partial import is_partial, partial_file, remove_abandoned
 
 STANDARD_INPUT = ("-", "/dev/stdin")
 """How standard input is named."""
@@ -63,10 +63,15 @@ def spooled(source: str) -> Spooled:
     """
     if source in STANDARD_INPUT:
         if sys.stdin is None or sys.stdin.isatty():
-            raise ValueError("--data - is standard input, and nothing is piped into it; pipe text or JSON into it")
+            raise ValueError(f"{source} is standard input, and nothing is piped into it; pipe text or JSON into it")
         return _keep(sys.stdin.buffer)
     with Path(source).open("rb") as file:
         return _keep(file)
+
+
+def is_kept(path: str) -> bool:
+    """Return whether a file is what came through a pipe, in this process or the one that started it."""
+    return Path(path).name.startswith(f"{_NAME}.") and is_partial(Path(path).name)
 
 
 def _keep(file: IO[bytes]) -> Spooled:
