@@ -1,0 +1,1 @@
+"""The bodies of video tokenizers: an encoder and a decoder each."""
