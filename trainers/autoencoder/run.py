@@ -119,6 +119,11 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
     def burden(self) -> str:
         """What memory is needed for, in the user's words, and what to lower."""
 
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of a batch that is trained on, (B, C, ...); None as long as only the data know it, which `opened` looks at."""
+        return None
+
     @abstractmethod
     def chosen(self) -> Recipe[C, Any]:
         """Return the preset with what the options change.
@@ -182,6 +187,7 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         Raises:
             FileNotFoundError: there are no samples.
             ValueError: the samples do not fit, or not the run in the folder; or training broke down.
+            MemoryError: there is too little memory.
             TooManyFailuresError: more than ``max_failures`` samples cannot be read.
         """
         from tokenize_kit.claims import owned
@@ -224,7 +230,10 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         from trainers.autoencoder.task import Plan
 
         options = self.options
+        told = self._check_memory(runtime)
         samples = source = self._decoded(options.data, DATA, runtime)
+        if not told:
+            self._check_memory(runtime)
         elsewhere = bool(options.validation_data)
         listed = None
         if self.listed is not None:
@@ -246,6 +255,25 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
                 self.begin_with(model, options.init_from)
             plan = Plan(options.steps, self.out, options.usage_floor, options.on_collapse == "stop")
             return self.task(model, data, held_out, plan)
+
+    def _check_memory(self, runtime: Runtime) -> bool:
+        """Refuse a run that certainly has too little memory; return whether it could be told.
+
+        Raises:
+            MemoryError: it needs more than there is; the message has the numbers.
+        """
+        from trainers.autoencoder.memory import least_memory
+        from trainers.memory import refuse_what_cannot_fit
+
+        if self.shape is None:
+            return False
+        # AdamW keeps two averages a weight, Muon one of most.
+        averages = (1 if self.recipe.optimizer.optimizer == "muon" else 2) + (self.options.ema is not None)
+        mixed = runtime.precision == "bf16-mixed"
+        least = least_memory(self.model, self.shape, averages, mixed)
+        if least is not None:
+            refuse_what_cannot_fit(least, runtime.device.type, self.burden)
+        return True
 
     def _decoded(self, data: tuple[str, ...], name: str, runtime: Runtime) -> S:
         import shutil

@@ -131,6 +131,13 @@ class AudioRun(TokenizerRun[TrainAudioOptions, CodecConfig, "Sounds", "SoundBatc
         return self.network.rate * sum(map(math.log2, sizes))
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a batch of pieces of sound, (B, C, N)."""
+        options, network = self.options, self.network
+        length = max(1, round(options.crop_seconds * network.rate)) * network.hop
+        return options.batch_size, network.channels, length
+
+    @property
     def burden(self) -> str:
         """What memory is needed for, and what to lower."""
         return (
@@ -183,7 +190,7 @@ class AudioRun(TokenizerRun[TrainAudioOptions, CodecConfig, "Sounds", "SoundBatc
         from trainers.autoencoder.audio.data import Cropping, SoundBatches
 
         options, network = self.options, self.network
-        cropping = Cropping(max(1, round(options.crop_seconds * network.rate)) * network.hop, options.silence_db)
+        cropping = Cropping(self.shape[2], options.silence_db)
         data = SoundBatches(source, chosen, cropping, options.batch_size, options.seed, runtime.rank, runtime.world)
         self.hours = data.samples / network.sample_rate / 3600
         return data

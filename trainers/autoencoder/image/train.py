@@ -99,6 +99,7 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
         *("validation_data", "validation_pictures", "media_field", "init_from"),
     )
     later = ("pad",)
+    _picture: tuple[int, ...] | None = None
 
     @property
     def factor(self) -> int:
@@ -116,10 +117,17 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
         return self.options.pictures
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of a batch, (B, C, H, W); without --image-size known when the pictures are opened."""
+        options = self.options
+        if options.image_size is not None:
+            return options.batch_size, options.channels, options.image_size, options.image_size
+        return None if self._picture is None else (options.batch_size, *self._picture)
+
+    @property
     def burden(self) -> str:
         """What memory is needed for, and what to lower."""
-        side = self.options.image_size
-        size = "pictures" if side is None else f"pictures of {side:,} x {side:,} pixels"
+        size = "pictures" if self.shape is None else "pictures of {:,} x {:,} pixels".format(*self.shape[2:])
         return (
             f"a batch is {self.options.batch_size:,} {size}; lower --batch-size (and raise --accumulate by as much), "
             "--image-size, or the network (--size, --network.width)"
@@ -165,6 +173,8 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
 
         pictures = Pictures(ShardSet.open(folder, self.options.trust_shards))
         pictures.check_sizes(self.options.image_size, self.factor, ", ".join(data))
+        if self._picture is None:  # not of those to measure on, which come later
+            self._picture = tuple(pictures.cut(0, self._cutting, None).shape)
         return pictures
 
     def held_out(self, source: Pictures, numbers: Sequence[int]) -> list[Tensor]:
