@@ -74,6 +74,11 @@ class Progress:
         elif time.monotonic() - self._shown >= self._interval:
             self._print_line()
 
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is shown."""
+        return self._enabled
+
     def note(self, text: str) -> None:
         """Print one line that stays, such as a warning."""
         if not self._enabled:

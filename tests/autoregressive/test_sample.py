@@ -115,11 +115,19 @@ def test_bfloat16_samples_in_bfloat16(texts, tmp_path, monkeypatch):
         return logits
 
     monkeypatch.setattr(Transformer, "step", watched)
-    for precision in ("float32", "bfloat16"):
-        options = GenerateOptions(model=texts, out=str(tmp_path / precision), count=2, precision=precision)
-        assert len(generate_samples(options).texts) == 2
-        assert kinds == {getattr(torch, precision)}
-        kinds.clear()
+    # The words of the other commands, and those that this one had before: the same samples, in which a run goes on.
+    for now, before, kind in (("32-true", "float32", torch.float32), ("bf16-mixed", "bfloat16", torch.bfloat16)):
+        results = []
+        for precision in (now, before):
+            options = GenerateOptions(model=texts, out=str(tmp_path / now), count=2, precision=precision)
+            results.append(generate_samples(options))
+            assert kinds == {kind}
+            kinds.clear()
+        assert len(results[0].texts) == 2
+        assert results[0].texts == results[1].texts
+        line, *shown = results[0].to_text().split("\n\n")
+        assert line.startswith(f"2 samples in {tmp_path / now}, ")
+        assert shown == list(results[0].texts)
 
 
 def test_untrained_models_decode_too(pictures, tmp_path):

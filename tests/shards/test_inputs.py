@@ -1,5 +1,6 @@
 """Whole runs over inputs as they lie on disks: damage beside what is whole, what is not read, pipes, and --out inside --data."""
 
+import dataclasses
 import io
 import json
 import sys
@@ -110,7 +111,10 @@ def test_what_is_not_read_is_in_the_result_and_said_by_every_command(world, caps
         {"ending": ".xyz", "why": "unknown ending", "count": 1, "names": ["b.xyz"]},
         {"ending": ".png", "why": "of the kind image", "count": 1, "names": ["c.png"]},
     ]
-    assert "3 other names of the input not read" in result.to_text()
+    # Once: at the start, or where nothing was said then, in the result.
+    assert "not read" not in result.to_text()
+    assert "3 other names of the input not read" in dataclasses.replace(result, told=False).to_text()
+    assert "told" not in result.to_dict()
     line = (
         "not read: 1 others (.d): the name begins with a dot; 1 .png (c.png): of the kind image; "
         "1 .xyz (b.xyz): unknown ending\n"

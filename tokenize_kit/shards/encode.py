@@ -380,6 +380,7 @@ class _Run:
             conversions=_added(result.conversions for result in results),
             converted=self.converted,
             passed_over=self.files.to_dict(),
+            told=self.progress.enabled,
         )
 
     def _estimate(self) -> EncodeResult:
@@ -405,6 +406,7 @@ class _Run:
             seconds=round(seen.first_seconds + seen.seconds * scale / min(self.options.workers, len(self.units)), 1),
             estimated=True,
             passed_over=self.files.to_dict(),
+            told=self.progress.enabled,
         )
 
 

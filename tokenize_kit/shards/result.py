@@ -37,13 +37,15 @@ class EncodeResult:
     """What those are called."""
     passed_over: list[dict[str, Any]] = field(default_factory=list)
     """What folders and globs of the input hold and is not read: ending, why, count and the first names of each reason."""
+    told: bool = False
+    """Whether that was said when the run began."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
         values = asdict(self)
         # What says nothing is left out; a run mostly has neither.
         empty = {name for name in ("incomplete", "passed_over") if not values[name]}
-        return {name: value for name, value in values.items() if name not in ("converted", *empty)}
+        return {name: value for name, value in values.items() if name not in ("converted", "told", *empty)}
 
     def to_text(self) -> str:
         """Return a line or two for a person."""
@@ -62,7 +64,7 @@ class EncodeResult:
         if self.incomplete:
             where = "" if self.estimated else f"; {self.out}/incomplete.jsonl lists them"
             lines.append(f"{about}{several(self.incomplete, 'incomplete samples')} left out{where}")
-        if count := sum(group["count"] for group in self.passed_over):
+        if not self.told and (count := sum(group["count"] for group in self.passed_over)):
             lines.append(f"{several(count, 'other names')} of the input not read; --json says which, and why")
         for what, count in self.conversions.items():
             lines.append(about + counted(count, self.converted, what))

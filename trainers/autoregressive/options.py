@@ -122,9 +122,9 @@ class PromptOptions:
     """The most tokens of a sequence, prompt included; None means the model's context."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to sample; auto takes a GPU if there is one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What the weights are held in while sampling. bfloat16 is faster where the device computes in it natively, but rounds
-    the logits, so the samples are others than those in float32."""
+    precision: Literal["32-true", "bf16-mixed", "float32", "bfloat16"] = "32-true"
+    """bf16-mixed computes in bfloat16 and holds the weights in it too while sampling: faster where the device computes in it
+    natively, but it rounds the logits, so the samples are others than with 32-true. bfloat16 and float32 mean the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SAMPLES_FILE = "samples.jsonl"
 _BATCHES = 8
 """How many batches are drawn before their samples are written."""
+_BFLOAT16 = ("bf16-mixed", "bfloat16")
 GENERATE_FILE = "generate.json"
 """What the samples of a folder are drawn from, and how."""
 
@@ -63,6 +64,16 @@ class GenerateResult:
     tokens_per_second: float
     """Tokens drawn a second, loading not counted."""
 
+    def to_text(self) -> str:
+        """Return a line for a person, and then the texts with an empty line between two, or else the files, one a line."""
+        from tokenize_kit.progress import readable, several
+
+        line = (
+            f"{several(self.count, 'samples')} in {self.out}, {several(self.tokens, 'tokens')} drawn, "
+            f"{readable(self.tokens_per_second)} a second"
+        )
+        return "\n".join([line, *(f"\n{text}" for text in self.texts)] if self.texts else [line, *self.files])
+
 
 def generate_samples(options: GenerateOptions, progress: Progress | None = None) -> GenerateResult:
     """Sample from a model folder and write each sample as a file, and ``samples.jsonl`` with its ids, seed and prompt.
@@ -88,6 +99,8 @@ def _identity(options: GenerateOptions) -> dict[str, Any]:
     from tokenize_kit.sources.names import printable
 
     values = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
+    # As it was called before, so that samples from then can be gone on with.
+    values["precision"] = "bfloat16" if options.precision in _BFLOAT16 else "float32"
     texts = [text for value in values.values() for text in (value if isinstance(value, tuple) else (value,))]
     named = [text for text in texts if isinstance(text, str) and text and len(text) < 4096 and "\0" not in text]
     model = Path(options.model)
@@ -123,7 +136,7 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
     from trainers.runtime import resolve_device
 
     loaded = load_model(options.model, resolve_device(options.device))
-    cast("nn.Module", loaded.model).to(getattr(torch, options.precision))
+    cast("nn.Module", loaded.model).to(torch.bfloat16 if options.precision in _BFLOAT16 else torch.float32)
     tokenizers = prompt_tokenizers(loaded, options.allow_special)
     limit = checked_length(loaded, options.max_length)
     prompts = given_prompts(loaded, options)
