@@ -1,0 +1,188 @@
+"""Videos to files, by their ending: films through FFmpeg (PyAV), animated pictures by `tokenize_kit.media.video.stills`.
+
+| ending | coding | comes back |
+| --- | --- | --- |
+| ``.mp4``, ``.m4v``, ``.mov`` | H.264 (x264, crf 12), 4:2:0, of odd sides 4:4:4 | nearly |
+| ``.webm`` | VP9 (libvpx, crf 12), 4:2:0, of odd sides 4:4:4; with transparency | nearly |
+| ``.mkv`` | FFV1 | to the bit |
+| ``.webp``, ``.png``, ``.apng`` | a picture a frame, where it differs from the one before | to the bit |
+| ``.gif`` | 256 colours a frame | nearly |
+
+Time stamps are whole multiples of the frame's length, rounded one by one where a format counts milliseconds or hundredths, so
+that no drift adds up. The same frames give the same bytes: encoders run with one thread and write no time and no random number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenize_kit.files import new_file, sync_file
+from tokenize_kit.media.video.colours import into
+from tokenize_kit.media.video.reader import MAX_FRAME_RATE, exact_rate
+from tokenize_kit.media.video.shown import Pixels
+from tokenize_kit.media.video.stills import WRITERS
+from tokenize_kit.media.video.tensors import check_video
+
+_BT709, _LIMITED = 1, 1
+_CRF = "12"
+_X264 = {"crf": _CRF, "preset": "medium", "x264-params": "log-level=error"}
+_VP9 = {
+    "crf": _CRF,
+    "b": "0",
+    "deadline": "good",
+    "cpu-used": "4",
+    "row-mt": "0",
+    "auto-alt-ref": "1",
+    "lag-in-frames": "16",
+}
+
+
+class Coding(NamedTuple):
+    """How a film is coded."""
+
+    format: str
+    codec: str
+    options: dict[str, str]
+    container: dict[str, str]
+    transparent: bool
+    """Whether it keeps an alpha channel; else it is composited on white."""
+    lossless: bool = False
+
+
+_MP4 = Coding("mp4", "libx264", _X264, {"movflags": "+faststart"}, False)
+_MOV = _MP4._replace(format="mov")
+_WEBM = Coding("webm", "libvpx-vp9", _VP9, {}, True)
+_MKV = Coding("matroska", "ffv1", {"level": "3", "slicecrc": "1", "g": "1"}, {}, True, True)
+_CODINGS = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MOV, ".webm": _WEBM, ".mkv": _MKV}
+
+ENDINGS = (*_CODINGS, *WRITERS)
+"""Of files that can be written."""
+
+
+def write_video(frames: object, path: Path, frame_rate: float) -> None:
+    """Write uint8 ``(T, C, H, W)`` of 1, 3 or 4 channels by the ending of ``path``, whole or not at all.
+
+    Raises:
+        TypeError: the frames are not a uint8 tensor.
+        ValueError: their shape is not that of a video, or the ending or the frame rate cannot be written.
+    """
+    write_blocks([check_video(frames)], path, frame_rate)
+
+
+def write_blocks(blocks: Iterable[Tensor], path: Path, frame_rate: float) -> None:
+    """Write the blocks of one video, each uint8 ``(t, C, H, W)``, as `write_video` does, in bounded memory.
+
+    Raises:
+        TypeError, ValueError: as `write_video`, or there are no blocks, or they have different sizes.
+    """
+    path, ending = Path(path), Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise ValueError(f"{path.name}: no video is written as '{ending}'; give one of {', '.join(ENDINGS)}")
+    if not (math.isfinite(frame_rate) and 0 < frame_rate <= MAX_FRAME_RATE):
+        raise ValueError(f"frame rate {frame_rate} is outside 0 to {MAX_FRAME_RATE} frames a second")
+    frames = _frames(blocks)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("there are no frames to write")
+    with new_file(path, overwrite=True) as made:
+        everything = itertools.chain([first], frames)
+        if ending in WRITERS:
+            with made.open("wb") as file:
+                WRITERS[ending](file, everything, exact_rate(frame_rate))
+        else:
+            _write_film(made, everything, first.shape, exact_rate(frame_rate), _CODINGS[ending])
+        sync_file(made)
+
+
+def _frames(blocks: Iterable[Tensor]) -> Iterator[Pixels]:
+    """Yield the frames of blocks, checked, as arrays (C, H, W)."""
+    shape: torch.Size | None = None
+    for block in blocks:
+        checked = check_video(block)
+        if shape is not None and checked.shape[1:] != shape:
+            raise ValueError(f"a block of frames {tuple(checked.shape[1:])} follows one of {tuple(shape)}")
+        shape = checked.shape[1:]
+        yield from checked.numpy()
+
+
+def _write_film(path: Path, frames: Iterator[Pixels], shape: tuple[int, ...], rate: Fraction, coding: Coding) -> None:
+    import av
+
+    channels, height, width = shape
+    alpha = channels == 4 and coding.transparent
+    name = _pixel_format(channels, width, height, alpha, coding)
+    options = {**coding.container, "fflags": "+bitexact"}
+    try:
+        with av.open(str(path), "w", format=coding.format, options=options) as container:
+            stream: Any = container.add_stream(coding.codec, rate=rate, options=coding.options)
+            stream.width, stream.height, stream.pix_fmt = width, height, name
+            context = stream.codec_context
+            context.thread_count = 1
+            context.time_base = 1 / rate
+            context.flags |= av.codec.context.Flags.bitexact
+            if not coding.lossless:
+                context.colorspace = context.color_primaries = context.color_trc = _BT709
+                context.color_range = _LIMITED
+            for number, pixels in enumerate(frames):
+                frame = _converted(pixels, name, alpha)
+                frame.pts, frame.time_base = number, 1 / rate
+                frame.duration = 1
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    except av.FFmpegError as error:
+        raise ValueError(
+            f"frames of {width}x{height} pixels at {float(rate):g} a second cannot be written as {path.suffix} "
+            f"({error.strerror}); try .mkv or .webp"
+        ) from None
+
+
+def _pixel_format(channels: int, width: int, height: int, alpha: bool, coding: Coding) -> str:
+    if coding.lossless:
+        return {1: "gray", 3: "bgr0", 4: "bgra"}[channels]
+    if alpha:
+        # The alpha of VP9 is a second stream of 4:2:0.
+        return "yuva420p"
+    return "yuv444p" if width % 2 or height % 2 else "yuv420p"
+
+
+def _converted(pixels: Pixels, name: str, alpha: bool) -> Any:
+    import av
+    from av.video.reformatter import Interpolation
+
+    channels, height, width = pixels.shape
+    if name == "gray":
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[0]), format="gray")
+    if name in ("bgr0", "bgra"):
+        packed = np.empty((height, width, 4), np.uint8)
+        packed[..., :3] = pixels[2::-1].transpose(1, 2, 0)
+        packed[..., 3] = pixels[3] if channels == 4 else 255
+        frame = av.VideoFrame.from_ndarray(packed, format="bgra")
+        return frame if name == "bgra" else frame.reformat(format="bgr0", threads=1)
+    if channels == 4 and not alpha:
+        opaque = np.empty((3, height, width), np.uint8)
+        into(opaque, list(pixels))
+        pixels = opaque
+    elif channels == 1:
+        pixels = np.broadcast_to(pixels, (3, height, width))
+    planes = av.VideoFrame(width, height, "gbrap" if alpha else "gbrp")
+    for plane, index in zip(planes.planes, (1, 2, 0, 3), strict=False):
+        rows = np.zeros((height, plane.line_size), np.uint8)
+        rows[:, :width] = pixels[index]
+        plane.update(rows.tobytes())
+    return planes.reformat(
+        format=name,
+        dst_colorspace=_BT709,
+        dst_color_range=_LIMITED,
+        src_color_range=2,
+        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+        threads=1,
+    )
