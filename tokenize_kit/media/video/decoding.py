@@ -20,7 +20,12 @@ from tokenize_kit.media.video.shown import Shown
 CUT = "it is damaged or cut short"
 
 # Playlists and scripts, which open what they name, are not among them.
-_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,mpegvideo,flv,asf,yuv4mpegpipe,yuv4mpeg,h264,hevc,m4v,ivf,obu,av1"
+_DEMUXERS = ",".join(
+    [
+        *("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "ogg", "mpegts", "mpeg", "flv", "asf"),
+        *("yuv4mpegpipe", "h264", "hevc", "mpegvideo", "m4v", "ivf", "obu"),
+    ]
+)
 _SEEKABLE = frozenset(("mov", "matroska", "avi"))
 """Formats whose index or clusters say where key frames are; of others a clip is decoded from the beginning."""
 _ONE_EACH = frozenset(

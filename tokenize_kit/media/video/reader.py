@@ -55,7 +55,7 @@ class Source(Protocol):
     notes: list[str]
 
     def shown(self, at: Fraction) -> Iterator[Shown]:
-        """Yield frames in the order in which they are shown, from one on that is shown ``at`` seconds after the first, or earlier."""
+        """Yield frames in their order, from one on that is shown ``at`` seconds after the first or before."""
         ...
 
 
