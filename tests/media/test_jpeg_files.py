@@ -96,10 +96,10 @@ def test_what_libjpeg_cannot_read_is_said():
 
 def test_progressive_jpegs_that_would_take_much_are_refused(monkeypatch):
     data = files.saved(files.scene(), "JPEG", progressive=True)
-    monkeypatch.setattr(jpeg, "MAX_COEFFICIENT_BYTES", 60 * 40 * 3 - 1)  # 4:2:0 has 1.5 coefficients a pixel
+    monkeypatch.setattr(jpeg, "MAX_BYTES", 60 * 40 * 7 - 1)  # 4:2:0 has 1.5 coefficients a pixel, of 2 bytes
     with pytest.raises(ValueError, match="progressive JPEG of 60x40"):
         read(data)
-    monkeypatch.setattr(jpeg, "MAX_COEFFICIENT_BYTES", 60 * 40 * 3)
+    monkeypatch.setattr(jpeg, "MAX_BYTES", 60 * 40 * 7)
     assert read(data).shape == (40, 60, 3)
     scan = data[data.index(b"\xff\xda") : data.index(b"\xff\xda") + 20]
     with pytest.raises(ValueError, match=r"2\d\d scans"):

@@ -1,16 +1,20 @@
 """Bitmaps, TIFF and others; pictures that are too large; names that say something else; what a plug-in reads."""
 
+import os
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from toys import files
 from toys.pictures import CUT, SCENE, TURNED, frame_of, longs, noisy, packed, png, read
 
 from tokenize_kit.media import picture_plugins as plugins
-from tokenize_kit.media.image import opening, read_image_noting, reading, tensors
+from tokenize_kit.media.image import lent, opening, read_image_noting, reading, resize_image, tensors
+from tokenize_kit.media.image import tiff as tiff_files
 from tokenize_kit.modalities import modality_named
 
 
@@ -74,6 +78,81 @@ def test_absurd_tiles_are_refused():
     tags = {256: 10, 257: 10, 258: 8, 259: 5, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 100}
     with pytest.raises(ValueError, match="tiles of 60000x60000"):
         read(files.tiff_directory(longs(tags)) + bytes(200))
+
+
+def test_strips_that_would_take_much_are_refused(monkeypatch):
+    whole = files.saved(files.scene(), "TIFF", compression="tiff_lzw", strip_size=1 << 20)
+    parts = files.saved(files.scene(), "TIFF", compression="tiff_lzw", strip_size=1000)
+    plain = files.saved(files.scene(), "TIFF")
+    monkeypatch.setattr(tiff_files, "MAX_BYTES", 60 * 40 * 7 - 1)
+    with pytest.raises(ValueError, match=r"TIFF of 60x40 .* smaller strips"):
+        read(whole)
+    for data in (parts, plain):
+        assert np.array_equal(read(data), SCENE)
+    monkeypatch.setattr(tiff_files, "MAX_BYTES", 60 * 40 * 7)
+    assert np.array_equal(read(whole), SCENE)
+
+
+def test_formats_that_take_much_memory_have_a_lower_limit(monkeypatch):
+    # 38 bytes that unfold to 67 megapixels.
+    webp = bytes.fromhex("524946461e000000574542505650384c11000000") + b"\x2f" + struct.pack("<I", 8191 | 8191 << 14)
+    with pytest.raises(ValueError, match=r"8192x8192 .* 25,165,824 pixels of WEBP.* PNG or JPEG"):
+        read(webp + bytes(13))
+    monkeypatch.setattr(opening, "MAX_PIXELS_HELD", 60 * 40 - 1)
+    text = b"P3 60 40 255\n" + b" ".join(b"%d" % value for value in SCENE.ravel())
+    many = b"P6 60 40 65535\n" + (SCENE.astype(">u2") * 257).tobytes()
+    for data in (files.saved(files.scene(), "WEBP"), files.saved(files.scene(), "AVIF"), text, many):
+        with pytest.raises(ValueError, match=r"60x40 .* 2,399 pixels of "):
+            read(data)
+    for kind in ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF"):
+        assert read(files.saved(files.scene(), kind)).shape == (40, 60, 3)
+    monkeypatch.setattr(opening, "MAX_PIXELS_HELD", 60 * 40)
+    for data in (files.saved(files.scene(), "WEBP"), files.saved(files.scene(), "AVIF"), text, many):
+        assert read(data).shape == (40, 60, 3)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is in /proc")
+def test_memory_of_the_largest_pictures_is_bounded():
+    # A quarter of the largest; what does not grow with it is 30 MB. As a whole and its copy it would take twice the pixels.
+    data = files.saved(Image.new("RGBA", (4096, 4096), (9, 99, 200, 77)), "PNG", compress_level=1)
+
+    def peak() -> int:
+        before = memory("VmRSS")
+        assert read_image_noting(data, 4).pixels.shape == (4, 4096, 4096)
+        return memory("VmHWM") - before
+
+    assert 0.9 < in_a_fork(peak) / (4 * 4096 * 4096) < 1.8
+
+
+def memory(kind: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(kind))
+
+
+def in_a_fork(measure):
+    receiving, sending = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+            os.write(sending, str(measure()).encode())
+        finally:
+            os._exit(0)
+    os.close(sending)
+    with os.fdopen(receiving) as answer:
+        said = answer.read()
+    os.waitpid(worker, 0)
+    return int(said)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("options", [{}, {"crop": False}, {"pad": True}])
+def test_a_large_picture_is_scaled_as_a_small_one(monkeypatch, channels, options):
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (channels, 150, 217), np.uint8))
+    small = [resize_image(pixels, size, **options) for size in (20, 300)]
+    monkeypatch.setattr(tensors, "LARGE", 10)
+    for one, size in zip(small, (20, 300), strict=True):
+        assert torch.equal(resize_image(pixels, size, **options), one)
 
 
 def test_absurd_sizes_are_refused_before_they_are_decoded():
@@ -142,6 +221,8 @@ def test_large_pictures_in_strips_are_what_they_are_as_a_whole(monkeypatch, chan
         whole = read_image_noting(data, channels)
         with monkeypatch.context() as patch:
             patch.setattr(reading, "_STRIP", 150)
+            patch.setattr(reading, "LARGE", 10)
+            patch.setattr(lent, "LARGE", 10)
             patch.setattr(tensors, "_BY_BANDS", 10)
             parts = read_image_noting(data, channels)
         assert (parts.pixels == whole.pixels).all()

@@ -18,8 +18,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from tokenize_kit.media.image.parts import Parts
 
-MAX_COEFFICIENT_BYTES = 512 << 20
-"""What libjpeg may take for the coefficients of a picture that comes in several scans: it keeps them all."""
+MAX_BYTES = 496 << 20
+"""What a picture in several scans may take while it is decoded: libjpeg keeps all coefficients of it, 2 bytes each."""
 _MAX_SCANS = 200
 _STRIP = 256
 
@@ -92,8 +92,12 @@ def take_apart(data: bytes) -> JpegParts:
     return JpegParts(pixels, frame[:2], profile, exif, xmp, scan, progressive, several)
 
 
-def check_memory(parts: JpegParts) -> None:
+def check_memory(parts: JpegParts, reduced: int = 1) -> None:
     """Refuse a picture in several scans of which libjpeg would keep too much, or which has so many that it would take hours.
+
+    Args:
+        parts: the picture.
+        reduced: by what its width and height are divided as it is decoded.
 
     Raises:
         ValueError: as above.
@@ -107,10 +111,11 @@ def check_memory(parts: JpegParts) -> None:
     widest, highest = max((f[0] for f in factors), default=1), max((f[1] for f in factors), default=1)
     width, height = parts.size
     needed = sum(2 * width * height * across * down // (widest * highest) for across, down in factors)
-    if needed > MAX_COEFFICIENT_BYTES:
+    needed += width * height * (1 if len(factors) == 1 else 4) // reduced**2  # and the pixels
+    if needed > MAX_BYTES:
         raise ValueError(
-            f"a progressive JPEG of {width}x{height} pixels takes {needed >> 20} MB to decode, more than "
-            f"{MAX_COEFFICIENT_BYTES >> 20}; convert it to baseline or scale it down first"
+            f"a progressive JPEG of {width}x{height} pixels takes {needed >> 20} MiB to decode, more than "
+            f"{MAX_BYTES >> 20}; convert it to baseline or scale it down first"
         )
     if count > _MAX_SCANS:
         raise ValueError(f"a JPEG of {count} scans, more than {_MAX_SCANS}; it is damaged or made to take long")

@@ -12,6 +12,8 @@ import re
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -20,11 +22,18 @@ from PIL.PngImagePlugin import PngImageFile
 from tokenize_kit.media import picture_plugins as plugins
 from tokenize_kit.media.image import jpeg, png, tiff
 from tokenize_kit.media.image.exif import is_adobe_rgb
+from tokenize_kit.media.image.lent import lend
 from tokenize_kit.media.image.parts import Parts
 from tokenize_kit.media.image.profiles import adobe_rgb, coded_profile
 
 MAX_PIXELS = 1 << 26
 """The largest picture that is read: 67 megapixels, 200 MB as RGB. Larger ones are refused before they are decoded."""
+
+MAX_PIXELS_HELD = 3 << 23
+"""The same of formats whose decoders hold a picture several times, 12 bytes a pixel and more: 25 megapixels."""
+_HELD = {"WEBP": 1, "AVIF": 1, "JXL": 1, "HEIF": 2}  # How many times as many; that of HEIF takes less.
+# Of these Pillow reads number by number and keeps a copy: values that are not 0 to 255, and text.
+_SLOW_DECODERS = ("ppm", "ppm_plain")
 
 # Named, because Pillow would otherwise also try formats that start other programs (EPS) or that are not pictures.
 _FORMATS = ("WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM")
@@ -57,7 +66,9 @@ def open_picture(data: bytes, at_least: int | None = None) -> Opened:
     if data.startswith(png.SIGNATURE):
         parts = png.take_apart(data)
         _check_size(*parts.size, hint)
-        return Opened(*png.with_deep_transparency(_load(_open(PngImageFile, parts.pixels)), parts))
+        hidden = _hidden(parts)
+        picture = _load(_open(PngImageFile, parts.pixels))
+        return Opened(*((picture, parts) if hidden is None else png.with_deep_transparency(picture, parts, hidden)))
     plugin = plugins.plugin_for(data)
     if plugin is not None:
         return _decoded_by(plugin, data)
@@ -72,7 +83,17 @@ def open_picture(data: bytes, at_least: int | None = None) -> Opened:
             raise
         picture = _identified(plain, _FORMATS)
     _check_size(*picture.size, hint)
+    _check_held(picture)
     return Opened(_load(picture), _said(picture))
+
+
+def _hidden(parts: png.PngParts) -> NDArray[np.uint8] | None:
+    """See `tokenize_kit.media.image.png.low_bytes_of_key`."""
+    if not parts.has_deep_key:
+        return None
+    low = _open(PngImageFile, parts.pixels)
+    low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
+    return png.low_bytes_of_key(_load(low), parts)
 
 
 def _decoded_jpeg(data: bytes, at_least: int | None) -> Opened:
@@ -91,7 +112,7 @@ def _decoded_jpeg(data: bytes, at_least: int | None) -> Opened:
         _check_size(
             width, height, ", or give --image-size, with which a JPEG is decoded at reduced size" if width else ""
         )
-    jpeg.check_memory(parts)
+    jpeg.check_memory(parts, reduced)
     if not parts.ended:
         whole = jpeg.mended(parts) if reduced == 1 else None
         if whole is None:
@@ -132,8 +153,10 @@ def _decoded_by(plugin: plugins.Plugin, data: bytes) -> Opened:
         if size is None:
             raise ValueError("a JPEG XL picture without a size; it is damaged or cut short")
         _check_size(*size)
+        _check_size_held(plugin.title, _HELD[plugin.format], *size)
     picture = _identified(data, (plugin.format,))
     _check_size(*picture.size)
+    _check_held(picture)
     picture = _load(picture)
     parts = _said(picture)
     # Both plug-ins turn the picture themselves, save for a JPEG that was packed as JPEG XL.
@@ -170,6 +193,24 @@ def _check_size(width: int, height: int, hint: str = "") -> None:
         )
 
 
+def _check_held(picture: Image.Image) -> None:
+    """Refuse a picture that is not decoded yet and whose decoder would take too much for its size."""
+    tile = getattr(picture, "tile", None)
+    if tile and tile[0][0] in _SLOW_DECODERS:
+        _check_size_held("PNM of this kind", 1, *picture.size)
+    elif picture.format in _HELD:
+        _check_size_held(picture.format, _HELD[picture.format], *picture.size)
+
+
+def _check_size_held(name: str, times: int, width: int, height: int) -> None:
+    limit = MAX_PIXELS_HELD * times
+    if width * height > limit:
+        raise ValueError(
+            f"a picture of {width}x{height} pixels is outside the limit of {limit:,} pixels of {name}, which takes much memory "
+            f"to decode; scale it down first, or save it as PNG or JPEG, of which {MAX_PIXELS:,} pixels are read"
+        )
+
+
 def _check_tiff(picture: Image.Image) -> None:
     _check_size(*picture.size)
     tiff.check_tiles(picture, MAX_PIXELS)
@@ -194,6 +235,7 @@ def _identified(data: bytes, formats: tuple[str, ...]) -> Image.Image:
 
 
 def _load(picture: Image.Image) -> Image.Image:
+    lend(picture)
     try:
         picture.load()
     except BaseException as error:  # on broken bytes Pillow's decoders raise nearly every built-in exception

@@ -6,17 +6,16 @@ checksum which is wrong although it is no part of the picture. See the PNG speci
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
 
 from tokenize_kit.media.image.parts import Parts
 from tokenize_kit.media.image.profiles import coded_profile, gamma_profile
@@ -41,6 +40,11 @@ class PngParts(Parts):
     """Bits of a sample."""
     key: tuple[int, ...] | None = None
     """The grey value or the colour that is transparent, of `depth` bits."""
+
+    @property
+    def has_deep_key(self) -> bool:
+        """Whether it is a colour of 16 bits, of which Pillow keeps 8."""
+        return self.key is not None and len(self.key) == 3 and self.depth == 16
 
 
 def take_apart(data: bytes) -> PngParts:
@@ -96,23 +100,40 @@ def with_transparency(picture: Image.Image, parts: PngParts) -> Image.Image:
     return Image.merge("LA", (grey, _alpha(values == parts.key[0])))
 
 
-def with_deep_transparency(picture: Image.Image, parts: PngParts) -> tuple[Image.Image, PngParts]:
-    """Return a loaded picture whose transparent colour has 16 bits with an alpha channel; others as they are."""
-    if parts.key is None or len(parts.key) == 1 or parts.depth < 16:
-        return picture, parts
-    # Pillow keeps the high bytes; told that the order is the other one, it gives the low ones.
-    low = PngImageFile(io.BytesIO(parts.pixels))
-    low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
-    low.load()
+def low_bytes_of_key(low: Image.Image, parts: PngParts) -> NDArray[np.uint8]:
+    """Return which pixels have the low bytes of the transparent colour, as bits ``(H, ceil(W / 8))``.
+
+    Of 16-bit colour Pillow keeps the high bytes, and gives the low ones if it is told that the order is the other one. They are
+    looked at first, so that only one picture is held at a time.
+
+    Args:
+        low: the picture of the low bytes.
+        parts: what the file says, with `PngParts.has_deep_key`.
+    """
+    key = np.array([value & 255 for value in parts.key or ()], np.uint8)
+    bits = np.empty((low.height, -(-low.width // 8)), np.uint8)
+    for top, strip in _strips(low):
+        bits[top : top + len(strip)] = np.packbits((strip == key).all(-1), axis=1)
+    return bits
+
+
+def with_deep_transparency(
+    picture: Image.Image, parts: PngParts, low: NDArray[np.uint8]
+) -> tuple[Image.Image, PngParts]:
+    """Return a loaded picture whose transparent colour has 16 bits with an alpha channel; ``low`` is of `low_bytes_of_key`."""
+    key = np.array([value >> 8 for value in parts.key or ()], np.uint8)
     alpha = Image.new("L", picture.size)
-    high_key, low_key = (np.array([value >> shift & 255 for value in parts.key], np.uint8) for shift in (8, 0))
-    for top in range(0, picture.height, _STRIP):
-        box = (0, top, picture.width, min(top + _STRIP, picture.height))
-        hidden = (np.asarray(picture.crop(box)) == high_key).all(-1) & (np.asarray(low.crop(box)) == low_key).all(-1)
-        alpha.paste(_alpha(hidden), box[:2])
-    del low
+    for top, strip in _strips(picture):
+        same = np.unpackbits(low[top : top + len(strip)], axis=1, count=picture.width).view(np.bool_)
+        alpha.paste(_alpha((strip == key).all(-1) & same), (0, top))
     picture.putalpha(alpha)
     return picture, replace(parts, key=None)
+
+
+def _strips(picture: Image.Image) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the first row and the values ``(H, W, C)`` of parts of a picture."""
+    for top in range(0, picture.height, _STRIP):
+        yield top, np.asarray(picture.crop((0, top, picture.width, min(top + _STRIP, picture.height))))
 
 
 def _alpha(hidden: NDArray[np.bool_]) -> Image.Image:

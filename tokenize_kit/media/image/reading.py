@@ -13,13 +13,14 @@ from torch import Tensor
 
 from tokenize_kit.media.image import png, tiff
 from tokenize_kit.media.image.exif import orientation
+from tokenize_kit.media.image.lent import LARGE, give_back
 from tokenize_kit.media.image.opening import open_picture
 from tokenize_kit.media.image.parts import Parts
 from tokenize_kit.media.image.profiles import lab_to_srgb, to_srgb
 from tokenize_kit.media.image.tensors import MODES, check_image, from_pillow, to_pillow
 
 # So many pixels are brought to 8 bits, sRGB and their channels at a time: of a large picture each of that would be a copy.
-_STRIP = 1 << 22
+_STRIP = 1 << 20
 
 
 class ReadImage(NamedTuple):
@@ -62,7 +63,7 @@ def read_image_noting(data: bytes, channels: int | None = None, at_least: int | 
         # What Pillow warns of is either no matter or an error here.
         warnings.simplefilter("ignore")
         picture, parts, notes = open_picture(data, at_least)
-        if picture.width * picture.height <= _STRIP:
+        if picture.width * picture.height <= LARGE:
             pixels, words = _finished(picture, parts, channels)
         else:
             pixels, words = _finished_in_strips(picture, parts, channels)
@@ -97,7 +98,7 @@ def _finished(picture: Image.Image, parts: Parts, channels: int | None) -> tuple
 
 
 def _finished_in_strips(picture: Image.Image, parts: Parts, channels: int | None) -> tuple[Tensor, str]:
-    """Return the same, in memory for little more than the picture and what becomes of it."""
+    """Return the same, in memory for little more than the larger of the picture, which is used up, and what becomes of it."""
     rows = max(1, _STRIP // picture.width)
     pixels: Tensor | None = None
     words = ""
@@ -107,16 +108,19 @@ def _finished_in_strips(picture: Image.Image, parts: Parts, channels: int | None
         if pixels is None:
             pixels = torch.empty((strip.shape[0], picture.height, picture.width), dtype=torch.uint8)
         pixels[:, top : top + rows] = strip
+        give_back(picture, box[3])
     assert pixels is not None
     return pixels, words
 
 
 def _turned(pixels: Tensor, orientation: int) -> Tensor:
-    """Return pixels ``(C, H, W)`` as a viewer shows them: mirrored or turned."""
-    if orientation > 4:
-        pixels = pixels.transpose(1, 2)
-    axes = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}[orientation]
-    return pixels.flip(axes) if axes else pixels.contiguous()
+    """Return pixels ``(C, H, W)`` as a viewer shows them: mirrored or turned, in the memory in which they are."""
+    channels, height, width = pixels.shape
+    turned = pixels.view(channels, width, height) if orientation > 4 else pixels
+    axes = {2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}[orientation]
+    for number, plane in enumerate(pixels):
+        turned[number] = (plane.t() if orientation > 4 else plane).flip(axes)  # a copy in any case
+    return turned
 
 
 def _to_eight_bits(picture: Image.Image, parts: Parts) -> Image.Image:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenize_kit.files import atomic_write
+from tokenize_kit.media.image.lent import LARGE
 from tokenize_kit.media.image.opening import MAX_PIXELS
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -18,6 +19,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 # From so many pixels on; measured.
 _BY_BANDS = 1 << 16
+_ROWS = 64
 
 
 def write_image(sample: object, path: Path) -> None:
@@ -110,7 +112,7 @@ def resize_image(sample: Tensor, size: int, *, crop: bool = True, pad: bool = Fa
     if size < 1 or area > MAX_PIXELS:
         raise ValueError(f"image size {size} is outside the limit: 1 or more, and at most {math.isqrt(MAX_PIXELS)}")
     if target != (width, height):
-        picture = from_pillow(to_pillow(picture).resize(target, Image.Resampling.BICUBIC, box=box))
+        picture = _scaled(picture, target, box)
     if not pad or target == (size, size):
         return picture
     square = torch.full((channels, size, size), 255, dtype=torch.uint8)
@@ -119,3 +121,29 @@ def resize_image(sample: Tensor, size: int, *, crop: bool = True, pad: bool = Fa
     left, top = (size - target[0]) // 2, (size - target[1]) // 2
     square[:, top : top + target[1], left : left + target[0]] = picture
     return square
+
+
+def _scaled(picture: Tensor, target: tuple[int, int], box: tuple[float, float, float, float]) -> Tensor:
+    """Return what is in a box of a picture, scaled to a width and height; of a large picture with little memory besides."""
+    if picture[0].numel() <= LARGE:
+        return from_pillow(to_pillow(picture).resize(target, Image.Resampling.BICUBIC, box=box))
+    # Pillow scales each channel by itself, and colours by how much is seen of them.
+    alpha = picture[3] if len(picture) == 4 else None
+    scaled = [
+        Image.fromarray((plane if alpha is None or number == 3 else _seen(plane, alpha)).numpy()).resize(
+            target, Image.Resampling.BICUBIC, box=box
+        )
+        for number, plane in enumerate(picture.contiguous())
+    ]
+    if alpha is None:
+        return torch.cat([from_pillow(plane) for plane in scaled])
+    return from_pillow(Image.merge("RGBa", scaled).convert("RGBA"))
+
+
+def _seen(plane: Tensor, alpha: Tensor) -> Tensor:
+    """Return a channel times alpha, rounded as Pillow does it, in parts because of the wider numbers."""
+    seen = torch.empty_like(plane)
+    for top in range(0, len(plane), _ROWS):
+        product = plane[top : top + _ROWS].int() * alpha[top : top + _ROWS] + 128
+        seen[top : top + _ROWS] = ((product >> 8) + product) >> 8
+    return seen

@@ -13,6 +13,9 @@ from PIL import Image
 
 _SIZE, _LENGTH, _COMPRESSION, _PHOTOMETRIC, _BITS = 256, 257, 259, 262, 258
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_SAMPLES, _STRIP_LENGTH, _PLANAR = 277, 278, 284
+MAX_BYTES = 496 << 20
+"""What a picture and one of its compressed parts, which is decoded as a whole, may take together."""
 # What says how the pixels are stored, which way the picture is turned and what its colours are.
 _NEEDED = frozenset(
     {254, _SIZE, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 332}
@@ -45,6 +48,8 @@ def bare(data: bytes) -> bytes | None:
 def check_tiles(picture: Image.Image, limit: int) -> None:
     """Refuse a picture, as opened, whose tiles are larger than any picture may be: each takes memory as a whole.
 
+    The same for the strips of a compressed one, together with the picture.
+
     Raises:
         ValueError: as above.
     """
@@ -52,6 +57,23 @@ def check_tiles(picture: Image.Image, limit: int) -> None:
     width, length = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
     if isinstance(width, int) and isinstance(length, int) and width * length > limit:
         raise ValueError(f"a TIFF with tiles of {width}x{length} pixels is outside the limit of {limit:,} pixels")
+    if tags.get(_COMPRESSION, 1) == 1:
+        return
+    if _TILE_WIDTH not in tags:
+        width, length = picture.width, min(picture.height, _whole(tags.get(_STRIP_LENGTH), picture.height))
+    bits = tags.get(_BITS, (1,))
+    samples = 1 if tags.get(_PLANAR) == 2 else _whole(tags.get(_SAMPLES), 1)
+    deepest = max((bit for bit in bits if isinstance(bit, int)), default=1) if isinstance(bits, tuple) else 64
+    part = _whole(width, 1) * _whole(length, 1) * samples * deepest // 8
+    if part + 4 * picture.width * picture.height > MAX_BYTES:
+        raise ValueError(
+            f"a TIFF of {picture.width}x{picture.height} pixels in compressed parts of {part >> 20} MiB takes more than "
+            f"{MAX_BYTES >> 20} MiB to decode; save it in smaller strips or tiles, or scale it down first"
+        )
+
+
+def _whole(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) else otherwise
 
 
 def grey_values(picture: Image.Image) -> tuple[NDArray[np.int64], int]:
