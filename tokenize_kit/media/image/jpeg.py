@@ -18,8 +18,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from tokenize_kit.media.image.parts import Parts
 
-MAX_BYTES = 496 << 20
-"""What a picture in several scans may take while it is decoded: libjpeg keeps all coefficients of it, 2 bytes each."""
+MAX_BYTES = 640 << 20
+"""What a picture in several scans may take while it is decoded: libjpeg keeps all coefficients of it, 2 bytes each. The largest
+picture without subsampling just fits."""
 _MAX_SCANS = 200
 _STRIP = 256
 
