@@ -27,8 +27,9 @@ from PIL import Image
 from tokenize_kit.media.image import read_image
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
-from tokenize_kit.tokenizers.learned.image.model import Autoencoder, to_pixels
+from tokenize_kit.tokenizers.learned.image.model import Autoencoder
 from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
+from tokenize_kit.tokenizers.learned.pixels import to_pixels
 from trainers.autoencoder.image.config import recipe
 
 BATCH_PIXELS = 1 << 18

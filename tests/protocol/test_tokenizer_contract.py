@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from toys.autoencoder import RVQ, VQ, toy_autoencoder
 from toys.damage import read_unsigned
 from toys.neural_codec import FSQ, toy_codec
+from toys.neural_video import toy_video
 
 from tokenize_kit.protocol import (
     CONFIG_FILE,
@@ -257,6 +258,16 @@ CASES: dict[str, list[Case]] = {
             (2, {"network": "encodec", "channels": 2}),
             (1, {"network": "dac", "quantizer": FSQ, "weight_norm": True}),
             (1, {"quantizer": library("GroupedResidualVQ", "groups=2", "num_quantizers=2", "codebook_size=32")}),
+        )
+    ],
+    # And a video of the same length and size.
+    "video": [
+        Case(lambda c=c, o=o: toy_video(channels=c, **o), films(c), wrong_films(c), largest_difference, 255)
+        for c, o in (
+            (3, {}),
+            (1, {"quantizer": RVQ}),
+            (4, {"network": "bands", "tile": 8}),
+            (3, {"network": "haar", "quantizer": library("ResidualFSQ", "num_quantizers=2", "levels=5,5,3")}),
         )
     ],
 }

@@ -5,6 +5,7 @@ import torch
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig, VideoNetworkConfig
 from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
+from tokenize_kit.tokenizers.learned.video.tokenizer import VideoTokenizer
 
 FSQ = {"kind": "fsq", "levels": (8, 5, 5)}
 RVQ = {"kind": "rvq", "codebook_size": 32, "codebooks": 3, "codebook_dim": 4, "kmeans_init": False}
@@ -43,3 +44,8 @@ def toy_model(network="latent", quantizer=FSQ, seed=3, **options):
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         return awakened(VideoAutoencoder(toy_config(network, quantizer, **options)), GAINS[network], seed)
+
+
+def toy_video(network="latent", quantizer=FSQ, block=3, tile=256, seed=3, **options):
+    """A `VideoTokenizer` around it."""
+    return VideoTokenizer(toy_model(network, quantizer, seed, **options), block, tile)

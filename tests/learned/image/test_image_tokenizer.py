@@ -13,9 +13,10 @@ from toys.damage import read_unsigned
 
 from tokenize_kit.protocol import CONFIG_FILE, decode_like, fingerprint_of, load_tokenizer
 from tokenize_kit.tokenizers.learned.image.batching import call_size
-from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
+from tokenize_kit.tokenizers.learned.image.model import Autoencoder
 from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
 from tokenize_kit.tokenizers.learned.pieces import Cut
+from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
 from trainers.autoencoder.image.config import recipe
 
 

@@ -9,8 +9,9 @@ from torch import nn
 from toys.autoencoder import awakened
 
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig, NetworkConfig
-from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
+from tokenize_kit.tokenizers.learned.image.model import Autoencoder
 from tokenize_kit.tokenizers.learned.image.network import Attention, Decoder, Encoder, ResidualBlock, receptive_radius
+from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 from trainers.autoencoder.image.config import PRESETS, recipe
 

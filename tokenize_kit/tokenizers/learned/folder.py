@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,32 +36,32 @@ def save_network(
 
 
 def load_network(
-    folder: str | os.PathLike[str], name: str, setting: str, build: Callable[[Mapping[str, Any]], _Model]
-) -> tuple[_Model, int]:
+    folder: str | os.PathLike[str], name: str, settings: Collection[str], build: Callable[[Mapping[str, Any]], _Model]
+) -> tuple[_Model, dict[str, int]]:
     """Read what `save_network` wrote; every tensor must be there, and no other.
 
     Args:
         folder: where it is.
         name: under which the tokenizer is registered.
-        setting: the one option, a whole number, besides ``config``.
+        settings: the options besides ``config``, whole numbers.
         build: makes a fresh network of ``config``.
 
     Returns:
-        The network with its weights, and the setting.
+        The network with its weights, and the settings by name.
 
     Raises:
         FileNotFoundError: the weights are missing.
         ValueError: the folder holds another tokenizer, or is damaged.
     """
     options = dict(read_config_of(folder, name)["options"])
-    if set(options) != {"config", setting} or type(options[setting]) is not int:
+    if set(options) != {"config", *settings} or any(type(options[setting]) is not int for setting in settings):
         raise ValueError(f"{folder} is damaged: its options {sorted(options)} are not those of a tokenizer {name!r}")
     path = Path(folder) / WEIGHTS_FILE
     tensors = read_tensors(path)
     with torch.random.fork_rng([]):  # the fresh weights are overwritten; nobody's random numbers shall change
         model = build(options["config"])
     load_tensors(model.state_dict(), tensors, path)
-    return model, options[setting]
+    return model, {setting: options[setting] for setting in settings}
 
 
 def is_mixed(precision: str) -> bool:

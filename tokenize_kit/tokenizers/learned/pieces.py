@@ -111,6 +111,19 @@ def computed(
     return result
 
 
+def window(pixels: Tensor, piece: Piece, factor: int) -> Tensor:
+    """Return what a tile reads of pictures (..., H, W), at ``factor`` pixels an id.
+
+    Beyond the edge the last row or column is repeated.
+    """
+    top, bottom, left, right = (place * factor for span in piece for place in (span.read_start, span.read_stop))
+    if bottom <= pixels.shape[-2] and right <= pixels.shape[-1]:
+        return pixels[..., top:bottom, left:right]
+    rows = torch.arange(top, bottom).clamp_(max=pixels.shape[-2] - 1)
+    columns = torch.arange(left, right).clamp_(max=pixels.shape[-1] - 1)
+    return pixels[..., rows, :][..., columns]
+
+
 class Push(Protocol):
     """Computes one piece of a sample that streams."""
 
@@ -133,12 +146,15 @@ class Aligned:
         push: computes a piece.
         state: that of the network before the first piece.
         size: places of a piece.
-        ahead: places that the first piece has besides, because the network looks so far ahead.
+        ahead: places that the first piece has besides, because the network looks so far ahead; fewer if it is negative, because
+            the beginning of a sample has an id of its own.
         step: places for each id.
         axis: along which pieces come in.
         made_axis: the same of what comes out.
         eager: hand out what is certain of a piece that is not full yet, too. It is computed with zeros where nothing has come in,
             its state is forgotten, and it is computed again when there is more. For networks that see nothing that comes later.
+        hold: keep the last place back, so that the network is told which piece is the last. Not where that makes no difference,
+            and not in an eager stream.
     """
 
     def __init__(
@@ -152,7 +168,9 @@ class Aligned:
         axis: int = 0,
         made_axis: int = 0,
         eager: bool = False,
+        hold: bool = True,
     ) -> None:
+        self._hold = hold and not eager
         self._push, self._state, self._size, self._step, self._eager = push, state, size, step, eager
         self._axis, self._made_axis = axis, made_axis
         self._room = size + ahead
@@ -173,8 +191,7 @@ class Aligned:
         self._waiting.add(part)
         self.seen += part.shape[self._axis]
         made = []
-        # Without eagerness one place is kept back: the network is told which piece is the last.
-        while self.waiting >= self._room + (not self._eager):
+        while self.waiting >= self._room + self._hold:
             made.append(self.advance(self._waiting.take(self._room)))
         sure = (self.waiting - (self._room - self._size)) // self._step
         if self._eager and sure > self._shown:

@@ -28,6 +28,26 @@ class Begin(Protocol):
 
 
 @contextmanager
+def alone(device: torch.device, mixed: bool) -> Iterator[None]:
+    """Compute without gradients, on a CPU in one thread, since sums can depend on how many there are.
+
+    Args:
+        device: where.
+        mixed: with bfloat16 where `torch.autocast` takes it; else all is float32.
+    """
+    threads = torch.get_num_threads()
+    one = device.type == "cpu" and threads > 1
+    if one:
+        torch.set_num_threads(1)
+    try:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, mixed):
+            yield
+    finally:
+        if one:
+            torch.set_num_threads(threads)
+
+
+@contextmanager
 def side_by_side(most: int, device: torch.device) -> Iterator[Begin]:
     """Yield what begins a call: side by side on a CPU with several threads, else when its result is asked for.
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenize_kit.metrics.image import psnr_of
-from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
+from tokenize_kit.tokenizers.learned.image.model import Autoencoder
+from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
 from trainers.autoencoder import losses
 from trainers.autoencoder.image.config import ImageRecipe, LossConfig
 from trainers.autoencoder.image.data import PictureBatches

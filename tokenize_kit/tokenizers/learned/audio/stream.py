@@ -6,9 +6,6 @@ samples are the same to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +15,7 @@ from tokenize_kit.protocol import TokenSpec, check_ids
 from tokenize_kit.tokenizers.learned.audio.model import Codec
 from tokenize_kit.tokenizers.learned.pieces import Aligned
 from tokenize_kit.tokenizers.learned.streaming import State
+from tokenize_kit.tokenizers.learned.threads import alone
 
 
 class Coder:
@@ -45,13 +43,13 @@ class Coder:
 
     def encode(self, samples: Tensor, state: State, last: bool, steps: int | None) -> tuple[Tensor, State]:
         """Push one piece (C, n) through the encoder; return its ids (k, ...), the first ``steps``, and the new state."""
-        with self._computing():
+        with alone(self.device, self.mixed):
             latents, state = self.model.encoder.push(samples[None].to(self.device), state, last)
             return self.model.quantizer.encode(latents)[0].cpu()[:steps], state
 
     def decode(self, ids: Tensor, state: State, last: bool, steps: int | None) -> tuple[Tensor, State]:
         """Push one piece of ids through the decoder, of which the first ``steps`` count; return samples (C, n) and the state."""
-        with self._computing():
+        with alone(self.device, self.mixed):
             codes = self.model.quantizer.decode(ids[None].to(self.device))
             samples, state = self.model.decoder.push(codes, state, last, steps)
             return samples[0].clamp(-1, 1).cpu(), state
@@ -61,20 +59,6 @@ class Coder:
         quantizer = self.model.quantizer
         codebooks = (len(quantizer.codebook_sizes),) if quantizer.codebook_axis else ()
         return torch.empty((0, *codebooks), dtype=torch.int64)
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        # On a CPU in one thread: sums can depend on the number of threads.
-        device, threads = self.device.type, torch.get_num_threads()
-        alone = device == "cpu" and threads > 1
-        if alone:
-            torch.set_num_threads(1)
-        try:
-            with torch.no_grad(), torch.autocast(device, torch.bfloat16, self.mixed):
-                yield
-        finally:
-            if alone:
-                torch.set_num_threads(threads)
 
 
 class Encoding:

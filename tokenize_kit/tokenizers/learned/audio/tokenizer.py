@@ -164,7 +164,8 @@ class CodecTokenizer(Tokenizer):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; every tensor must be there, and no other."""
-        return cls(*load_network(folder, NAME, "block", lambda config: Codec(CodecConfig.from_dict(config))))
+        model, settings = load_network(folder, NAME, ["block"], lambda config: Codec(CodecConfig.from_dict(config)))
+        return cls(model, **settings)
 
     def _options(self) -> dict[str, Any]:
         return {"config": self.config.to_dict(), "block": self.block}

@@ -50,13 +50,3 @@ class Autoencoder(nn.Module):
         """Return the pictures of ids, float32."""
         pixels: Tensor = self.decoder(self.quantizer.decode(ids)).float()
         return pixels
-
-
-def to_pixels(pictures: Tensor) -> Tensor:
-    """Turn uint8 pictures (..., C, H, W) into float32 in [-1, 1]."""
-    return pictures.float().div_(127.5).sub_(1)
-
-
-def from_pixels(pixels: Tensor) -> Tensor:
-    """Turn float pictures in [-1, 1] into uint8, rounded, values beyond cut off."""
-    return pixels.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)

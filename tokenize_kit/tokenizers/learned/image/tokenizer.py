@@ -21,9 +21,10 @@ from tokenize_kit.protocol import (
 from tokenize_kit.tokenizers.learned.folder import is_mixed, load_network, save_network
 from tokenize_kit.tokenizers.learned.image.batching import Group, filled, grouped
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig
-from tokenize_kit.tokenizers.learned.image.model import Autoencoder, from_pixels, to_pixels
+from tokenize_kit.tokenizers.learned.image.model import Autoencoder
 from tokenize_kit.tokenizers.learned.image.network import receptive_radius
-from tokenize_kit.tokenizers.learned.pieces import Cut, Piece, computed
+from tokenize_kit.tokenizers.learned.pieces import Cut, Piece, computed, window
+from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
 from tokenize_kit.tokenizers.learned.threads import Begin, side_by_side
 
 if TYPE_CHECKING:
@@ -171,7 +172,10 @@ class AutoencoderTokenizer(Tokenizer):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; every tensor must be there, and no other."""
-        return cls(*load_network(folder, NAME, "tile", lambda config: Autoencoder(AutoencoderConfig.from_dict(config))))
+        model, settings = load_network(
+            folder, NAME, ["tile"], lambda config: Autoencoder(AutoencoderConfig.from_dict(config))
+        )
+        return cls(model, **settings)
 
     def _options(self) -> dict[str, Any]:
         return {"config": self.config.to_dict(), "tile": self.tile}
@@ -185,7 +189,7 @@ class AutoencoderTokenizer(Tokenizer):
         factor = self.config.network.downsample_factor
 
         def encoded(piece: Piece) -> Tensor:
-            cut = torch.stack([_window(picture, piece, factor) for picture in pictures])
+            cut = torch.stack([window(picture, piece, factor) for picture in pictures])
             with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, self._mixed):
                 return self.model.encode(to_pixels(filled(cut, group.size).to(self._device)))[: len(pictures)].cpu()
 
@@ -207,16 +211,6 @@ class AutoencoderTokenizer(Tokenizer):
     def _cuts(self, margin: int) -> tuple[Cut, Cut]:
         cut = Cut(self.tile // self.config.network.downsample_factor, margin, margin)
         return cut, cut
-
-
-def _window(picture: Tensor, piece: Piece, factor: int) -> Tensor:
-    """Return the pixels that a tile of a picture (C, H, W) reads; beyond its edge the last row or column is repeated."""
-    top, bottom, left, right = (place * factor for span in piece for place in (span.read_start, span.read_stop))
-    if bottom <= picture.shape[1] and right <= picture.shape[2]:
-        return picture[:, top:bottom, left:right]
-    rows = torch.arange(top, bottom).clamp_(max=picture.shape[1] - 1)
-    columns = torch.arange(left, right).clamp_(max=picture.shape[2] - 1)
-    return picture[:, rows][:, :, columns]
 
 
 def _grid(picture: Tensor, factor: int) -> tuple[int, int]:

@@ -138,7 +138,7 @@ class Depthwise(Layer):
             if late := TAPS - 1 - tap:
                 before = y[:, :1].expand(-1, late, -1, -1, -1) if state is None else state[tap]
                 y = torch.cat([before, y], 1)
-                kept.append(y[:, steps:])
+                kept.append(y[:, steps:].clone())  # else the state holds the memory of the whole piece
                 y = y[:, :steps]
             made = y if made is None else made + y
         assert made is not None
@@ -171,7 +171,7 @@ class Apart(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a video of the same shape."""
-        low, high = x.split(self.sizes, -1)
+        low, high = torch.split(x, self.sizes, -1)
         return torch.cat([self.low(low), self.high(high)], -1)
 
     def start(self) -> State:
@@ -180,7 +180,7 @@ class Apart(Layer):
 
     def push(self, x: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
         """See `Layer.push`."""
-        parts = zip((self.low, self.high), x.split(self.sizes, -1), state, strict=True)
+        parts = zip((self.low, self.high), torch.split(x, self.sizes, -1), state, strict=True)
         (low, low_state), (high, high_state) = (layer.push(part, before, last) for layer, part, before in parts)
         return torch.cat([low, high], -1), (low_state, high_state)
 

@@ -86,21 +86,21 @@ class Frames(Layer):
         """See `Layer.push`."""
         made = []
         if not state and x.shape[1]:
-            made.append(frames(self._pixels(self.first(x[:, :1]), 1)))
+            made.append(self._frames(self.first(x[:, :1]), 1))
             x = x[:, 1:]
         if x.shape[1] or not made:
-            made.append(frames(self._pixels(self.others(x), self.time)))
+            made.append(self._frames(self.others(x), self.time))
         return torch.cat(made, 1) if len(made) > 1 else made[0], True
 
     def needs(self, count: int) -> int:
         """See `Layer.needs`."""
         return latent_steps(count, self.time)
 
-    def _pixels(self, x: Tensor, time: int) -> Tensor:
+    def _frames(self, x: Tensor, time: int) -> Tensor:
         if not self.haar:
-            return x.unflatten(-1, (time, self.side, self.side, self.channels))
+            return frames(x.reshape(*x.shape[:-1], time, self.side, self.side, self.channels))
         half = (max(1, time // 2), self.side // 2, self.side // 2, self.channels)
-        return pixels(x.unflatten(-1, (8 if time > 1 else 4, *half)))
+        return frames(pixels(x.reshape(*x.shape[:-1], 8 if time > 1 else 4, *half)))
 
 
 class _Parted(nn.Module):
@@ -112,7 +112,7 @@ class _Parted(nn.Module):
         self.low, self.high = Linear(self.sizes[0], width // 4), Linear(self.sizes[1], width - width // 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        low, high = x.split(self.sizes, -1)
+        low, high = torch.split(x, self.sizes, -1)
         return torch.cat([self.low(low), self.high(high)], -1)
 
 
@@ -125,7 +125,7 @@ class _Joined(nn.Module):
         self.low, self.high = Linear(self.sizes[0], size // count), Linear(self.sizes[1], size - size // count)
 
     def forward(self, x: Tensor) -> Tensor:
-        low, high = x.split(self.sizes, -1)
+        low, high = torch.split(x, self.sizes, -1)
         return torch.cat([self.low(low), self.high(high)], -1)
 
 
@@ -159,8 +159,8 @@ def pixels(x: Tensor) -> Tensor:
     """Put bands (..., bands, time / 2, side / 2, side / 2, C) together: the inverse of `bands`."""
     count, channels = x.shape[-5], x.shape[-1]
     pair = count // 4
-    x = (x.movedim(-5, -1) @ _haar(count).to(x).T).unflatten(-1, (pair, 2, 2))
-    x = x.movedim((-3, -2, -1), (-6, -4, -2))
+    x = x.movedim(-5, -1) @ _haar(count).to(x).T
+    x = x.reshape(*x.shape[:-1], pair, 2, 2).movedim((-3, -2, -1), (-6, -4, -2))
     *others, time, _, rows, _, columns, _, _ = x.shape
     return x.reshape(*others, time * pair, rows * 2, columns * 2, channels)
 
