@@ -70,18 +70,18 @@ def test_pieces_give_what_the_whole_network_gives(kind):
 def test_cuttings_of_any_kind_give_the_same_bits(kind):
     tokenizer = toy_video(**kind)
     time, block = tokenizer.config.network.temporal_factor, tokenizer.block
-    for length in (1, 2, time + 1, 1 + 2 * block * time, 37):
+    for length in (1, time + 1, 2 + 2 * block * time):
         video = noise(tokenizer, length)
         ids = tokenizer.encode(video)
         made = tokenizer.decode(ids)
-        for size in (1, 3, time, block * time + 1, 100):
+        for size in (1, 3, block * time + 1):
             pieces = video.split(size)
             assert torch.equal(torch.cat(list(tokenizer.encode_pieces(pieces))), ids)
             for eager in (False, True):
                 stream = tokenizer.stream(eager)
                 for _ in range(2):  # a stream can serve one video after the other
                     assert torch.equal(torch.cat([*map(stream.encode, pieces), stream.finish()]), ids)
-        for plan in ([1], [2], [1, 4, 4, 4], [1, 8, 4], [1, 12], [block], [100]):
+        for plan in ([1], [1, 4, 4, 4], [1, 8, 4], [100]):
             pieces = list(cut(ids, plan))
             assert torch.equal(torch.cat(list(tokenizer.decode_pieces(pieces, length))), made[:length])
             stream = tokenizer.stream()
@@ -270,16 +270,16 @@ def test_memory_does_not_grow_with_the_length(kind):
     assert max(seen) < tokenizer.block * time + 3
     for eager in (False, True):
         stream, sizes = tokenizer.stream(eager), []
-        for place in range(60):
+        for place in range(40):
             ids = stream.encode(noise(tokenizer, 5, 32, 32, place))
             if len(ids):
                 stream.decode(ids)
             encoding, decoding = stream._encoding._pieces, stream._decoding._pieces
             waiting = sum(held_bytes(part) for each in (encoding, decoding) for part in each._waiting._parts)
             sizes.append((held_bytes(encoding._state) + held_bytes(decoding._state), waiting))
-        assert len({size for size, _ in sizes[20:]}) == 1
-        assert sizes[20][0] == max(size for size, _ in sizes)
-        assert max(waiting for _, waiting in sizes[20:]) <= 1.5 * max(waiting for _, waiting in sizes[:20])
+        assert len({size for size, _ in sizes[15:]}) == 1
+        assert sizes[15][0] == max(size for size, _ in sizes)
+        assert max(waiting for _, waiting in sizes[15:]) <= 1.5 * max(waiting for _, waiting in sizes[:15])
 
 
 def test_a_state_keeps_no_more_than_it_must():
@@ -320,7 +320,7 @@ def test_arithmetic_is_float32_inside_autocast_and_bfloat16_when_asked_for():
     apart = (mixed.decode(ids).int() - made.int()).abs()
     assert apart.max() > 0
     assert apart.float().mean() < 2
-    with pytest.raises(ValueError, match="precision 16-mixed"):
+    with pytest.raises(ValueError, match="precision '16-mixed'"):
         tokenizer.to("cpu", "16-mixed")
 
 

@@ -69,14 +69,13 @@ class LatentDecoder(nn.Module):
         options = config.options()
         width, total, apart = options["width"], options["decoder_blocks"], options["band_blocks"]
         self.radius: int | None = total
-        self.norm = Norm(width)
         self.layers = Chain(
             [
                 Linear(config.dim, width),
                 *blocks(width, options["expansion"], total - apart),
                 *([Linear(width, width)] if apart else []),
                 *([Apart(width, apart, options["expansion"])] if apart else []),
-                self.norm,
+                Norm(width),
                 Frames(config, width, options["haar"], bool(apart)),
             ]
         )
@@ -97,7 +96,9 @@ class LatentDecoder(nn.Module):
     @property
     def last_weight(self) -> Tensor:
         """The factors of the last norm: behind it the first frame and the others go different ways."""
-        return self.norm.weight
+        norm = self.layers.layers[-2]
+        assert isinstance(norm, Norm)
+        return norm.weight
 
 
 def blocks(width: int, expansion: int, count: int) -> list[Layer]:
@@ -166,7 +167,7 @@ class Apart(Layer):
 
     def __init__(self, width: int, count: int, expansion: int) -> None:
         super().__init__()
-        self.sizes = (width // 4, width - width // 4)
+        self.sizes = [width // 4, width - width // 4]
         self.low, self.high = (Chain(blocks(size, expansion, count)) for size in self.sizes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Patches(Layer):
         whole = x.shape[1] - x.shape[1] % self.time
         if whole or not made:
             made.append(self.others(self._bands(patches(x[:, :whole], self.time, self.side))))
-        return torch.cat(made, 1) if len(made) > 1 else made[0], x[:, whole:]
+        return torch.cat(made, 1) if len(made) > 1 else made[0], x[:, whole:].clone()
 
     def needs(self, count: int) -> int:
         """See `Layer.needs`."""
@@ -108,7 +108,7 @@ class _Parted(nn.Module):
 
     def __init__(self, size: int, width: int, count: int) -> None:
         super().__init__()
-        self.sizes = (size // count, size - size // count)
+        self.sizes = [size // count, size - size // count]
         self.low, self.high = Linear(self.sizes[0], width // 4), Linear(self.sizes[1], width - width // 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class _Joined(nn.Module):
 
     def __init__(self, width: int, size: int, count: int) -> None:
         super().__init__()
-        self.sizes = (width // 4, width - width // 4)
+        self.sizes = [width // 4, width - width // 4]
         self.low, self.high = Linear(self.sizes[0], size // count), Linear(self.sizes[1], size - size // count)
 
     def forward(self, x: Tensor) -> Tensor:
