@@ -10,10 +10,22 @@ from tokenize_kit.tokenizers.learned.video.tokenizer import VideoTokenizer
 FSQ = {"kind": "fsq", "levels": (8, 5, 5)}
 RVQ = {"kind": "rvq", "codebook_size": 32, "codebooks": 3, "codebook_dim": 4, "kmeans_init": False}
 _LATENT = {"body": "latent", "width": 16, "latent_channels": 8, "encoder_blocks": 2, "decoder_blocks": 2}
+_CONVOLUTIONAL = {
+    "body": "convolutional",
+    "width": 8,
+    "multipliers": (1, 2),
+    "encoder_levels": (0, 1),
+    "decoder_levels": (1, 1),
+    "latent_channels": 8,
+}
 NETWORKS = {
     "latent": _LATENT | {"temporal_factor": 4, "spatial_factor": 4},
     "haar": _LATENT | {"temporal_factor": 2, "spatial_factor": 8, "haar": True},
     "bands": _LATENT | {"temporal_factor": 8, "spatial_factor": 4, "haar": True, "band_blocks": 1},
+    "convolutional": _CONVOLUTIONAL | {"temporal_factor": 4, "spatial_factor": 4},
+    "full": _CONVOLUTIONAL | {"convolution": "full", "padding": "zeros", "temporal_factor": 2, "spatial_factor": 8},
+    "attention": _CONVOLUTIONAL
+    | {"attention": True, "attention_window": 3, "norm": "group", "temporal_factor": 8, "spatial_factor": 4},
 }
 """One or more networks of each body."""
 
@@ -23,7 +35,7 @@ def toy_config(network="latent", quantizer=FSQ, **options):
     return VideoConfig(VideoNetworkConfig(**NETWORKS[network] | options), QuantizerConfig(**quantizer))
 
 
-GAINS = {"latent": 0.7, "haar": 0.7, "bands": 0.7}
+GAINS = {"latent": 0.7, "haar": 0.7, "bands": 0.7, "convolutional": 0.7, "full": 0.7, "attention": 0.7}
 """How large the weights are, so that ids are of all sorts, and what comes out is about as bright as a video."""
 
 

@@ -101,7 +101,8 @@ class CausalConvolution(Windowed):
 
     Output t sees the inputs up to t * stride along that axis and nothing later: the first output sees the first input alone, and
     1 + (T - 1) / stride outputs belong to T inputs. Along the other axes, n inputs give n / stride outputs; kernel - stride zeros
-    stand around them, half on each side, the odd one before.
+    stand around them, half on each side, the odd one before. Along the one that streams, zeros stand before the first input, or
+    this stands there again.
 
     Each step along the axis that streams is computed by a call of its own where no gradient is wanted. Libraries choose the order
     of sums by the shape, so only then are its bits the same in every piece. For training all steps go together.
@@ -111,13 +112,21 @@ class CausalConvolution(Windowed):
         kernel: places that it sees along each axis, at least the stride; two to four axes.
         stride: inputs for each output along each axis; None: 1.
         axis: the axis of the samples that streams, from 1 on.
+        repeat: before the first input along that axis, this stands again, instead of zeros.
 
     Raises:
         ValueError: kernel, stride and axis do not belong together.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: Sequence[int], *, stride: Sequence[int] | None = None, axis: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        *,
+        stride: Sequence[int] | None = None,
+        axis: int = 1,
+        repeat: bool = False,
     ) -> None:
         stride = (1,) * len(kernel) if stride is None else stride
         if len(kernel) - 1 not in _CONVOLUTIONS or len(stride) != len(kernel) or not 1 <= axis <= len(kernel):
@@ -128,11 +137,15 @@ class CausalConvolution(Windowed):
         for places, step in zip(kernel, stride, strict=True):
             if not 1 <= step <= places:
                 raise ValueError(f"a convolution that sees {places} places cannot have a stride of {step}")
-        super().__init__(kernel[axis - 1], stride[axis - 1], kernel[axis - 1] - 1, 0, axis)
+        super().__init__(kernel[axis - 1], stride[axis - 1], kernel[axis - 1] - 1, 0, axis, repeat)
         others = [place for place in range(len(kernel)) if place != axis - 1]
         self.whole_stride = tuple(stride[place] for place in others)
         beyond = [kernel[place] - stride[place] for place in others]
-        self.sides = tuple(side for both in reversed(beyond) for side in (both - both // 2, both // 2))
+        # Equal zeros on both sides are the convolution's own matter, and cost no copy.
+        even = all(both % 2 == 0 for both in beyond)
+        self.padding = tuple(both // 2 for both in beyond) if even else (0,) * len(beyond)
+        self.sides = () if even else tuple(s for both in reversed(beyond) for s in (both - both // 2, both // 2))
+        self.alone = all(kernel[place] == 1 for place in others)
         self.convolve = _CONVOLUTIONS[len(others)]
         fan_in = math.prod(kernel) * inputs
         self.weight = nn.Parameter(_uniform(fan_in, outputs, *kernel, inputs))
@@ -140,7 +153,9 @@ class CausalConvolution(Windowed):
 
     def compute(self, x: Tensor) -> Tensor:
         """See `Windowed.compute`."""
-        x = F.pad(x.movedim(self.axis, 1), (0, 0, *self.sides))
+        x = x.movedim(self.axis, 1)
+        if self.sides:
+            x = F.pad(x, (0, 0, *self.sides))
         # What is seen along the axis that streams becomes channels of a convolution over the others.
         weight = self.weight.movedim(self.axis, -2).flatten(-2).movedim(-1, 1)
         count = (x.shape[1] - self.span) // self.stride + 1
@@ -151,8 +166,12 @@ class CausalConvolution(Windowed):
     def _steps(self, x: Tensor, first: int, count: int, weight: Tensor) -> Tensor:
         """Return ``count`` outputs (B, count, other axes..., O) from ``first`` on."""
         start, stop = first * self.stride, (first + count - 1) * self.stride + 1
-        seen = torch.cat([x[:, start + place : stop + place : self.stride] for place in range(self.span)], -1)
-        y = self.convolve(seen.flatten(0, 1).movedim(-1, 1), weight, self.bias, self.whole_stride).movedim(1, -1)
+        parts = [x[:, start + place : stop + place : self.stride] for place in range(self.span)]
+        seen = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        if self.alone:
+            return F.linear(seen, weight.flatten(1), self.bias)
+        y = self.convolve(seen.flatten(0, 1).movedim(-1, 1), weight, self.bias, self.whole_stride, self.padding)
+        y = y.movedim(1, -1)
         return y.reshape(len(x), count, *y.shape[1:])
 
 
@@ -292,6 +311,14 @@ class Gelu(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Return a sample of the same shape."""
         return F.gelu(x, approximate="tanh")
+
+
+class Silu(Layer):
+    """The sigmoid-weighted linear unit, x * sigmoid(x) (Elfwing et al. 2017, arXiv 1702.03118)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a sample of the same shape."""
+        return F.silu(x)
 
 
 class Tanh(Layer):

@@ -56,14 +56,16 @@ class Windowed(Layer, ABC):
         stride: inputs from one window to the next.
         left, right: zeros that stand before and after a sample.
         axis: along which the windows follow one another, and the pieces too.
+        repeat: before a sample its first place stands again and again, instead of zeros.
     """
 
     axis: int
 
-    def __init__(self, span: int, stride: int, left: int, right: int, axis: int = 1) -> None:
+    def __init__(self, span: int, stride: int, left: int, right: int, axis: int = 1, repeat: bool = False) -> None:
         super().__init__()
         assert span >= stride
         self.span, self.stride, self.left, self.right, self.axis = span, stride, left, right, axis
+        self.repeat = repeat
 
     @abstractmethod
     def compute(self, x: Tensor) -> Tensor:
@@ -71,13 +73,19 @@ class Windowed(Layer, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of a whole sample."""
+        if self.repeat or self.span == 1:
+            return self.push(x, None, True)[0]
         sides = (0, 0) * (x.ndim - 1 - self.axis)
         return self.compute(F.pad(x, (*sides, self.left, self.right)))
 
     def push(self, x: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
         """See `Layer.push`."""
         axis = self.axis
-        before = _zeros(x, axis, self.left) if state is None else state
+        if self.span == 1 and x.shape[axis]:
+            return self.compute(x), None  # nothing to keep, and nothing to copy
+        if state is None and not x.shape[axis] and (self.repeat or self.span == 1):
+            return _cut(self.compute(_zeros(x, axis, self.span)), axis, 0, 0), None
+        before = self._before(x) if state is None else state
         x = torch.cat([before, x, _zeros(x, axis, self.right if last else 0)], axis)
         count = max(0, (x.shape[axis] - self.span) // self.stride + 1)
         rest = _cut(x, axis, count * self.stride, x.shape[axis])
@@ -88,6 +96,13 @@ class Windowed(Layer, ABC):
     def needs(self, count: int) -> int:
         """See `Layer.needs`."""
         return (count - 1) * self.stride + self.span - self.left
+
+    def _before(self, x: Tensor) -> Tensor:
+        """Return what stands before a sample that begins with ``x``."""
+        axis = self.axis
+        if not self.repeat:
+            return _zeros(x, axis, self.left)
+        return _cut(x, axis, 0, 1).expand(*x.shape[:axis], self.left, *x.shape[axis + 1 :])
 
 
 class Spread(Layer, ABC):

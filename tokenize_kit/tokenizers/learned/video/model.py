@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tokenize_kit.tokenizers.learned.quantizers import build_quantizer
 from tokenize_kit.tokenizers.learned.streaming import State
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig
+from tokenize_kit.tokenizers.learned.video.networks.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from tokenize_kit.tokenizers.learned.video.networks.latent import LatentDecoder, LatentEncoder
 
 
@@ -57,7 +58,10 @@ class HalfDecoder(Half, Protocol):
         ...
 
 
-BODIES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {"latent": (LatentEncoder, LatentDecoder)}
+BODIES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "latent": (LatentEncoder, LatentDecoder),
+    "convolutional": (ConvolutionalEncoder, ConvolutionalDecoder),
+}
 """Encoder and decoder of each body; both are called with the configuration of the network."""
 
 
