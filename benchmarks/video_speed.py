@@ -1,9 +1,9 @@
-"""How many frames a second a video autoencoder encodes and decodes on one thread, whole, in pieces, and beside plain 3D convolutions.
+"""How many frames a second a video autoencoder encodes and decodes, whole, in pieces, and beside plain 3D convolutions.
 
     python benchmarks/video_speed.py [--frames 65] [--side 64] [--rounds 5] [--tokenizer FOLDER] [--quick]
 
-float32, one video at a time, random weights (``--tokenizer`` takes a trained folder instead). The contenders take turns in one
-process, and ratios are medians over the rounds:
+float32, one video at a time in one thread, random weights (``--tokenizer`` takes a trained folder instead). The contenders take
+turns in one process, and ratios are medians over the rounds:
 
 - the bare network over the whole video at once (``VideoAutoencoder.encode`` and ``decode``);
 - the tokenizer, which works in aligned pieces, and turns bytes to numbers and back besides;
@@ -43,6 +43,7 @@ class Conv(nn.Module):
         self.conv = nn.Conv3d(inputs, outputs, 3, stride, padding=(0, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return as many steps."""
         return self.conv(F.pad(x, (0, 0, 0, 0, 2, 0)))
 
 
@@ -54,6 +55,7 @@ class Residual(nn.Module):
         self.layers = nn.Sequential(nn.SiLU(), Conv(width, width), nn.SiLU(), Conv(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return a sample of the same shape."""
         return x + self.layers(x)
 
 
@@ -66,6 +68,7 @@ class Up(nn.Module):
         self.conv = Conv(inputs, outputs * stride[0] * stride[1] * stride[2])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return a sample so many times larger, without what is before the first step."""
         time, rows, columns = self.stride
         x = self.conv(x)
         batch, _, steps, height, width = x.shape
@@ -161,7 +164,9 @@ def main() -> None:
                     work()
                     if turn or options.quick:
                         times[name, way].append(time.process_time() - begin)
-    print(f"{frames} frames of {options.side}x{options.side}, {rounds} rounds, 1 thread, float32; frames a CPU second\n")
+    print(
+        f"{frames} frames of {options.side}x{options.side}, {rounds} rounds, 1 thread, float32; frames a CPU second\n"
+    )
     print("| network | parameters | encode | decode | of whole, encode | decode | of plain, encode | decode |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, (parameters, *_) in contenders.items():
