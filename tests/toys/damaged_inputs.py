@@ -14,7 +14,7 @@ import shutil
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,18 @@ from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 from tokenize_kit.sources.reading import read_unit
 from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
 from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
+from tokenize_kit.tokenizers.video.frames import FramesTokenizer
 from toys.files import bz, encoded, gz, jsonl, mp3, noise, parquet, pcm16, saved, sentences, sound, tar, wav, xz
+from toys.films import film, moving, written
 
 RATE = 16_000
-SPECS = {"image": PixelTokenizer(3).spec, "audio": PCMTokenizer(RATE, 1).spec}
+SPECS = {
+    "image": PixelTokenizer(3).spec,
+    "audio": PCMTokenizer(RATE, 1).spec,
+    # Each frame of the file: how many there are at another rate, damaged time stamps may say.
+    "video": replace(FramesTokenizer(12).spec, frame_rate=None),
+}
+_LENGTH = {"image": -1, "audio": -1, "video": 0}
 UNIT_BYTES = 4_000
 """Larger files are divided, so that the pieces are tried as well."""
 
@@ -118,6 +126,14 @@ def _stream(kind: str, coding: str) -> Callable[[int], bytes]:
     return lambda seed: encoded(noise(0.3, 48_000, seed), 48_000, kind, coding)
 
 
+def _film(kind: str, codec: str, pixels: str = "yuv420p", **options: str) -> Callable[[int], bytes]:
+    return lambda seed: film(moving(8, 48, 64, seed=seed), kind, codec, pixels, 12, options={"g": "4", **options})
+
+
+def _animation(ending: str) -> Callable[[int], bytes]:
+    return lambda seed: written(moving(8, 24, 32, seed=seed), ending)
+
+
 def _array(seed: int) -> bytes:
     return json.dumps([{"text": text} for text in _texts(seed)]).encode()
 
@@ -163,6 +179,11 @@ FORMATS = [
     Format("a.m4a", _stream("ipod", "aac"), "audio"),
     Format("a.webm", _stream("webm", "libopus"), "audio"),
     Format("a.aiff", _sound("AIFF"), "audio"),
+    Format("a.mp4", _film("mp4", "libx264"), "video"),
+    Format("b.webm", _film("webm", "libvpx-vp9"), "video"),
+    Format("a.mkv", _film("matroska", "ffv1", "bgr0", slicecrc="1"), "video"),
+    Format("c.gif", _animation(".gif"), "video", states=False),
+    Format("c.webp", _animation(".webp"), "video"),
 ]
 
 RARE = [
@@ -185,7 +206,14 @@ RARE = [
     Format("a.au", _sound("AU", "ULAW"), "audio"),
     Format("a.aac", _stream("adts", "aac"), "audio", states=False, records=_one),
     Format("a.mka", _stream("matroska", "flac"), "audio"),
-    Format("a.mp4", _stream("mp4", "aac"), "audio"),
+    Format("b.mp4", _stream("mp4", "aac"), "audio"),
+    Format("c.apng", _animation(".apng"), "video", checked=True),
+    Format("a.avi", _film("avi", "mpeg4"), "video"),
+    Format("a.mov", _film("mov", "png", "rgb24"), "video"),
+    Format("b.mkv", _film("matroska", "libx264"), "video"),
+    Format("c.webm", _film("webm", "libvpx"), "video"),
+    Format("c.mp4", _film("mp4", "libsvtav1", preset="12"), "video"),
+    Format("d.mp4", _film("mp4", "libx265", **{"x265-params": "log-level=none"}), "video"),
 ]
 """What the fuzzer tries besides."""
 
@@ -312,7 +340,7 @@ def look(folder: Path, form: Format) -> Seen:
                     continue
                 raw = sample.encode() if isinstance(sample, str) else sample.numpy().tobytes()
                 seen.samples[hashlib.sha1(raw).hexdigest()] += 1
-                seen.values += len(sample) if isinstance(sample, str) else sample.shape[-1]
+                seen.values += len(sample) if isinstance(sample, str) else sample.shape[_LENGTH[form.modality]]
             for failure in failures:
                 assert not failure.key.startswith("z"), f"the neighbour is listed: {failure.reason}"
                 assert failure.reason
@@ -362,6 +390,9 @@ def judge(folder: Path, form: Format, damage: Damage) -> tuple[str, str]:
     count = sum(seen.samples.values())
     if data == healthy(form, 0):
         right = seen.samples == expected.samples
+    elif form.modality == "video" and not form.checked:
+        # A damaged frame may be decoded to something, but it may not be left out.
+        right = count >= 1 and (seen.values >= expected.values or not (form.states or name == "cut"))
     elif name == "append" and (form.checked or form.states):
         # What stands behind may be more of the same, for formats that can be joined.
         right = expected.samples <= seen.samples or seen.values >= expected.values

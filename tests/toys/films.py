@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import torch
 from torch import Tensor
+
+from tokenize_kit.media.video import write_video
 
 
 def moving(frames: int, height: int = 48, width: int = 64, channels: int = 3, seed: int = 0) -> Tensor:
@@ -37,6 +41,13 @@ def numbered(frames: int, height: int = 16, width: int = 16) -> Tensor:
 def numbers_of(frames: Tensor) -> list[int]:
     """The numbers of such frames, which may be coded with an error of one level."""
     return [round(float(frame.float().mean())) - 8 for frame in frames]
+
+
+def written(frames: Tensor, ending: str, rate: float = 12) -> bytes:
+    """The bytes of a file that the kit writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_video(frames, Path(folder) / f"a{ending}", rate)
+        return (Path(folder) / f"a{ending}").read_bytes()
 
 
 def film(

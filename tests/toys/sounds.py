@@ -150,8 +150,8 @@ def box(data: bytes, *names: bytes) -> int:
 
 def elements(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Name, place, first byte and end of the elements of a Matroska file; sizes must be known."""
-    from tokenize_kit.media.audio.ebml import _element
-    from tokenize_kit.media.audio.part import Peek
+    from tokenize_kit.media.containers.ebml import _element
+    from tokenize_kit.media.containers.peek import Peek
 
     place, peek = start, Peek(io.BytesIO(data))
     while place < end:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import struct
 from typing import IO
 
-from tokenize_kit.media.audio.lengths import is_name, is_placeholder, samples_end
-from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, end_without_tags
+from tokenize_kit.media.audio.lengths import is_name, samples_end
+from tokenize_kit.media.audio.part import Part, Pieces
 from tokenize_kit.media.audio.speakers import WAV, of_mask
+from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags, is_placeholder
 
 _MOST_CHUNKS = 100_000
 

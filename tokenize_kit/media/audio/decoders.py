@@ -13,7 +13,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import soundfile
 
-from tokenize_kit.media.audio.part import CUT, Block, Part
+from tokenize_kit.media.audio.part import Block, Part
+from tokenize_kit.media.containers.peek import CUT
 
 BLOCK_SAMPLES = 1 << 16
 """How much is decoded at a time unless told otherwise."""

@@ -10,16 +10,17 @@ import struct
 from typing import IO
 
 from tokenize_kit.media.audio.aiff import aiff_parts, au_parts, caf_parts
-from tokenize_kit.media.audio.boxes import MP4_TYPES, check_avi, check_mp4
 from tokenize_kit.media.audio.decoders import decode_exactly
-from tokenize_kit.media.audio.ebml import check_matroska
 from tokenize_kit.media.audio.flac import flac_parts
 from tokenize_kit.media.audio.lengths import samples_end
 from tokenize_kit.media.audio.mpeg import check_adts, find_adts, find_mpeg, mpeg_parts
 from tokenize_kit.media.audio.ogg import ogg_parts
-from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, start_without_tags
+from tokenize_kit.media.audio.part import Part, Pieces
 from tokenize_kit.media.audio.speakers import WAV
 from tokenize_kit.media.audio.wav import W64_RIFF, wav_parts, wave64_parts
+from tokenize_kit.media.containers.boxes import MP4_TYPES, check_avi, check_mp4
+from tokenize_kit.media.containers.ebml import check_matroska
+from tokenize_kit.media.containers.peek import CUT, Peek, start_without_tags
 
 _AMR = {b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5), b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5)}
 """Bytes of a frame after its first, by its type."""
@@ -50,7 +51,7 @@ def parts_of(file: IO[bytes]) -> list[Part]:
     if head == W64_RIFF:
         return wave64_parts(peek, start)
     if kind == b"\x1a\x45\xdf\xa3":
-        return [Part(file, container=True, packets=check_matroska(peek))]
+        return [Part(file, container=True, packets=check_matroska(peek).sounds)]
     if kind == b"RIFF" and form == b"AVI ":
         check_avi(peek)
         return [Part(file, container=True)]

@@ -14,8 +14,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenize_kit.media.audio.part import CUT, Block, Part, Peek, Pieces, end_without_tags
+from tokenize_kit.media.audio.part import Block, Part, Pieces
 from tokenize_kit.media.audio.speakers import WAV
+from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags
 
 _MOST = (1 << 36) - 1
 _RATES = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)

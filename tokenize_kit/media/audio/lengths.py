@@ -10,11 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tokenize_kit.media.audio.part import CUT, Peek, end_without_tags, tag_size
-
-_ROUND = 1 << 24
-_NEAR = 1 << 10
-_LARGE = 1 << 30
+from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags, is_placeholder, tag_size
 
 METADATA = frozenset(
     name.encode()
@@ -71,14 +67,6 @@ METADATA = frozenset(
     ]
 )
 """Chunks that hold no samples, and may be cut without loss of any."""
-
-
-def is_placeholder(said: int, bits: int = 32) -> bool:
-    """Return whether a size is one that writers into pipes leave, and not one that was counted."""
-    top = 1 << bits
-    if said == 0 or top - (1 << 16) <= said or abs(said - (top >> 1)) <= 1 << 12:
-        return True
-    return _LARGE - _NEAR <= said < top and min(said % _ROUND, -said % _ROUND) <= _NEAR
 
 
 def samples_end(peek: Peek, start: int, said: int, *, bits: int = 32, whole: bool = False, chunks: bool = True) -> int:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, tag_size
+from tokenize_kit.media.audio.part import Part, Pieces
+from tokenize_kit.media.containers.peek import CUT, Peek, tag_size
 
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8000)}
 _KBITS = {

@@ -12,8 +12,9 @@ import zlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces, end_without_tags
+from tokenize_kit.media.audio.part import Part, Pieces
 from tokenize_kit.media.audio.speakers import VORBIS, WAV
+from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _MOST_TRACKS = 256

@@ -10,8 +10,9 @@ from typing import IO, NamedTuple
 
 from tokenize_kit.media.audio.lengths import is_name, samples_end
 from tokenize_kit.media.audio.mpeg import find_mpeg, mpeg_parts
-from tokenize_kit.media.audio.part import CUT, Part, Peek, Pieces
+from tokenize_kit.media.audio.part import Part, Pieces
 from tokenize_kit.media.audio.speakers import of_mask
+from tokenize_kit.media.containers.peek import CUT, Peek
 
 W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")

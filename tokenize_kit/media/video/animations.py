@@ -24,6 +24,7 @@ from tokenize_kit.media.video.shown import Pixels, Shown
 CUT = "it is damaged or cut short"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SHORTEST = Fraction(1, 10)
+_WEBP_CHUNKS = frozenset((b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"EXIF", b"XMP "))
 
 
 class Table(NamedTuple):
@@ -211,12 +212,24 @@ def _webp(data: bytes) -> Table | None:
         if place + 8 + size > end:
             raise ValueError(f"the file ends inside a chunk of {size:,} bytes; {CUT}")
         if name == b"ANMF":
+            _check_frame(data, place + 24, place + 8 + size)
             milliseconds = int.from_bytes(data[place + 20 : place + 23], "little")
             durations.append(Fraction(milliseconds, 1000) if milliseconds else _SHORTEST)
+        elif name not in _WEBP_CHUNKS:
+            raise ValueError(f"there is no chunk of a WebP at byte {place:,}; {CUT}")
         place += 8 + size + size % 2
     if not durations:
         raise ValueError(f"an animated WebP without a frame; {CUT}")
     return Table("WEBP", width, height, tuple(durations))
+
+
+def _check_frame(data: bytes, place: int, end: int) -> None:
+    """Refuse a frame of a WebP whose chunks do not end where it ends."""
+    while place + 8 <= end:
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    if place != end:
+        raise ValueError(f"a frame of the WebP does not end at byte {end:,}; {CUT}")
 
 
 def _png(data: bytes) -> Table | None:
@@ -246,6 +259,8 @@ def _png(data: bytes) -> Table | None:
         if said:
             raise ValueError(f"the animated PNG has no end; {CUT}")
     if not said:
+        if durations:
+            raise ValueError(f"frames of an animated PNG that does not say that it is one; {CUT}")
         return None
     if said != len(durations):
         raise ValueError(f"{said} frames of the animated PNG are said, and {len(durations)} are there; {CUT}")

@@ -26,7 +26,7 @@ _DEMUXERS = ",".join(
         *("yuv4mpegpipe", "h264", "hevc", "mpegvideo", "m4v", "ivf", "obu"),
     ]
 )
-_SEEKABLE = frozenset(("mov", "matroska", "avi"))
+_SEEKABLE = frozenset(("mp4", "matroska", "avi"))
 """Formats whose index or clusters say where key frames are; of others a clip is decoded from the beginning."""
 _ONE_EACH = frozenset(
     ("h264", "hevc", "vp8", "vp9", "av1", "ffv1", "mjpeg", "png", "qtrle", "huffyuv", "utvideo", "prores")
@@ -35,6 +35,7 @@ _ONE_EACH = frozenset(
 _DAMAGE = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
 _OUTPUT_CORRUPT = 1 << 3
 _COPY_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
+_PICTURES = frozenset(("mjpeg", "png", "bmp", "gif", "tiff", "webp"))
 _BACK = (Fraction(0), Fraction(2), Fraction(10), Fraction(60))
 """Seconds before the place that is sought, if what is decoded from the key frame before it does not reach back to it."""
 _MOST_THREADS = 8
@@ -56,18 +57,19 @@ class Film:
     Args:
         file: a seekable file; it must stay open.
         channels: of the frames: 1 (grey), 3 (RGB) or 4 (RGBA).
+        packets: how many frames each video stream has that is no picture, as `examine.frames_of` returns it.
 
     Raises:
         ValueError: it holds no video that can be read.
     """
 
-    def __init__(self, file: IO[bytes], channels: int) -> None:
-        self._file, self._channels = file, channels
+    def __init__(self, file: IO[bytes], channels: int, packets: tuple[int, ...] = ()) -> None:
+        self._file, self._channels, self._packets = file, channels, packets
         self._opened: Opened | None = self._open()
         container, stream, _, note = self._opened
-        self.format = str(container.format.name)
-        """As FFmpeg calls it."""
-        self.codec = str(stream.codec_context.name)
+        self.format = _format(container)
+        """Name of the container."""
+        self.codec = str(stream.codec_context.codec.canonical_name)
         self._tick = Fraction(stream.time_base)
         self.slack = min(self._tick, _LATE)
         """How much later than it means a time stamp may be, in seconds."""
@@ -94,7 +96,7 @@ class Film:
         Raises:
             ValueError: the film is damaged or cut short.
         """
-        if at > 0 and self.format.split(",")[0] in _SEEKABLE:
+        if at > 0 and self.format in _SEEKABLE:
             yield from self._sought(at)
             return
         yield from self._from_the_beginning()
@@ -171,11 +173,12 @@ class Film:
 
         container, stream, decoder, _ = opened
         expects, waiting, key = stream.codec_context.name in _ONE_EACH, set[int](), first
-        time = Fraction(0)
+        time, found = Fraction(0), 0
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     raise ValueError(f"a packet at {float(time):.2f} s is not whole; {CUT}")
+                found += packet.size > 0 and not packet.is_discard
                 if key is None and packet.pts is not None:
                     key = packet.pts
                 # What is shown before the key frame that was sought may be made from frames before it.
@@ -200,8 +203,15 @@ class Film:
                     yield frame
         except av.FFmpegError as error:
             raise ValueError(f"cannot decode the video after {float(time):.2f} s ({reason_of(error)}); {CUT}") from None
+        stated = self._stated(container, stream)
+        if first is not None and found < stated:
+            raise ValueError(f"the video has {stated:,} frames, and {found:,} can be read; it is damaged")
         if expects and waiting:
             raise ValueError(f"the frame at {float(min(waiting) * self._tick):.2f} s cannot be decoded; {CUT}")
+
+    def _stated(self, container: Any, stream: Any) -> int:
+        films = _films(container)
+        return self._packets[films.index(stream)] if len(films) == len(self._packets) else -1
 
     def _timed(self, frames: Iterator[Any]) -> Iterator[Shown]:
         before: Fraction | None = None
@@ -225,22 +235,37 @@ class Film:
         return Fraction(container.duration, 1_000_000) if container.duration else None
 
 
+def _films(container: Any) -> list[Any]:
+    from av.stream import Disposition
+
+    # Covers of music and thumbnails pose as streams of one frame.
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    return [one for one in container.streams.video if not one.disposition & pictures]
+
+
 def _chosen(container: Any) -> tuple[Any, str]:
     """Return the video stream that is taken, and what is to be said of that."""
     from av.stream import Disposition
 
-    tracks = list(container.streams.video)
-    # Covers of music and thumbnails pose as streams of one frame.
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    films = [one for one in tracks if not one.disposition & pictures]
+    films = _films(container)
     if not films:
-        what = "but a cover picture" if tracks else "without a video stream"
-        raise ValueError(f"a {container.format.name} file {what}; it is no video")
-    stream = next((one for one in films if one.disposition & Disposition.default), films[0])
+        what = "but with a cover picture alone" if container.streams.video else "without a video stream"
+        raise ValueError(f"a {_format(container)} file {what}; it is no video")
+    # A cover that is not marked as one is a picture beside a film.
+    stream = min(films, key=lambda one: (not one.disposition & Disposition.default, _is_pictures(one), one.index))
     if stream.codec_context is None:
-        raise ValueError(f"a {container.format.name} file whose video is coded in no way that is known")
+        raise ValueError(f"a {_format(container)} file whose video is coded in no way that is known")
     note = f"video stream {films.index(stream) + 1} of {len(films)} taken" if len(films) > 1 else ""
     return stream, note
+
+
+def _format(container: Any) -> str:
+    name = str(container.format.name).split(",")[0]
+    return "mp4" if name == "mov" else name
+
+
+def _is_pictures(stream: Any) -> bool:
+    return stream.codec_context is not None and stream.codec_context.name in _PICTURES
 
 
 def _seek(opened: Opened, stamp: int) -> None:

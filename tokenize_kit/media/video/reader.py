@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenize_kit.media.video.animations import Animation, Still, is_picture, read_all, table_of
 from tokenize_kit.media.video.decoding import Film
-from tokenize_kit.media.video.examine import check_whole
+from tokenize_kit.media.video.examine import frames_of
 from tokenize_kit.media.video.shown import Shown, at_rate
 from tokenize_kit.media.video.tensors import CHANNELS
 
@@ -292,5 +292,4 @@ def _source(file: IO[bytes], channels: int, at_least: int | None, start: int) ->
         data = read_all(file)
         table = table_of(data)
         return Still(data, channels, at_least) if table is None else Animation(data, table, channels)
-    check_whole(file, quickly=start > 0)
-    return Film(file, channels)
+    return Film(file, channels, frames_of(file, quickly=start > 0))

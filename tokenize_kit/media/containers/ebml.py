@@ -9,15 +9,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from tokenize_kit.media.audio.part import CUT, Peek
+from tokenize_kit.media.containers.peek import CUT, Peek
 
 _SEGMENT, _EBML, _CLUSTER, _INFO = 0x18538067, 0x1A45DFA3, 0x1F43B675, 0x1549A966
 _TOP = frozenset(
     (0x114D9B74, _INFO, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, _SEGMENT, _EBML)
 )
 _VOID = (0xEC, 0xBF)
-_TRACKS, _ENTRY, _NUMBER, _TYPE, _SOUND = 0x1654AE6B, 0xAE, 0xD7, 0x83, 2
+_TRACKS, _ENTRY, _NUMBER, _TYPE = 0x1654AE6B, 0xAE, 0xD7, 0x83
+_FILM, _SOUND = 1, 2
 _OTHERS = frozenset((*_VOID, 0xA7, 0xAB, 0xAF, 0x5854))
 """Position, size of the one before, encrypted block, silent tracks: what else may be in a cluster."""
 _TIME, _SIMPLE_BLOCK, _GROUP, _BLOCK, _LENGTH = 0xE7, 0xA3, 0xA0, 0xA1, 0x9B
@@ -28,15 +30,19 @@ _SHORT = 1.0
 
 @dataclass
 class _Track:
-    sound: bool
+    kind: int
     frames: int = 0
 
 
-def check_matroska(peek: Peek) -> tuple[int, ...]:
-    """Refuse a Matroska or WebM file that is cut short or holds something between its elements.
+class Frames(NamedTuple):
+    """How many frames each track of a kind has, in the order of the tracks."""
 
-    Returns:
-        How many frames each sound track has, in the order of the tracks.
+    films: tuple[int, ...]
+    sounds: tuple[int, ...]
+
+
+def check_matroska(peek: Peek) -> Frames:
+    """Refuse a Matroska or WebM file that is cut short or holds something between its elements.
 
     Raises:
         ValueError: it is.
@@ -70,7 +76,8 @@ def check_matroska(peek: Peek) -> tuple[int, ...]:
                 f"{peek.size - end:,} bytes follow the segment of a Matroska file; it is two files in one, or damaged"
             )
         end += size
-    return tuple(track.frames for track in tracks.values() if track.sound)
+    films, sounds = (tuple(one.frames for one in tracks.values() if one.kind == kind) for kind in (_FILM, _SOUND))
+    return Frames(films, sounds)
 
 
 def _check_segment(peek: Peek, place: int, end: int) -> tuple[dict[int, _Track], int, float, int]:
@@ -155,7 +162,7 @@ def _add_tracks(peek: Peek, place: int, end: int, tracks: dict[int, _Track]) -> 
             continue
         values = {child: peek.at(first, min(last - first, 8)) for child, first, last in _children(peek, inside, stop)}
         number, kind = (int.from_bytes(values.get(wanted, b""), "big") for wanted in (_NUMBER, _TYPE))
-        tracks[number] = _Track(kind == _SOUND)
+        tracks[number] = _Track(kind)
 
 
 def _children(peek: Peek, place: int, end: int) -> Iterator[tuple[int, int, int]]:

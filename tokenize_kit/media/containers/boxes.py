@@ -10,8 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tokenize_kit.media.audio.lengths import is_placeholder
-from tokenize_kit.media.audio.part import CUT, Peek, end_without_tags
+from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags, is_placeholder
 
 MP4_TYPES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
 _MOST_EDITS = 1000
@@ -27,6 +26,8 @@ class Movie(NamedTuple):
     """Whether the samples are in fragments, whose number the head does not say."""
     seconds: float
     """How long all fragments are together, if that is said; else 0."""
+    frames: tuple[int, ...] = ()
+    """How many frames each video track has, in the order of the tracks; -1 if edits leave some out."""
 
 
 def check_mp4(peek: Peek) -> Movie:
@@ -37,6 +38,7 @@ def check_mp4(peek: Peek) -> Movie:
     """
     place, before = 0, b""
     movie: Movie | None = None
+    tracks: dict[int, int] = {}
     while peek.size - place >= 8:
         name, size, inside = _box(peek, place)
         end = place + size
@@ -50,8 +52,10 @@ def check_mp4(peek: Peek) -> Movie:
             if movie is not None:
                 raise ValueError("two MP4 files in one; take them apart")
             movie = _movie(peek, inside, end)
+            tracks = _films(peek, inside, end)
         elif name == b"moof":
             _check_runs(peek, inside, end)
+            _count_runs(peek, inside, end, tracks)
         elif name == b"sidx":
             _check_index(peek, inside, end)
         before = name if name not in _HARMLESS else before
@@ -60,7 +64,66 @@ def check_mp4(peek: Peek) -> Movie:
         raise ValueError(f"an MP4 file without its index (moov); {CUT}")
     if before == b"moof":
         raise ValueError(f"an MP4 file that ends before the samples of its last fragment; {CUT}")
-    return movie
+    return movie._replace(frames=tuple(tracks.values()))
+
+
+def _films(peek: Peek, place: int, end: int) -> dict[int, int]:
+    """Return how many frames each video track has by its number, -1 if edits leave some out."""
+    found: dict[int, int] = {}
+    scale = _scale(peek, _child(peek, place, end, b"mvhd"))[0]
+    for name, start, stop in _children(peek, place, end):
+        handler = _child(peek, start, stop, b"mdia", b"hdlr") if name == b"trak" else None
+        if handler is None or peek.at(handler[0] + 8, 4) != b"vide":
+            continue
+        header, table = _child(peek, start, stop, b"tkhd"), _child(peek, start, stop, b"mdia", b"minf", b"stbl")
+        sizes = (
+            next((inside for kind, inside, _ in _children(peek, *table) if kind in (b"stsz", b"stz2")), 0)
+            if table
+            else 0
+        )
+        number = (
+            int.from_bytes(peek.at(header[0] + (20 if peek.at(header[0], 1) == b"\1" else 12), 4), "big")
+            if header
+            else 0
+        )
+        count = int.from_bytes(peek.at(sizes + 8, 4), "big") if sizes else 0
+        found[number] = count if _plays_all(peek, start, stop, scale, count) else -1
+    return found
+
+
+def _plays_all(peek: Peek, place: int, end: int, scale: int, count: int) -> bool:
+    """Return whether the edits of a track leave no frame out: there are none, or one from its first frame to its last."""
+    edits = _child(peek, place, end, b"edts", b"elst")
+    if edits is None or not count:
+        return True
+    kind, size = (">Qq", 16) if peek.at(edits[0], 1) == b"\1" else (">Ii", 8)
+    duration, begin = struct.unpack(kind, peek.at(edits[0] + 8, size).ljust(size, b"\0"))
+    ticks, length = _scale(peek, _child(peek, place, end, b"mdia", b"mdhd"))
+    # Where frames are reordered the first is shown late, which an edit takes back.
+    late = _child(peek, place, end, b"mdia", b"minf", b"stbl", b"ctts")
+    first = int.from_bytes(peek.at(late[0] + 12, 4), "big") if late else 0
+    if int.from_bytes(peek.at(edits[0] + 4, 4), "big") != 1 or not ticks or not scale or not 0 <= begin <= first:
+        return False
+    return bool((duration + 1) / scale >= (length - begin) / ticks)
+
+
+def _scale(peek: Peek, span: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the ticks of a second and the length in ticks that a header says."""
+    if span is None:
+        return 0, 0
+    wide = peek.at(span[0], 1) == b"\1"
+    place, size = span[0] + (20 if wide else 12), 8 if wide else 4
+    return int.from_bytes(peek.at(place, 4), "big"), int.from_bytes(peek.at(place + 4, size), "big")
+
+
+def _count_runs(peek: Peek, place: int, end: int, tracks: dict[int, int]) -> None:
+    """Add the frames of a fragment to those of its tracks."""
+    for name, start, stop in _children(peek, place, end):
+        header = _child(peek, start, stop, b"tfhd") if name == b"traf" else None
+        number = int.from_bytes(peek.at(header[0] + 4, 4), "big") if header else 0
+        if tracks.get(number, -1) >= 0:
+            runs = [inside for inner, inside, _ in _children(peek, start, stop) if inner == b"trun"]
+            tracks[number] += sum(int.from_bytes(peek.at(run + 4, 4), "big") for run in runs)
 
 
 def _box(peek: Peek, place: int) -> tuple[bytes, int, int]:
