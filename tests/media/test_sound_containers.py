@@ -99,6 +99,49 @@ def test_the_length_of_all_fragments_is_compared_where_it_is_said():
         read(bytes(data))
 
 
+HEALTHY = {
+    "default base": muxed("mp4", "aac", movflags="frag_keyframe+empty_moov+default_base_moof", frag_duration="300000"),
+    "separate": muxed(
+        "mp4", "aac", video="mpeg4", **FRAGMENTED | {"movflags": "frag_keyframe+empty_moov+separate_moof"}
+    ),
+    "not empty": muxed("mp4", "aac", movflags="frag_keyframe", frag_duration="300000"),
+    "cmaf of opus": muxed("mp4", "libopus", movflags="cmaf+frag_keyframe", frag_duration="300000"),
+    "omit offset": muxed(
+        "mp4", "aac", tracks=2, **FRAGMENTED | {"movflags": "frag_keyframe+empty_moov+omit_tfhd_offset"}
+    ),
+    "live webm": muxed("webm", "libopus", live="1"),
+    "small clusters": muxed("webm", "libopus", cluster_time_limit="100"),
+    "mka": muxed("matroska", "aac", cluster_size_limit="2000"),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_other_ways_to_write_a_whole_file_are_read(name):
+    assert 0 <= read(HEALTHY[name]).shape[1] - 48_000 <= 2048
+
+
+@pytest.mark.parametrize("name", ["fragmented mp4", "fragmented mov from a pipe", "dash"])
+def test_turned_bits_of_a_fragment_are_never_fewer_samples(name):
+    data = STREAMED[name]
+    fragment = next(place for kind, place, _ in boxes(data) if kind == b"moof")
+    run, head = data.index(b"trun", fragment), data.index(b"tfhd", fragment)
+    places = {"name": fragment + 4, "count": run + 11, "offset": run + 15, "flags": run + 6, "track's flags": head + 7}
+    assert read(data).shape[1] >= 48_000
+    for what, place in places.items():
+        damaged = bytearray(data)
+        damaged[place] ^= 0x10 if what == "track's flags" else 2
+        with pytest.raises(ValueError, match=r"damaged|cut short"):
+            read(bytes(damaged))
+
+
+def test_two_beginnings_of_an_opus_track_are_a_failure():
+    place = WEBM.index(bytes.fromhex("56aa83")) + 3
+    damaged = bytearray(WEBM)
+    damaged[place] ^= 0x40
+    with pytest.raises(ValueError, match="the file is damaged: its sound begins after"):
+        read(bytes(damaged))
+
+
 @pytest.mark.parametrize(
     ("seconds", "start", "samples"), [(1.0, 1024, 48_000), (0.5, 1024, 24_000), (0.4, 20_000, 19_200)]
 )

@@ -37,8 +37,10 @@ from tokenize_kit.sources.json_values import BYTE_ORDER_MARK, MAX_DEPTH, parse_j
 from tokenize_kit.sources.planning import Piece, ReadOptions
 from tokenize_kit.sources.rows import add_row
 
-MAX_LINE_BYTES = 64 << 20
-"""A jsonl line above this is refused: the file is most likely not jsonl, and would fill the memory."""
+MAX_LINE_BYTES = 32 << 20
+"""A jsonl line above this is refused: the file is most likely not jsonl, and would fill the memory.
+
+A line takes up to four bytes a character, several times."""
 
 _PARSE_BYTES = 1 << 20
 
@@ -123,7 +125,9 @@ def read_jsonl(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[S
         if block is None:
             out.size += size
             begin = 0
-            for line in data.split(b"\n"):
+            while begin <= len(data):
+                stop = data.find(b"\n", begin)
+                line = data[begin : stop if stop >= 0 else len(data)]
                 _add_json_line(out, piece.key, offset + begin, line, options)
                 begin += len(line) + 1
             block = out.take()

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tokenize_kit.media.containers.fragments import Fragments
 from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags, is_placeholder
 
 MP4_TYPES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
@@ -39,6 +40,7 @@ def check_mp4(peek: Peek) -> Movie:
     place, before = 0, b""
     movie: Movie | None = None
     tracks: dict[int, int] = {}
+    fragments, data = Fragments(_children), list[tuple[int, int]]()
     while peek.size - place >= 8:
         name, size, inside = _box(peek, place)
         end = place + size
@@ -53,9 +55,13 @@ def check_mp4(peek: Peek) -> Movie:
                 raise ValueError("two MP4 files in one; take them apart")
             movie = _movie(peek, inside, end)
             tracks = _films(peek, inside, end)
+            _note_defaults(peek, inside, end, fragments)
         elif name == b"moof":
             _check_runs(peek, inside, end)
             _count_runs(peek, inside, end, tracks)
+            fragments.add(peek, place, inside, end)
+        elif name == b"mdat" and movie is not None and movie.fragmented:
+            data.append((inside, end))
         elif name == b"sidx":
             _check_index(peek, inside, end)
         before = name if name not in _HARMLESS else before
@@ -64,6 +70,7 @@ def check_mp4(peek: Peek) -> Movie:
         raise ValueError(f"an MP4 file without its index (moov); {CUT}")
     if before == b"moof":
         raise ValueError(f"an MP4 file that ends before the samples of its last fragment; {CUT}")
+    fragments.check(data)
     return movie._replace(frames=tuple(tracks.values()))
 
 
@@ -186,6 +193,17 @@ def _check_runs(peek: Peek, place: int, end: int) -> None:
                 flags, count = struct.unpack(">II", peek.at(inside, 8).ljust(8, b"\0"))
                 if count > max(_MOST_UNLISTED, last - inside) or (flags & 0xF00 and count * 4 > last - inside):
                     raise ValueError(f"a fragment says {count:,} samples, more than it has room for; {CUT}")
+
+
+def _note_defaults(peek: Peek, place: int, end: int, fragments: Fragments) -> None:
+    for name, start, stop in _children(peek, place, end):
+        if name == b"mvex":
+            for inner, inside, _ in _children(peek, start, stop):
+                if inner == b"trex":
+                    number, size = struct.unpack(">I8xI", peek.at(inside + 4, 16).ljust(16, b"\0"))
+                    fragments.sizes[number] = size
+        elif name == b"trak" and (sizes := _child(peek, start, stop, b"mdia", b"minf", b"stbl", b"stsz")):
+            fragments.mixed |= any(peek.at(sizes[0] + 8, 4))
 
 
 def _movie(peek: Peek, place: int, end: int) -> Movie:

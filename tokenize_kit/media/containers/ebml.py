@@ -24,6 +24,9 @@ _OTHERS = frozenset((*_VOID, 0xA7, 0xAB, 0xAF, 0x5854))
 """Position, size of the one before, encrypted block, silent tracks: what else may be in a cluster."""
 _TIME, _SIMPLE_BLOCK, _GROUP, _BLOCK, _LENGTH = 0xE7, 0xA3, 0xA0, 0xA1, 0x9B
 _SCALE, _DURATION = 0x2AD7B1, 0x4489
+_DELAY, _CODING, _PRIVATE = 0x56AA, 0x86, 0x63A2
+_ROUNDED = 48
+"""Samples by which two words of one length may differ: some writers round to a millisecond."""
 _SHORT = 1.0
 """Seconds that may be missing at the end of what the header says: that of the last block is not known."""
 
@@ -160,9 +163,22 @@ def _add_tracks(peek: Peek, place: int, end: int, tracks: dict[int, _Track]) -> 
     for name, inside, stop in _children(peek, place, end):
         if name != _ENTRY:
             continue
-        values = {child: peek.at(first, min(last - first, 8)) for child, first, last in _children(peek, inside, stop)}
+        values = {child: peek.at(first, min(last - first, 32)) for child, first, last in _children(peek, inside, stop)}
         number, kind = (int.from_bytes(values.get(wanted, b""), "big") for wanted in (_NUMBER, _TYPE))
         tracks[number] = _Track(kind)
+        _check_delay(values.get(_DELAY, b""), values.get(_CODING, b""), values.get(_PRIVATE, b""))
+
+
+def _check_delay(delay: bytes, coding: bytes, head: bytes) -> None:
+    """Refuse a track of Opus that says twice, and differently, how much is left out at its beginning.
+
+    Some writers leave 0 in one of the places.
+    """
+    if coding[:6] != b"A_OPUS" or head[:8] != b"OpusHead" or len(head) < 12:
+        return
+    said, skipped = int.from_bytes(delay, "big") * 48_000 / 1e9, int.from_bytes(head[10:12], "little")
+    if said and skipped and abs(said - skipped) > _ROUNDED:
+        raise ValueError(f"the file is damaged: its sound begins after {said:,.0f} samples, and after {skipped:,}")
 
 
 def _children(peek: Peek, place: int, end: int) -> Iterator[tuple[int, int, int]]:
