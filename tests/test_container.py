@@ -201,12 +201,12 @@ def test_a_crafted_header_is_refused_before_memory_is_asked_for():
         {"shape": ()},
     ):
         tracemalloc.start()
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(VerificationError, match=r"x\.tkc is (damaged|cut short)"):
             from_bytes(crafted(**changes), "x.tkc")
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
         tracemalloc.stop()
-        assert time.monotonic() - began < 5
+        assert time.process_time() - began < 5
 
 
 def test_ids_that_take_no_bits_are_kept_up_to_a_number(tmp_path):

@@ -55,11 +55,11 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_a_file_that_is_more_than_options_ends_in_a_line(tmp_path, text, message):
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UsageError, match=message) as caught:
         read_config_tokens(str(path))
     assert "run.yaml" in str(caught.value)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_aliases_are_what_they_stand_for(tmp_path):

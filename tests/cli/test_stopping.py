@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 from tokenize_kit import disk
 from tokenize_kit.cli import main
 from tokenize_kit.partial import is_partial
+from tokenize_kit.shards.options import EncodeOptions
 
 COMMANDS = {
     "create": "create pixels --out out",
@@ -208,6 +210,23 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(world, watched, capsys):
     assert code == 130
     assert "interrupted; 2 finished shards are in out, and the same command makes the others" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_ctrl_c_while_libraries_are_loaded_says_what_is_true_too(world, capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules["tokenize_kit.cli.main"], "resolve", interrupt)
+    assert call(COMMANDS["encode"]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written, and the same command begins anew\n"
+
+
+def test_an_interrupted_encode_counts_its_shards_in_words(tmp_path):
+    options = EncodeOptions(("text",), ("rows.jsonl",), str(tmp_path))
+    assert options.interrupted() == "nothing was written, and the same command begins anew"
+    (tmp_path / "plan.json").touch()
+    assert options.interrupted() == f"{tmp_path} has no finished shard yet, and the same command makes them all"
+    (tmp_path / "00000.json").touch()
+    assert options.interrupted() == f"1 finished shard is in {tmp_path}, and the same command makes the others"
+    (tmp_path / "00001.json").touch()
+    assert options.interrupted() == f"2 finished shards are in {tmp_path}, and the same command makes the others"
 
 
 def test_nothing_is_overwritten_unasked(world, capsys):

@@ -98,7 +98,7 @@ def test_what_a_run_writes_into_its_own_input_does_not_stop_it_from_going_on(wor
     again, keys, _, said = run(root / "in", out="in/out", shard_mb=0.00001)
     assert keys == ["a.txt", "b.txt"]
     assert again.tokens == first.tokens
-    assert "not read: 1 others (out): the --out of this run" in said
+    assert "not read: 1 other (out): the --out of this run" in said
 
 
 def test_what_is_not_read_is_in_the_result_and_said_by_every_command(world, capsys):
@@ -116,7 +116,7 @@ def test_what_is_not_read_is_in_the_result_and_said_by_every_command(world, caps
     assert "3 other names of the input not read" in dataclasses.replace(result, told=False).to_text()
     assert "told" not in result.to_dict()
     line = (
-        "not read: 1 others (.d): the name begins with a dot; 1 .png (c.png): of the kind image; "
+        "not read: 1 other (.d): the name begins with a dot; 1 .png (c.png): of the kind image; "
         "1 .xyz (b.xyz): unknown ending\n"
     )
     assert said.count(line) == 1

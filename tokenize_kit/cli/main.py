@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # tyro leaves this way, after its own message
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt as stop:
-        print(f"interrupted; {stop or NOTHING_DONE}", file=sys.stderr)
+        print(f"interrupted; {str(stop) or NOTHING_DONE}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout left (| head); pointing stdout at nothing keeps the interpreter's last flush silent.

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 
 from tokenize_kit.errors import UsageError, VerificationError
 from tokenize_kit.files import is_signed, read_signed
+from tokenize_kit.progress import several
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
@@ -168,7 +169,7 @@ def _shards(path: Path) -> tuple[dict[str, str], list[str]]:
     from tokenize_kit.shards.verify import verify
 
     report = verify(path)
-    return {"": f"{report.rows:,} samples"}, list(report.notes)
+    return {"": several(report.rows, "samples")}, list(report.notes)
 
 
 def _unsigned(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tokenize_kit.errors import TooManyFailuresError
 from tokenize_kit.files import signed, write_json, write_text
 from tokenize_kit.partial import remove_abandoned_below
-from tokenize_kit.progress import Progress
+from tokenize_kit.progress import Progress, several
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.shards.request import (
     MB,
@@ -246,8 +246,10 @@ class _Run:
                 if unit.index in changed and (result := finished_unit(self.out, unit, self.recipe))
             }
             if finished:
+                made = several(len(finished), "shards")
                 self.progress.note(
-                    f"input files were written again since the run began: {len(finished):,} shards are made again and compared"
+                    f"input files were written again since the run began: {made} {'is' if len(finished) == 1 else 'are'} "
+                    "made again and compared"
                 )
                 prove(finished, [unit for unit in mine if unit.index in finished], self.out, job, self._executor_for)
         # The units of other parts are theirs to prove.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tokenize_kit.progress import several
+
 
 @dataclass(frozen=True)
 class EncodeOptions:
@@ -72,7 +74,10 @@ class EncodeOptions:
         if self.dry_run or not (out / "plan.json").exists():
             return "nothing was written, and the same command begins anew"
         shards = len(list(out.glob("[0-9]*.json")))
-        return f"{shards:,} finished shards are in {out}, and the same command makes the others"
+        if not shards:
+            return f"{out} has no finished shard yet, and the same command makes them all"
+        made = f"{several(shards, 'finished shards')} {'is' if shards == 1 else 'are'}"
+        return f"{made} in {out}, and the same command makes the others"
 
 
 @dataclass(frozen=True, kw_only=True)

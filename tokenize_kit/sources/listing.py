@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from tokenize_kit.compressed import ARCHIVED
 from tokenize_kit.opening import filesystem_of, url_in
 from tokenize_kit.partial import is_partial
+from tokenize_kit.progress import several
 from tokenize_kit.sources.endings import ARCHIVES, PLAIN, ending_of, kind_of, why_not
 from tokenize_kit.sources.names import printable
 from tokenize_kit.sources.spool import STANDARD_INPUT, is_kept, spooled
@@ -68,7 +69,8 @@ class PassedOver:
     def __str__(self) -> str:
         names = [_shown(name) for name in self.names]
         more = [f"{self.count - len(names):,} more"] if self.count > len(names) else []
-        return f"{self.count:,} {self.ending or 'others'} ({', '.join([*names, *more])}): {self.why}"
+        what = f"{self.count:,} {self.ending}" if self.ending else several(self.count, "others")
+        return f"{what} ({', '.join([*names, *more])}): {self.why}"
 
 
 class Listing(list[SourceFile]):

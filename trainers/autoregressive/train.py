@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenize_kit.progress import several
 from trainers.autoregressive.options import TrainTransformerOptions
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if progress is not None and runtime.rank == 0:
         progress.note(
-            f"{parameters:,} parameters, {len(chosen):,} documents of {dataset.tokens_per_epoch:,} tokens in rows of {context}, "
-            f"{len(held_out):,} documents held out, {runtime.device.type} {runtime.precision}"
+            f"{parameters:,} parameters, {several(len(chosen), 'documents')} of {dataset.tokens_per_epoch:,} tokens in rows of "
+            f"{context}, {several(len(held_out), 'documents')} held out, {runtime.device.type} {runtime.precision}"
         )
         if cut := int((data.documents.pairs[chosen] >= context).sum()) if data.documents.has_pieces else 0:
             progress.note(
