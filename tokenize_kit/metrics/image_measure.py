@@ -23,7 +23,7 @@ from tokenize_kit.metrics.image import (
 from tokenize_kit.metrics.measures import Judgement, Measure, Metrics, Totals, mean
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.sharpness import SHARPNESS_MIN_SIDE, Sharpness
-from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter
+from tokenize_kit.metrics.speed import SizeSpeed, SpeedMeter, picture_speed
 from tokenize_kit.protocol import TokenSpec
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ImageMeasure(Measure):
         self._perceptual = _perceptual(options)
         self._frechet = _frechet(options)
         self._sharpness = Sharpness()
-        self._speed = SpeedMeter()
+        self._speed = SpeedMeter(picture_speed)
         self._samples = self._exact = self._pixels = self._values = self._error = 0
         self._transparent = False
         self._psnr: list[float] = []

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-SPECIAL_OPTIONS = dict.fromkeys(("lpips", "lpips_weights", "fid", "fid_weights"), "LPIPS and FID measure pictures")
+SPECIAL_OPTIONS = {
+    **dict.fromkeys(("lpips", "lpips_weights", "fid", "fid_weights"), "LPIPS and FID measure pictures"),
+    "fvd_weights": "FVD measures videos",
+}
 """Options that only some measures take, see `tokenize_kit.metrics.measures.Measure.special`, and what is said to the others."""
 
 
@@ -54,12 +57,16 @@ class EvaluateOptions:
     """Measure the Fréchet distance (rFID) of pictures; fetches the weights of InceptionV3 if torch has them not yet."""
     fid_weights: str | None = None
     """Weights of FID's InceptionV3 (weights-inception-2015-12-05-6726825d.pth); implies --fid."""
+    fvd_weights: str | None = None
+    """Measure the Fréchet distance (rFVD) of videos with this I3D as TorchScript (i3d_torchscript.pt of StyleGAN-V), which is run."""
     examples: int = 8
     """How many samples the report shows: the first ones, and as many of the worst of all."""
     codecs: bool = True
-    """With --out: compare pictures with JPEG, WebP and AVIF (and JPEG XL if its plugin is there), sounds with Opus and MP3."""
+    """With --out: compare pictures with JPEG, WebP and AVIF (and JPEG XL if its plugin is there), sounds with Opus and MP3,
+    videos with H.264, H.265 and AV1."""
     codec_pictures: int = 64
-    """How many pictures or sounds the comparison with the codecs takes, the first ones; 4 megapixels or a minute at most."""
+    """How many pictures, sounds or videos the comparison with the codecs takes, the first ones; at most 4 megapixels, a minute, or
+    half a megapixel of all frames together."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where a learned tokenizer computes; auto takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

@@ -1,11 +1,12 @@
-"""How fast pictures of each size are encoded and decoded."""
+"""How fast pictures and videos of each size are encoded and decoded."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from math import prod
+from typing import ClassVar, Generic, TypeVar
 
 
 class SpeedRow(ABC):
@@ -55,25 +56,71 @@ class SizeSpeed(SpeedRow):
         )
 
 
-class SpeedMeter:
-    """Adds up the times of batches whose pictures have one size."""
+@dataclass(frozen=True)
+class ClipSpeed(SpeedRow):
+    """The speed for videos of one size."""
 
-    def __init__(self) -> None:
-        self._sums: dict[tuple[int, int], tuple[int, float, float]] = {}
+    title = "Speed by size of the video"
+    header = ("size", "frames", "videos", "encode, ms", "decode, ms", "encode, frames/s", "decode, frames/s")
 
-    def add(self, size: Sequence[int], pictures: int, encoding: float, decoding: float) -> None:
-        """Count a batch of pictures of ``size`` (height, width) that took so many seconds to encode and decode."""
-        height, width = size
-        count, before, after = self._sums.get((height, width), (0, 0.0, 0.0))
-        self._sums[height, width] = (count + pictures, before + encoding, after + decoding)
+    frames: int
+    """Of one video."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    videos: int
+    """How many there were."""
+    encode_milliseconds: float
+    """Mean time of a video."""
+    decode_milliseconds: float
+    """Mean time of a video."""
+    encode_frames_per_second: float
+    """Frames over time."""
+    decode_frames_per_second: float
+    """Frames over time."""
 
-    def rows(self) -> list[SizeSpeed]:
+    def cells(self) -> tuple[object, ...]:
+        """See `SpeedRow`."""
+        return (
+            f"{self.width} x {self.height}",
+            self.frames,
+            self.videos,
+            self.encode_milliseconds,
+            self.decode_milliseconds,
+            self.encode_frames_per_second,
+            self.decode_frames_per_second,
+        )
+
+
+R = TypeVar("R", bound=SpeedRow)
+
+
+class SpeedMeter(Generic[R]):
+    """Adds up the times of batches whose samples have one size.
+
+    Args:
+        row: makes the row of a size, of how many samples and of how many seconds to encode and decode.
+    """
+
+    def __init__(self, row: Callable[[tuple[int, ...], int, float, float], R]) -> None:
+        self._row = row
+        self._sums: dict[tuple[int, ...], tuple[int, float, float]] = {}
+
+    def add(self, size: Sequence[int], samples: int, encoding: float, decoding: float) -> None:
+        """Count a batch of samples of ``size`` that took so many seconds to encode and decode."""
+        count, before, after = self._sums.get(tuple(size), (0, 0.0, 0.0))
+        self._sums[tuple(size)] = (count + samples, before + encoding, after + decoding)
+
+    def rows(self) -> list[R]:
         """Return the speed of each size, from the most to the least frequent one; of two as frequent the larger first."""
-        ordered = sorted(self._sums.items(), key=lambda item: (-item[1][0], -item[0][0] * item[0][1], item[0]))
-        return [_row(height, width, *sums) for (height, width), sums in ordered]
+        ordered = sorted(self._sums.items(), key=lambda item: (-item[1][0], -prod(item[0]), item[0]))
+        return [self._row(size, *sums) for size, sums in ordered]
 
 
-def _row(height: int, width: int, pictures: int, encoding: float, decoding: float) -> SizeSpeed:
+def picture_speed(size: tuple[int, ...], pictures: int, encoding: float, decoding: float) -> SizeSpeed:
+    """Return the row of pictures of a size (height, width)."""
+    height, width = size
     megapixels = pictures * height * width / 1e6
     return SizeSpeed(
         height=height,
@@ -83,4 +130,19 @@ def _row(height: int, width: int, pictures: int, encoding: float, decoding: floa
         decode_milliseconds=1000 * decoding / pictures,
         encode_megapixels_per_second=megapixels / encoding,
         decode_megapixels_per_second=megapixels / decoding,
+    )
+
+
+def clip_speed(size: tuple[int, ...], videos: int, encoding: float, decoding: float) -> ClipSpeed:
+    """Return the row of videos of a size (frames, height, width)."""
+    frames, height, width = size
+    return ClipSpeed(
+        frames=frames,
+        height=height,
+        width=width,
+        videos=videos,
+        encode_milliseconds=1000 * encoding / videos,
+        decode_milliseconds=1000 * decoding / videos,
+        encode_frames_per_second=videos * frames / encoding,
+        decode_frames_per_second=videos * frames / decoding,
     )

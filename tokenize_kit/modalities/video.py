@@ -28,6 +28,9 @@ class VideoModality(Modality):
     size_axes = 3
     piece_axis = 0
     resizable = True
+    measure = "tokenize_kit.metrics.video_measure:VideoMeasure"
+    codecs = "tokenize_kit.metrics.video_codecs:VideoCodecs"
+    show = "tokenize_kit.report.examples:show_videos"
     exhibit_folder = "videos"
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:

@@ -1,5 +1,5 @@
-"""Pictures and plots: one HTML file that needs no other file and no network."""
+"""Pictures, videos and plots: one HTML file that needs no other file and no network."""
 
-from tokenize_kit.report.html import Page, Pair, SoundPair
+from tokenize_kit.report.html import Page, Pair, SoundPair, VideoPair
 
-__all__ = ["Page", "Pair", "SoundPair"]
+__all__ = ["Page", "Pair", "SoundPair", "VideoPair"]

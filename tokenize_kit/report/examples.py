@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from tokenize_kit.protocol import modality_of, resolved
-from tokenize_kit.report.html import Page, Pair, SoundPair
+from tokenize_kit.report.html import Page, Pair, SoundPair, VideoPair
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenize_kit.metrics.result import Example
     from tokenize_kit.protocol import TokenSpec
+
+_FRAME_RATE = 12.0
+"""At which videos are shown whose tokenizer names none."""
 
 
 def show(page: Page, examples: Sequence[Example], spec: TokenSpec) -> None:
@@ -50,6 +53,12 @@ def show_sounds(page: Page, examples: Sequence[Example], spec: TokenSpec) -> Non
     """Show sounds above what came back, with players."""
     assert spec.sample_rate is not None, "the measure of sounds needs it"
     page.sounds([SoundPair(*_tensors(example), example.key, example.note) for example in examples], spec.sample_rate)
+
+
+def show_videos(page: Page, examples: Sequence[Example], spec: TokenSpec) -> None:
+    """Show videos side by side with what came back, moving, and some frames of each."""
+    pairs = [VideoPair(*_tensors(example), example.key, example.note) for example in examples]
+    page.videos(pairs, spec.frame_rate or _FRAME_RATE)
 
 
 def _tensors(example: Example) -> tuple[Tensor, Tensor]:

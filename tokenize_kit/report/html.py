@@ -1,7 +1,7 @@
-"""A report as one self-contained HTML file: headings, tables, pictures, curves and a token view of a text.
+"""A report as one self-contained HTML file: headings, tables, pictures, videos, curves and a token view of a text.
 
 It knows nothing of tokenizers or models: callers hand it samples, numbers and the bytes of tokens. Pictures are embedded
-as PNG, curves as SVG, so that the file can be mailed or archived as it is. No script runs in it.
+as PNG, videos as animated WebP, curves as SVG, so that the file can be mailed or archived as it is. No script runs in it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ figcaption { font-size: .8rem; max-width: 9rem; overflow-wrap: anywhere; }
 figure.pair { border: 1px solid var(--line); border-radius: .3rem; padding: .5rem; }
 figure.pair img + img { margin-left: .4rem; } figure.pair figcaption { max-width: none; contain: inline-size; text-align: left; }
 figure.sound img + img { margin: 0; } figure.sound { text-align: left; } figure.sound audio { height: 2rem; width: 16rem; }
+figure.video .stills { margin-top: .4rem; } figure.video .stills img { margin: 0 .2rem 0 0; }
 figcaption b { float: right; margin-left: 1rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } .notes { font-size: .85rem; padding-left: 1.2rem; opacity: .8; }
 .tokens { font: 14px/2 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -49,6 +50,10 @@ _LARGEST_SHOWN = 320
 
 _ENLARGED_TO = 144
 """Small pictures are enlarged, by a whole factor, to about this many pixels."""
+
+
+_STILL = 96
+"""Pixels of the longer side of a still of a video."""
 
 
 class Pair(NamedTuple):
@@ -73,6 +78,19 @@ class SoundPair(NamedTuple):
     """Of the same shape."""
     caption: str
     """Which sound it is."""
+    note: str
+    """What was measured."""
+
+
+class VideoPair(NamedTuple):
+    """A video beside its reconstruction."""
+
+    original: Tensor
+    """uint8 ``(T, C, H, W)``."""
+    reconstruction: Tensor
+    """Of the same shape."""
+    caption: str
+    """Which video it is."""
     note: str
     """What was measured."""
 
@@ -170,6 +188,34 @@ class Page:
         for sound, caption in recordings:
             part = _player(sound, sample_rate, "sound")
             figures += f'<figure class="pair sound">{part}<figcaption>{escape(caption)}</figcaption></figure>'
+        self._parts.append(f"<div>{figures}</div>")
+
+    def videos(self, pairs: Sequence[VideoPair], frame_rate: float) -> None:
+        """Add originals, each with its reconstruction to its right in one animation, so that both play in step.
+
+        Below them are the first, the middle and the last frame of what is shown, originals above reconstructions.
+
+        Args:
+            pairs: what is shown; of long videos the first frames, of large ones fewer pixels.
+            frame_rate: frames a second.
+        """
+        figures = ""
+        for pair in pairs:
+            caption = f"<b>{escape(pair.note)}</b>{escape(pair.caption)}"
+            parts = _animated(pair, frame_rate) + _stills(pair)
+            figures += f'<figure class="pair video">{parts}<figcaption>{caption}</figcaption></figure>'
+        self._parts.append(f"<div>{figures}</div>")
+
+    def films(self, videos: Sequence[tuple[Tensor, str]], frame_rate: float) -> None:
+        """Add videos side by side, each an animation.
+
+        Args:
+            videos: pairs of a uint8 tensor ``(T, C, H, W)`` and its caption.
+            frame_rate: frames a second.
+        """
+        figures = ""
+        for video, caption in videos:
+            figures += f"<figure>{_moving([video], frame_rate, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
         self._parts.append(f"<div>{figures}</div>")
 
     def curves(
@@ -272,6 +318,45 @@ def _player(sound: Tensor, sample_rate: int, what: str) -> str:
     )
 
 
+def _animated(pair: VideoPair, frame_rate: float) -> str:
+    moving = _moving([pair.original, pair.reconstruction], frame_rate, "original and reconstruction, playing")
+    return f"<div>{moving}</div>"
+
+
+def _moving(videos: Sequence[Tensor], frame_rate: float, what: str) -> str:
+    from tokenize_kit.report.animation import GAP, animation, side_by_side
+
+    height, width = videos[0].shape[-2:]
+    scale = max(1, _ENLARGED_TO // max(height, width))
+    # The gap is enlarged with the rest.
+    made = animation(side_by_side(videos, max(1, GAP // scale)), frame_rate, _LARGEST_SHOWN * len(videos))
+    data = base64.b64encode(made.data).decode("ascii")
+    return (
+        f'<img src="data:image/webp;base64,{data}" width="{made.width * scale}" height="{made.height * scale}" '
+        f'alt="{escape(what)}">'
+    )
+
+
+def _stills(pair: VideoPair) -> str:
+    """Return the first, the middle and the last frame that the animation shows; of a picture there is nothing more to see."""
+    from tokenize_kit.report.animation import FRAMES_SHOWN
+
+    last = min(len(pair.original), FRAMES_SHOWN) - 1
+    if not last:
+        return ""
+    rows = ""
+    for what, video in (("original", pair.original), ("reconstruction", pair.reconstruction)):
+        images = ""
+        for place in dict.fromkeys((0, last // 2, last)):
+            shown = _shown(video[place], _STILL)
+            images += (
+                f'<img src="data:image/png;base64,{_png(shown.image)}" width="{shown.width}" height="{shown.height}" '
+                f'alt="{what}, frame {place}">'
+            )
+        rows += f"<div>{images}</div>"
+    return f'<div class="stills">{rows}</div>'
+
+
 def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"<td>{escape(str(value))}</td>"
@@ -294,19 +379,19 @@ class _Shown(NamedTuple):
     height: int
 
 
-def _shown(image: Tensor) -> _Shown:
+def _shown(image: Tensor, largest: int = _LARGEST_SHOWN) -> _Shown:
     """Return what is embedded of a picture, and its width and height on the screen."""
     height, width = image.shape[-2:]
     longer = max(height, width)
-    if longer > _LARGEST_SHOWN:
+    if longer > largest:
         import numpy as np
         import torch
         from PIL import Image
 
-        size = (max(1, width * _LARGEST_SHOWN // longer), max(1, height * _LARGEST_SHOWN // longer))
+        size = (max(1, width * largest // longer), max(1, height * largest // longer))
         planes = [Image.fromarray(plane.numpy()).resize(size, Image.Resampling.BOX) for plane in image]
         return _Shown(torch.from_numpy(np.stack([np.asarray(plane) for plane in planes])), *size)
-    scale = max(1, _ENLARGED_TO // longer)
+    scale = max(1, min(_ENLARGED_TO, largest) // longer)
     return _Shown(image, width * scale, height * scale)
 
 
