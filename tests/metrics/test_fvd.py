@@ -7,13 +7,13 @@ import pytest
 import scipy.linalg
 import torch
 from torch import nn
+from toys.clips import ToyVideo
 
 from tokenize_kit.metrics import fvd
 from tokenize_kit.metrics.fvd import FVD_FRAMES, FrechetVideoDistance, VideoFeatures, clips_of
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.perceptual import PublishedWeights
 from tokenize_kit.metrics.video_measure import VideoMeasure
-from toys.clips import ToyVideo
 
 
 class ToyNetwork(nn.Module):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
-
 from toys.clips import ToyVideo, moving_square
+
 from tokenize_kit.metrics import video as functions
 from tokenize_kit.metrics.measures import Totals
 from tokenize_kit.metrics.options import EvaluateOptions
@@ -52,7 +52,9 @@ def summary(pairs, spec=None):
 
 
 def test_numbers_are_those_of_plain_references():
-    pairs = [(video, noisy(video, seed)) for seed, video in enumerate([moving_square(6, 16, 20), moving_square(3, 24, 16)])]
+    pairs = [
+        (video, noisy(video, seed)) for seed, video in enumerate([moving_square(6, 16, 20), moving_square(3, 24, 16)])
+    ]
     found, _ = summary(pairs)
 
     def of(first, second):
@@ -66,7 +68,12 @@ def test_numbers_are_those_of_plain_references():
     steps = [(a.double().diff(dim=0), b.double().diff(dim=0)) for a, b in pairs]
     assert found["psnr_of_differences"] == pytest.approx(np.mean([of(*pair) for pair in steps]), abs=1e-5)
     similar = [
-        np.mean([float(structural_similarity_index_measure(y[None].double(), x[None].double(), data_range=255.0)) for x, y in zip(a, b)])
+        np.mean(
+            [
+                float(structural_similarity_index_measure(y[None].double(), x[None].double(), data_range=255.0))
+                for x, y in zip(a, b, strict=True)
+            ]
+        )
         for a, b in pairs
     ]
     assert found["ssim"] == pytest.approx(np.mean(similar), abs=1e-5)
@@ -113,7 +120,14 @@ def test_a_picture_is_a_video_of_one_frame():
     video = moving_square(1, 16, 16)
     found, measure = summary([(video, noisy(video))])
     assert found["psnr"] == found["psnr_of_first_frames"] == found["psnr_of_last_frames"]
-    for name in ("psnr_of_differences", "flicker", "flicker_share", "still_share", "seam_error_ratio", "seam_change_ratio"):
+    for name in (
+        "psnr_of_differences",
+        "flicker",
+        "flicker_share",
+        "still_share",
+        "seam_error_ratio",
+        "seam_change_ratio",
+    ):
         assert found[name] is None
     assert found["frames"] == 1
     assert "mean over the 0 videos of two frames" in measure.protocol()

@@ -5,8 +5,8 @@ import math
 
 import av
 import pytest
-import torch
 from av.bitstream import BitStreamFilterContext
+from toys.clips import ToyVideo, moving_square
 
 from tokenize_kit.metrics import video_codecs
 from tokenize_kit.metrics.bitstreams import picture_bytes
@@ -25,7 +25,6 @@ from tokenize_kit.metrics.video_codecs import (
 )
 from tokenize_kit.progress import Progress
 from tokenize_kit.tokenizers.video.frames import FramesTokenizer
-from toys.clips import ToyVideo, moving_square
 
 CODECS = {"h264": "yuv444p", "h265": "yuv444p", "av1": "yuv420p10le"}
 ENCODERS = {"h264": "libx264", "h265": "libx265", "av1": "libsvtav1"}
@@ -141,7 +140,9 @@ def test_the_nearest_setting_is_found_in_a_few_steps(monkeypatch, clip):
         monkeypatch.setattr(video_codecs, "video_codec_point", points_of(range(1, 52), calls))
         curve = video_codec_curve([clip], "h264", [wanted], formats=["yuv420p"])
         best = min(range(1, 52), key=lambda setting: abs(2 ** (-setting / 6) - wanted))
-        assert abs(curve.nearest[0].bits_per_pixel / 2 ** (-best / 6) - 1) < 0.13  # that one, or one that is near enough
+        assert (
+            abs(curve.nearest[0].bits_per_pixel / 2 ** (-best / 6) - 1) < 0.13
+        )  # that one, or one that is near enough
         assert abs(math.log(curve.nearest[0].bits_per_pixel / wanted)) < 0.06
         assert len(calls) == len(set(calls)) <= 9
     # What a codec cannot reach is its last setting.
@@ -185,7 +186,11 @@ def test_a_tokenizer_stands_beside_the_codecs(monkeypatch, clip):
     usage = UsageCounter(tokenizer.spec)
     usage.update(tokenizer.encode(clip))
     result = compare(
-        VideoCodecs(tokenizer.spec), tokenizer, [Coded(clip, tokenizer.encode(clip))], usage.summaries(), Progress(False)
+        VideoCodecs(tokenizer.spec),
+        tokenizer,
+        [Coded(clip, tokenizer.encode(clip))],
+        usage.summaries(),
+        Progress(False),
     )
     (ours,) = result.fixed_rate
     assert ours.bits_per_pixel == pytest.approx(2 * 16 * 16 * 6 / clip[:, 0].numel())

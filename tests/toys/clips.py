@@ -29,7 +29,7 @@ def moving_square(frames=9, height=32, width=40, channels=3, seed=0):
 
 
 class ToyVideo(Tokenizer):
-    """The mean colour of a patch of 4x4 pixels, over the first frame and then over every `factor` frames, in 4 levels a channel."""
+    """The mean colour of 4x4 pixels, of the first frame and then of every `factor` frames, in 4 levels a channel."""
 
     factor = 4
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenize_kit.files import sha256_of_file
-from tokenize_kit.metrics.image import on_white
 from tokenize_kit.metrics.perceptual import PublishedWeights
+from tokenize_kit.metrics.video import opaque
 
 I3D = PublishedWeights(
     "the I3D of FVD (51 MB)",
@@ -61,7 +61,9 @@ class VideoFeatures(nn.Module):
             said = " ".join(str(error).split())[:300]
             raise ValueError(f"{path} is no TorchScript of a network for FVD ({I3D.what}): {said}") from None
         if not isinstance(probe, Tensor) or probe.ndim != 2 or len(probe) != 1:
-            raise ValueError(f"{path} gives no features (B, D) of clips (B, 3, {FVD_FRAMES}, H, W), so it is not {I3D.what}")
+            raise ValueError(
+                f"{path} gives no features (B, D) of clips (B, 3, {FVD_FRAMES}, H, W), so it is not {I3D.what}"
+            )
         self.num_features = probe.shape[1]
         self.requires_grad_(False)
 
@@ -111,7 +113,5 @@ class FrechetVideoDistance:
 def clips_of(video: Tensor) -> Tensor:
     """Return a uint8 video ``(T, C, H, W)`` cut into clips for the network, uint8 ``(N, 3, FVD_FRAMES, H, W)``."""
     count = len(video) // FVD_FRAMES
-    frames = torch.stack([on_white(frame).expand(3, -1, -1) for frame in video[: count * FVD_FRAMES]]) if count else None
-    if frames is None:
-        return video.new_zeros(0, 3, FVD_FRAMES, *video.shape[-2:])
-    return frames.unflatten(0, (count, FVD_FRAMES)).transpose(1, 2)
+    frames = opaque(video[: count * FVD_FRAMES]) if count else video.new_zeros(0, 3, *video.shape[-2:])
+    return frames.expand(-1, 3, -1, -1).unflatten(0, (count, FVD_FRAMES)).transpose(1, 2)

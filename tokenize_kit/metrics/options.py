@@ -58,15 +58,16 @@ class EvaluateOptions:
     fid_weights: str | None = None
     """Weights of FID's InceptionV3 (weights-inception-2015-12-05-6726825d.pth); implies --fid."""
     fvd_weights: str | None = None
-    """Measure the Fréchet distance (rFVD) of videos with this I3D as TorchScript (i3d_torchscript.pt of StyleGAN-V), which is run."""
+    """Measure the Fréchet distance (rFVD) of videos with this I3D, a TorchScript, which is run (i3d_torchscript.pt of
+    StyleGAN-V)."""
     examples: int = 8
     """How many samples the report shows: the first ones, and as many of the worst of all."""
     codecs: bool = True
     """With --out: compare pictures with JPEG, WebP and AVIF (and JPEG XL if its plugin is there), sounds with Opus and MP3,
     videos with H.264, H.265 and AV1."""
     codec_pictures: int = 64
-    """How many pictures, sounds or videos the comparison with the codecs takes, the first ones; at most 4 megapixels, a minute, or
-    half a megapixel of all frames together."""
+    """How many pictures, sounds or videos the comparison with the codecs takes, the first ones; at most 4 megapixels, a minute,
+    or half a megapixel of all frames together."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where a learned tokenizer computes; auto takes a GPU if there is one."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tokenize_kit.metrics.image import ssim
+from tokenize_kit.metrics.image import on_white, ssim
 
 STILL_LEVELS = 2
 """A pixel of the original stands still where no channel changes by more than this many of 255 levels: above it is motion, below
@@ -48,6 +48,11 @@ def check_pair(video: Tensor, other: Tensor) -> None:
         raise ValueError(
             f"videos of shapes {tuple(video.shape)} and {tuple(other.shape)} cannot be compared; both are (T, C, H, W)"
         )
+
+
+def opaque(video: Tensor) -> Tensor:
+    """Return a uint8 video ``(T, C, H, W)`` without transparency: RGBA is composited on white, others stay as they are."""
+    return torch.stack([on_white(frame) for frame in video]) if video.shape[1] == 4 else video
 
 
 def frame_errors(video: Tensor, other: Tensor) -> Tensor:

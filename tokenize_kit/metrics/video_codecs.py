@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenize_kit.metrics.bitstreams import picture_bytes
-from tokenize_kit.metrics.image import SSIM_MIN_SIDE, on_white, psnr
+from tokenize_kit.metrics.image import SSIM_MIN_SIDE, psnr
 from tokenize_kit.metrics.rate import Codecs, Column, Curve, Plot
-from tokenize_kit.metrics.video import video_ssim
+from tokenize_kit.metrics.video import opaque, video_ssim
 from tokenize_kit.protocol import TokenSpec
 
 MAX_PIXELS = 1 << 19
@@ -184,21 +184,24 @@ class VideoCodecs(Codecs[VideoRatePoint]):
     def said_of(self, samples: Sequence[Tensor]) -> str:
         """See `Codecs`."""
         frames = sum(map(len, samples))
-        return f"The first {len(samples):,} videos ({frames:,} frames, {sum(map(_pixels, samples)) / 1e6:.2f} megapixels)."
+        return (
+            f"The first {len(samples):,} videos ({frames:,} frames, {sum(map(_pixels, samples)) / 1e6:.2f} megapixels)."
+        )
 
     def protocol(self) -> str:
         """See `Codecs`."""
         rate = f"{self._rate:g}" if self._rate is not None else f"{_RATE_WITHOUT_SPEC:g} (the tokenizer names none)"
         how = "; ".join(f"{codec.label}: {codec.said}" for codec in _CODECS.values())
         lines = [
-            f"{how}. At constant rate factors, {rate} frames a second, one thread, key frames and B-frames as the preset has them.",
+            f"{how}. At constant rate factors, {rate} frames a second, one thread, key frames and B-frames as the preset has "
+            "them.",
             "Colours: BT.709, full range, 4:4:4 or 4:2:0 in 8 bits, whichever gives more PSNR of RGB at a rate (a curve has the "
-            "points that no other of its codec beats in both). RGBA is on white. Odd sides are padded by their last row or column, "
-            "which is cut off again.",
+            "points that no other of its codec beats in both). RGBA is on white. Odd sides are padded by their last row or "
+            "column, which is cut off again.",
             "Rates of codecs count coded pictures alone: no container, no parameter sets and sequence headers (which a container "
-            "keeps once), no SEI and other messages. PSNR is the mean over videos of that of all their pixels; those that come back "
-            "exactly are left out. The nearest point of a codec is that of the nearest rate; where a codec cannot go as low or as "
-            "high, it is the last one it has.",
+            "keeps once), no SEI and other messages. PSNR is the mean over videos of that of all their pixels; those that come "
+            "back exactly are left out. The nearest point of a codec is that of the nearest rate; where a codec cannot go as low "
+            "or as high, it is the last one it has.",
         ]
         return "\n".join([*lines, *self._left_out])
 
@@ -223,7 +226,7 @@ def video_codec_curve(
 ) -> Curve[VideoRatePoint]:
     """Return what a codec reaches around some rates, and its nearest point to each.
 
-    For every pixel format the setting of the nearest rate is searched, and settings beyond the lowest and highest are tried; of all
+    For every pixel format the setting of the nearest rate is searched, and settings beyond the ends are tried; of all
     points those are kept that no other beats in both rate and PSNR.
 
     Args:
@@ -251,9 +254,7 @@ def video_codec_curve(
     return Curve(front, nearest)
 
 
-def _points_near(
-    at: Callable[[int], VideoRatePoint], settings: range, rates: Sequence[float]
-) -> list[VideoRatePoint]:
+def _points_near(at: Callable[[int], VideoRatePoint], settings: range, rates: Sequence[float]) -> list[VideoRatePoint]:
     """Return the points at the settings nearest to some rates, and some beyond; rates fall with the setting."""
     points: dict[int, VideoRatePoint] = {}
 
@@ -268,9 +269,7 @@ def _points_near(
     return [points[setting] for setting in sorted(points)]
 
 
-def _nearest(
-    rate: Callable[[int], float], settings: range, wanted: float, known: Mapping[int, VideoRatePoint]
-) -> int:
+def _nearest(rate: Callable[[int], float], settings: range, wanted: float, known: Mapping[int, VideoRatePoint]) -> int:
     """Return the setting whose rate is nearest to the one wanted, or within `_NEAR_ENOUGH` of it.
 
     The search keeps a bracket and guesses in it along the logarithm of the rate, which is nearly straight.
@@ -353,7 +352,7 @@ def video_point(
     if not pairs:
         raise ValueError("there are no videos to measure")
     videos = [video for video, _ in pairs]
-    plain = [(_opaque(video), _opaque(other)) for video, other in pairs]
+    plain = [(opaque(video), opaque(other)) for video, other in pairs]
     values = [psnr(*pair) for pair in plain]
     finite = [value for value in values if value != math.inf]
     similar = [video_ssim(*pair) for pair in plain if min(pair[0].shape[-2:]) >= SSIM_MIN_SIDE]
@@ -391,7 +390,7 @@ def encode_video(
     os.environ.setdefault("SVT_LOG", "1")
     rate = Fraction(frame_rate or _RATE_WITHOUT_SPEC).limit_denominator(1001)
     context: Any = av.CodecContext.create(known.encoder, "w")
-    frames = _even(_opaque(video).expand(-1, 3, -1, -1)).permute(0, 2, 3, 1).contiguous().numpy()
+    frames = _even(opaque(video).expand(-1, 3, -1, -1)).permute(0, 2, 3, 1).contiguous().numpy()
     context.height, context.width = frames.shape[1:3]
     context.pix_fmt, context.framerate, context.time_base = pixel_format, rate, 1 / rate
     context.options, context.thread_count = {**known.options, "crf": str(setting)}, 1
@@ -444,10 +443,6 @@ def _even(video: Tensor) -> Tensor:
     """Return a video whose sides are even, padded by the last row or column."""
     height, width = video.shape[-2:]
     return functional.pad(video, (0, width % 2, 0, height % 2), mode="replicate")
-
-
-def _opaque(video: Tensor) -> Tensor:
-    return torch.stack([on_white(frame) for frame in video]) if video.shape[1] == 4 else video
 
 
 def _pixels(video: Tensor) -> int:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from tokenize_kit.metrics.image import SSIM_MIN_SIDE, SSIM_WINDOW, on_white, psnr_of
+from tokenize_kit.metrics.image import SSIM_MIN_SIDE, SSIM_WINDOW, psnr_of
 from tokenize_kit.metrics.measures import Judgement, Measure, Metrics, Totals, mean
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.speed import ClipSpeed, SpeedMeter, clip_speed
-from tokenize_kit.metrics.video import STILL_LEVELS, behind_borders, changes, frame_errors, video_ssim
+from tokenize_kit.metrics.video import STILL_LEVELS, behind_borders, changes, frame_errors, opaque, video_ssim
 from tokenize_kit.protocol import TokenSpec
 
 if TYPE_CHECKING:
@@ -134,8 +133,8 @@ class VideoMeasure(Measure):
         self._add_psnr("differences", int(changed.power.sum()), len(changed.power) * frame)
         if sample.shape[1] == 4:
             self._transparent = True
-            white = [torch.stack([on_white(one) for one in video]) for video in (sample, reconstruction)]
-            self._add_psnr("white", int(frame_errors(*white).sum()), white[0].numel())
+            white = opaque(sample)
+            self._add_psnr("white", int(frame_errors(white, opaque(reconstruction)).sum()), white.numel())
         if not error:
             self._exact += 1
             return Judgement("exact", 0.0)
@@ -189,23 +188,23 @@ class VideoMeasure(Measure):
         """See `Measure`."""
         lines = [
             "PSNR and SSIM on uint8 frames (reconstructions are rounded, not truncated), data range 255. psnr is the mean over "
-            "videos of the PSNR of all pixels of a video; those that come back exactly are counted in exact_samples and left out. "
-            "psnr_of_all_pixels is the PSNR of the mean squared error over all values of all videos. psnr_of_first_frames and "
-            "psnr_of_last_frames are means over videos of the PSNR of one frame, exact ones left out; a video of one frame has "
-            "it as both.",
-            f"SSIM: Gaussian window of {SSIM_WINDOW}, sigma 1.5, mirrored edges, mean over channels and frames, then over videos; "
-            f"{len(self._means['ssim']):,} of {self._videos:,} videos have the side of {SSIM_MIN_SIDE} that it needs.",
+            "videos of the PSNR of all pixels of a video; those that come back exactly are counted in exact_samples and left "
+            "out. psnr_of_all_pixels is the PSNR of the mean squared error over all values of all videos. psnr_of_first_frames "
+            "and psnr_of_last_frames are means over videos of the PSNR of one frame, exact ones left out; a video of one frame "
+            "has it as both.",
+            f"SSIM: Gaussian window of {SSIM_WINDOW}, sigma 1.5, mirrored edges, mean over channels and frames, then over "
+            f"videos; {len(self._means['ssim']):,} of {self._videos:,} videos have the side of {SSIM_MIN_SIDE} that it needs.",
             "psnr_of_differences: of the difference of each frame to the one before it, data range 255 too, mean over the "
             f"{self._moving:,} videos of two frames and more, exact ones left out.",
             "flicker: root mean square, in levels of 255, of the change of the error from one frame to the next, over the values "
             f"whose pixel of the original changes by at most {STILL_LEVELS} levels in every channel (still_share of all). "
-            "flicker_share: that power over the power of the error in both frames; 0 where the error stands still too, 1 where it "
-            "is drawn anew for each frame.",
-            "seam_error_ratio: mean squared error of the frames just behind a border between two time steps of the grid (1, 1 + f, "
-            "1 + 2f with f frames a step) over that of the other frames but the first; seam_change_ratio the same of the "
-            "change of the error from the frame before. 1 shows no seam; not defined for one frame a step.",
-            "Bits: at a fixed length of the ids, and at the entropy of each codebook's ids on their own (entropy_); a pixel is one "
-            "of one frame" + ("." if self._rate is None else f", a second has {self._rate:g} frames."),
+            "flicker_share: that power over the power of the error in both frames; 0 where the error stands still too, 1 where "
+            "it is drawn anew for each frame.",
+            "seam_error_ratio: mean squared error of the frames just behind a border between two time steps of the grid (1, "
+            "1 + f, 1 + 2f with f frames a step) over that of the other frames but the first; seam_change_ratio the same of "
+            "the change of the error from the frame before. 1 shows no seam; not defined for one frame a step.",
+            "Bits: at a fixed length of the ids, and at the entropy of each codebook's ids on their own (entropy_); a pixel is "
+            "one of one frame" + ("." if self._rate is None else f", a second has {self._rate:g} frames."),
         ]
         if self._transparent:
             lines.append("RGBA is measured in all four channels as they are stored; psnr_on_white composited on white.")
@@ -231,6 +230,6 @@ def _said_of_fvd(frechet: FrechetVideoDistance) -> str:
         else ""
     )
     return (
-        f"{frechet.name}: originals against reconstructions, 400 logits of I3D at 224x224, {frechet.clips:,} clips of {FVD_FRAMES} "
-        f"frames, one behind the other (published figures use some thousand; fewer give larger values).{foreign}"
+        f"{frechet.name}: originals against reconstructions, 400 logits of I3D at 224x224, {frechet.clips:,} clips of "
+        f"{FVD_FRAMES} frames, one behind the other (published figures use some thousand; fewer give larger values).{foreign}"
     )

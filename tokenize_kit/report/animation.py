@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from tokenize_kit.metrics.video import opaque
 
 MAX_BYTES = 1 << 20
 """A larger animation is coded with losses (quality 90), then, as long as it is larger, with half the pixels a side."""
@@ -41,7 +44,7 @@ def side_by_side(videos: Sequence[Tensor], gap: int = GAP) -> Tensor:
     for video in videos:
         if parts:
             parts.append(torch.full((*parts[0].shape[:3], gap), 255, dtype=torch.uint8))
-        parts.append(_rgb(video))
+        parts.append(opaque(video).expand(-1, 3, -1, -1))
     return torch.cat(parts, 3)
 
 
@@ -65,14 +68,6 @@ def animation(video: Tensor, frame_rate: float, largest: int) -> Animation:
     return Animation(data, frames.shape[-1], frames.shape[-2])
 
 
-def _rgb(video: Tensor) -> Tensor:
-    """Return frames as RGB: grey repeated, RGBA composited on white."""
-    if video.shape[1] == 4:
-        values, alpha = video[:, :3].to(torch.int32), video[:, 3:].to(torch.int32)
-        return ((values * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
-    return video.expand(-1, 3, -1, -1)
-
-
 def _halved(frames: Tensor) -> Tensor:
     height, width = max(1, frames.shape[-2] // 2), max(1, frames.shape[-1] // 2)
     smaller = torch.nn.functional.adaptive_avg_pool2d(frames.to(torch.float32), (height, width))
@@ -85,7 +80,7 @@ def _webp(frames: Tensor, frame_rate: float, *, lossless: bool) -> bytes:
     pictures = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
     # Each begins at the millisecond nearest to its time, so that no drift adds up.
     times = [round(1000 * place / frame_rate) for place in range(len(pictures) + 1)]
-    durations = [max(1, after - before) for before, after in zip(times, times[1:], strict=False)]
+    durations = [max(1, after - before) for before, after in pairwise(times)]
     buffer = io.BytesIO()
     pictures[0].save(
         buffer,

@@ -215,7 +215,9 @@ class Page:
         """
         figures = ""
         for video, caption in videos:
-            figures += f"<figure>{_moving([video], frame_rate, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+            figures += (
+                f"<figure>{_moving([video], frame_rate, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+            )
         self._parts.append(f"<div>{figures}</div>")
 
     def curves(
