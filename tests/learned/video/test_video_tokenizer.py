@@ -234,6 +234,32 @@ def test_an_eager_stream_says_so_when_it_has_handed_out_more_than_the_length():
         stream.finish_decode(7)
 
 
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        {"kind": "lfq", "codebook_size": 64},
+        {"kind": "bsq", "codebook_size": 64},
+        {"kind": "vq", "codebook_size": 50, "kmeans_init": False},
+        {"kind": "simvq", "codebook_size": 50},
+        {"kind": "library", "library_class": "ResidualFSQ", "library_options": ("num_quantizers=2", "levels=5,3")},
+    ],
+    ids=lambda options: options["kind"],
+)
+def test_every_quantizer_comes_through_the_same_door(quantizer, tmp_path):
+    tokenizer = toy_video("latent", quantizer)
+    video = noise(tokenizer, 18)
+    ids = tokenizer.encode(video)
+    assert ids.shape == ((6, 3, 5, 2) if quantizer["kind"] == "library" else (6, 3, 5))
+    assert len(ids.unique()) > 3
+    assert 0 <= ids.min() <= ids.max() < tokenizer.spec.max_vocab_size
+    assert torch.equal(torch.cat(list(tokenizer.encode_pieces(video.split(5)))), ids)
+    tokenizer.save(tmp_path)
+    again = VideoTokenizer.load(tmp_path)
+    assert again.fingerprint == tokenizer.fingerprint
+    assert torch.equal(again.encode(video), ids)
+    assert torch.equal(torch.cat(list(again.decode_pieces(ids.split(2), 18))), tokenizer.decode(ids)[:18])
+
+
 def test_the_first_codebooks_decode_alone():
     tokenizer = toy_video("latent", RVQ)
     ids = tokenizer.encode(noise(tokenizer, 9))

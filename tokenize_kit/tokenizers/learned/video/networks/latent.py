@@ -114,6 +114,12 @@ class Depthwise(Layer):
     """A convolution of each channel by itself over 3 x 3 x 3 places of (B, T, H, W, C), causal in time.
 
     Zeros stand around a frame; before the first step stands the first step again.
+
+    It is the sum over three taps in time, each of which is one conv2d over all frames, shifted by a step or two. So the repeated
+    step need not be computed again, and a state is what the taps have made. On a CPU, at 16 samples of 5 x 8 x 8 places and 192
+    channels, forward and backward, F.conv3d takes 2 times as long with the channels last and 5 times with them first, conv2d over
+    slices of padded samples 1.4 times, and 27 shifted multiply-adds 15 times; 1 x 3 x 3 and then 3 x 1 x 1 places, which
+    can say less, would take 0.8 times as long (``benchmarks/video_depthwise.py``).
     """
 
     axis = 1
