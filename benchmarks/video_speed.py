@@ -5,8 +5,8 @@
 float32, one video at a time in one thread, random weights (``--tokenizer`` takes a trained folder instead). The contenders take
 turns in one process, and ratios are medians over the rounds:
 
-- the bare network over the whole video at once (``VideoAutoencoder.encode`` and ``decode``);
-- the tokenizer, which works in aligned pieces, and turns bytes to numbers and back besides;
+- the network over the whole video at once (``VideoAutoencoder.encode`` and ``decode``), bytes in and bytes out;
+- the tokenizer, which works in aligned pieces;
 - its eager stream, a latent step at a time;
 - a reference network of as many parameters from ``nn.Conv3d`` alone, in the line of MAGVIT-v2: causal 3 x 3 x 3 convolutions
   with strides down to the same factors, a residual block at each level, and the mirror of it, without a quantizer.
@@ -27,12 +27,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenize_kit.protocol import load_tokenizer
-from tokenize_kit.tokenizers.learned.pixels import to_pixels
+from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig, VideoNetworkConfig
 from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
 from tokenize_kit.tokenizers.learned.video.tokenizer import VideoTokenizer
 
-WHOLE, PIECES, STREAM, PLAIN = "whole, bare network", "tokenizer, in pieces", "eager stream", "plain 3D convolutions"
+WHOLE, PIECES, STREAM, PLAIN = "whole, at once", "tokenizer, in pieces", "eager stream", "plain 3D convolutions"
 
 
 class Conv(nn.Module):
@@ -144,8 +144,8 @@ def main() -> None:
     contenders: dict[str, tuple[int, Callable[[], Any], Callable[[], Any]]] = {
         WHOLE: (
             size(tokenizer.model.encoder, tokenizer.model.decoder),
-            lambda: tokenizer.model.encode(pixels),
-            lambda: tokenizer.model.decode(ids[None]),
+            lambda: tokenizer.model.encode(to_pixels(video).transpose(0, 1)[None]),
+            lambda: from_pixels(tokenizer.model.decode(ids[None])[0].transpose(0, 1)),
         ),
         PIECES: (size(tokenizer.model), lambda: tokenizer.encode(video), lambda: tokenizer.decode(ids)),
         STREAM: (
