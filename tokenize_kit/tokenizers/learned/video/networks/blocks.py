@@ -1,17 +1,18 @@
 """What the convolutional body is built from: convolutions over frames and time, norms, residual blocks, squares of places.
 
-Milliseconds on one core of a processor without AVX-512, busy with other work, float32, channels last, for 17 frames of 32x32
-places with 32 channels / 9 of 16x16 with 64 / 5 of 8x8 with 128; without gradients frame by frame, as `CausalConvolution` does:
+Milliseconds on one thread of a processor without AVX-512, float32, for 17 frames of 32x32 places with 32 channels / 9 of 16x16
+with 64 / 5 of 8x8 with 128, as `benchmarks/video_convolutions.py` printed them: without gradients each frame by a call of its
+own, and forward and backward for all frames of two videos.
 
-    kernel     form                          without gradients      forward and backward, two videos
-    (1, 3, 3)  conv2d of each frame          18 / 8.0 / 2.8         85 / 66 / 33
-    (3, 1, 1)  one matrix product            12 / 2.2 / 0.8         44 / 46 / 16
-    (3, 1, 1)  conv2d over (time, places)    12 / 3.5 / 1.5         40 / 31 / 22
-    (3, 3, 3)  conv2d of three frames' channels   52 / 28 / 28      365 / 173 / 120
-    (3, 3, 3)  conv3d                        200 / 65 / 29          153 / 180 / 114
-    (3, 3, 3)  three conv2d, added           68 / 37 / 6.4          not taken
+    kernel and form                          frame by frame        forward and backward
+    (1, 3, 3) conv2d                         5.8 / 4.8 / 3.1       38 / 27 / 16
+    (3, 1, 1) one matrix product             2.9 / 2.6 / 1.4       55 / 13 / 6.6
+    (3, 1, 1) conv2d over time and places    5.4 / 2.1 / 1.8       54 / 12 / 7.0
+    (3, 3, 3) conv2d of all frames' channels 31 / 15 / 14          145 / 60 / 40
+    (3, 3, 3) conv2d of each, added          36 / 16 / 9.2         121 / 62 / 42
+    (3, 3, 3) conv3d                         83 / 22 / 15          164 / 71 / 39
 
-So the forms of `CausalConvolution` are used for all of them, which are also those of a picture network to the bit.
+Taken are the first, the second and the fifth: a kernel over three axes costs three of a frame, a factorised one half of that.
 """
 
 from __future__ import annotations
