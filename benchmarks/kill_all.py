@@ -70,6 +70,8 @@ ROOMS = (
     "trainers.autoencoder.image.task",
     "trainers.autoencoder.audio.train",
     "trainers.autoencoder.audio.task",
+    "trainers.autoencoder.video.train",
+    "trainers.autoencoder.video.task",
     "trainers.autoregressive.train",
     "trainers.autoregressive.sample",
     "trainers.autoregressive.task",
@@ -89,6 +91,11 @@ AUDIO = (
     "--preset encodec --batch-size 4 --crop-seconds 0.1 --network.width 6 --network.window 160 --network.frame-hop 40 "
     "--network.encoder-blocks 1 1 --network.decoder-blocks 1 1 --network.latent-channels 6 --quantizer.codebooks 3 "
     "--quantizer.codebook-size 16 --quantizer.codebook-dim 4 --validation-fraction 0.4 --validation-seconds 0.2"
+)
+VIDEO = (
+    "--image-size 8 --preset fsq --batch-size 2 --clip-frames 3 --pictures world/pictures --picture-weight 0.4 "
+    "--network.width 8 --network.latent-channels 4 --network.encoder-blocks 1 --network.decoder-blocks 1 "
+    "--network.spatial-factor 4 --network.temporal-factor 2 --quantizer.levels 4 3 3 --validation-fraction 0.4"
 )
 MODEL = "--preset tiny --model.layers 1 --model.width 32 --model.heads 1 --batch-size 2 --context 32 --validation-tokens 200"
 
@@ -111,6 +118,7 @@ CASES: dict[str, Case] = {
     "train palette": Case("train palette --data world/pictures --colors 4 --out out"),
     "train image": Case(f"train image --data world/pictures {IMAGE} {TRAIN} --out out"),
     "train audio": Case(f"train audio --data world/sounds {AUDIO} {TRAIN} --out out"),
+    "train video": Case(f"train video --data world/films {VIDEO} {TRAIN} --out out"),
     "train transformer": Case(f"train transformer --shards world/shards --template text {MODEL} {TRAIN} --out out"),
     "create mulaw": Case("create mulaw --out out"),
     "create pcm": Case("create pcm --out out"),
@@ -398,6 +406,11 @@ def _inputs(world: Path) -> None:
         with wave.open(str(world / "sounds" / f"{number}.wav"), "wb") as sound:
             sound.setparams((1, 2, 16_000, 0, "NONE", ""))
             sound.writeframes(random_.integers(-9000, 9000, 6000, np.int16).tobytes())
+    (world / "films").mkdir()
+    for number in range(6):
+        frames = [Image.fromarray(random_.integers(0, 4, (8, 8, 3), np.uint8) * 80) for _ in range(5)]
+        path = world / "films" / f"{number}.webp"
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=83, lossless=True)
 
 
 def told(folder: Path, loose: tuple[str, ...]) -> dict[str, str]:
@@ -440,6 +453,7 @@ def half_written(folder: Path) -> list[str]:
         ".safetensors": lambda path: safe_open(str(path), "numpy").keys(),
         ".arrow": lambda path: pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all(),
         ".png": lambda path: Image.open(path).load(),
+        ".webp": lambda path: Image.open(path).load(),
         ".wav": lambda path: wave.open(str(path)).close(),
     }
     found = []

@@ -27,13 +27,13 @@ import torch
 from fetch import fetch
 from PIL import Image
 from torch import Tensor
-from trainers.autoencoder.video.options import TrainVideoOptions, VideoNetworkOverrides
-from trainers.autoencoder.video.train import train_video
 
 from tokenize_kit.files import read_json_object, write_json
 from tokenize_kit.media.video import read_video, write_video
 from tokenize_kit.metrics.video_codecs import VideoRatePoint, available_video_codecs, video_codec_curve, video_point
 from tokenize_kit.protocol import decode_like, load_tokenizer
+from trainers.autoencoder.video.options import TrainVideoOptions, VideoNetworkOverrides
+from trainers.autoencoder.video.train import train_video
 
 RATE = 25.0
 SHORT_SIDE = 144

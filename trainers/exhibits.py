@@ -24,9 +24,12 @@ class Exhibit:
     modality: str
     """Which kind of sample it is, such as ``image``."""
     sample: Sample
-    """As `TokenSpec` says for its modality: a picture uint8 (C, H, W) with 1 or 3 channels, a sound float32 (C, N)."""
+    """As `TokenSpec` says for its modality: a picture uint8 (C, H, W) with 1 or 3 channels, a video uint8
+    (T, C, H, W), a sound float32 (C, N)."""
     sample_rate: int | None = None
     """Samples a second of a sound."""
+    frame_rate: float | None = None
+    """Frames a second of a video."""
 
 
 def hang(exhibit: Exhibit, name: str, step: int, out: Path, board: Any) -> None:
@@ -37,8 +40,18 @@ def hang(exhibit: Exhibit, name: str, step: int, out: Path, board: Any) -> None:
     """
     kind = modality_named(exhibit.modality)
     # A file needs of a spec no more than what its kind of samples leaves open.
-    spec = TokenSpec(exhibit.modality, 1, ("time",), (None,), lossless=True, sample_rate=exhibit.sample_rate)
-    kind.write(exhibit.sample, out / kind.exhibit_folder / f"{step:08}-{name}{kind.suffix}", spec)
+    spec = TokenSpec(
+        exhibit.modality,
+        1,
+        ("time",),
+        (None,),
+        lossless=True,
+        sample_rate=exhibit.sample_rate,
+        frame_rate=exhibit.frame_rate,
+    )
+    kind.write(
+        exhibit.sample, out / kind.exhibit_folder / f"{step:08}-{name}{kind.exhibit_suffix or kind.suffix}", spec
+    )
     kind.board(board, name, exhibit.sample, step, spec)
 
 

@@ -4,6 +4,7 @@ OUT/train_log.jsonl                 {"step": 10, "loss": 2.31, ..., "warnings": 
 OUT/tensorboard/                    the same numbers, pictures and sounds
 OUT/pictures/00000200-NAME.png      what the task shows after a validation; see `trainers.exhibits`
 OUT/sounds/00000200-NAME.wav        what it lets one hear
+OUT/videos/00000200-NAME.webp       what it shows in motion
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ import torch
 from tokenize_kit.cli.main import main
 from tokenize_kit.tokenizers.learned.audio.model import Codec
 from tokenize_kit.tokenizers.learned.image.model import Autoencoder
+from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
 from trainers import memory
 from trainers.autoencoder.audio.config import audio_recipe
 from trainers.autoencoder.image.config import recipe
 from trainers.autoencoder.memory import kept_by_layers, least_memory
+from trainers.autoencoder.video.config import video_recipe
 
 
 def image(preset, **network):
@@ -24,6 +26,11 @@ def audio(preset, **network):
         preset, "tiny", sample_rate=8000, channels=1, network=network, quantizer={}, loss={}, optimizer={}
     ).model
     return lambda: Codec(config)
+
+
+def video(preset, **network):
+    config = video_recipe(preset, network=network).model
+    return lambda: VideoAutoencoder(config)
 
 
 STRIDED = {
@@ -43,6 +50,7 @@ MODELS = {
     "frames": (audio("dac", width=16), (1, 3200)),
     "causal frames": (audio("encodec", width=16), (1, 3200)),
     "strided": (audio("dac", **STRIDED), (1, 1600)),
+    "videos": (video("fsq", width=16), (3, 9, 32, 32)),
 }
 
 
@@ -119,6 +127,10 @@ def test_a_model_that_cannot_be_looked_at_is_not_refused():
         (
             "audio --sample-rate 8000 --batch-size 100000",
             "a batch is 100,000 pieces of 0.5 seconds; lower --batch-size",
+        ),
+        (
+            "video --image-size 64 --batch-size 100000",
+            "a batch is 100,000 clips of 17 frames of 64 x 64 pixels; lower --batch-size",
         ),
     ],
 )

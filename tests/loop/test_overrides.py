@@ -12,8 +12,10 @@ from tokenize_kit.cli.options import CommandOptions
 from tokenize_kit.tokenizers.learned.audio.config import CodecNetworkConfig
 from tokenize_kit.tokenizers.learned.image.config import NetworkConfig
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
+from tokenize_kit.tokenizers.learned.video.config import VideoNetworkConfig
 from trainers.autoencoder.audio.config import AudioLossConfig, audio_recipe
 from trainers.autoencoder.image.config import LossConfig, recipe
+from trainers.autoencoder.video.config import VideoLossConfig
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.config import OptimizerConfig
 from trainers.overrides import Overrides, changed, field_documents
@@ -29,6 +31,12 @@ PARTS = {
         "network": (CodecNetworkConfig, {"sample_rate", "channels"}),
         "quantizer": (QuantizerConfig, {"library_defaults"}),
         "loss": (AudioLossConfig, set()),
+        "optimizer": (OptimizerConfig, set()),
+    },
+    "train video": {
+        "network": (VideoNetworkConfig, {"frame_rate", "channels"}),
+        "quantizer": (QuantizerConfig, {"library_defaults"}),
+        "loss": (VideoLossConfig, set()),
         "optimizer": (OptimizerConfig, set()),
     },
     "train transformer": {
@@ -90,7 +98,7 @@ def test_the_help_of_an_option_is_the_docstring_of_the_field(pages, command, par
             assert text in pages[command][start : start + len(text) + 300], field.name
 
 
-@pytest.mark.parametrize("command", ["train image", "train audio"])
+@pytest.mark.parametrize("command", ["train image", "train audio", "train video"])
 def test_what_only_presets_could_set_is_reachable(command, tmp_path, capsys):
     base = [*command.split(), "--data", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]
     for name, bad, message in (

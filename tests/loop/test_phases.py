@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from tokenize_kit.media.image import read_image
-from trainers.autoencoder.image.discriminator import DiscriminatorConfig, PatchDiscriminator
 from trainers.autoencoder.losses import (
     LogitAverages,
     adaptive_weight,
@@ -21,6 +20,7 @@ from trainers.autoencoder.losses import (
     lecam,
     ramp,
 )
+from trainers.autoencoder.patches import DiscriminatorConfig, PatchDiscriminator
 from trainers.averages import WeightAverages
 from trainers.checkpoints import last_checkpoint, load_checkpoint
 from trainers.config import LoopConfig

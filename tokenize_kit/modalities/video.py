@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample, TokenSpec
 
 _EXCERPT_FRAMES = 64
+_BOARD_FRAMES = 9
 
 
 class VideoModality(Modality):
@@ -32,6 +33,8 @@ class VideoModality(Modality):
     codecs = "tokenize_kit.metrics.video_codecs:VideoCodecs"
     show = "tokenize_kit.report.examples:show_videos"
     exhibit_folder = "videos"
+    # Every browser and viewer of pictures plays it, again and again.
+    exhibit_suffix = ".webp"
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:
         """See `tokenize_kit.media.video.read_video`."""
@@ -74,9 +77,13 @@ class VideoModality(Modality):
         return cast("Tensor", sample)[:_EXCERPT_FRAMES].clone()
 
     def board(self, writer: Any, name: str, sample: Sample, step: int, spec: TokenSpec) -> None:  # noqa: ARG002
-        """See `Modality.board`: the frames side by side, as its own films need a package that is not ours."""
+        """See `Modality.board`: a row of some frames, as its own films need a package that is not ours."""
+        import torch
+
         frames = cast("Tensor", sample)
-        writer.add_image(name, frames.permute(1, 2, 0, 3).flatten(2), step)
+        count = min(len(frames), _BOARD_FRAMES)
+        row = [frames[place * (len(frames) - 1) // max(1, count - 1)] for place in range(count)]
+        writer.add_image(name, torch.cat(row, 2), step)
 
 
 def _rate(spec: TokenSpec) -> float:

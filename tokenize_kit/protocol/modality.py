@@ -109,6 +109,8 @@ class Modality(ABC):
     `tokenize_kit.metrics.result.Example`) and a spec. Empty: a table of keys, sizes and notes."""
     exhibit_folder: str = "samples"
     """The folder of a training run for what its trainer shows of such samples after a validation."""
+    exhibit_suffix: str = ""
+    """The file ending of those; empty: `suffix`."""
 
     @abstractmethod
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:

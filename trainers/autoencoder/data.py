@@ -115,6 +115,40 @@ class NumberedBatches(ABC):
         return range(first, first + self.batch_size)
 
 
+class EpochBatches(NumberedBatches):
+    """Batches in epochs, each of which has an order of its own.
+
+    Args:
+        chosen: the numbers of the samples that are trained on.
+        batch_size: samples of a batch of this process.
+        seed: decides the orders.
+        rank: number of this process.
+        world: number of processes.
+        visits: the numbers of an epoch, some perhaps several times; None visits each once.
+    """
+
+    def __init__(
+        self, chosen: Ints, batch_size: int, seed: int, rank: int, world: int, visits: Ints | None = None
+    ) -> None:
+        super().__init__(chosen, batch_size, seed, rank, world)
+        self._visits = chosen if visits is None else visits
+        self._orders: dict[int, Ints] = {}
+
+    def epoch(self, batches: int) -> float:
+        """Return how many epochs so many batches of every process are."""
+        return batches * self.batch_size * self.world / len(self._visits)
+
+    def number(self, place: int) -> int:
+        """Return which sample stands at a place among those of all batches of all processes."""
+        epoch, within = divmod(place, len(self._visits))
+        # Two threads read: what one has drawn may be gone from the dictionary when it is needed.
+        order = self._orders.get(epoch)
+        if order is None:
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(self._visits)
+            self._orders = {key: value for key, value in self._orders.items() if key >= epoch - 1} | {epoch: order}
+        return int(order[within])
+
+
 def decode_once(
     tokenizer: Tokenizer,
     name: str,

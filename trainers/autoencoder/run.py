@@ -89,6 +89,8 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
     """What the samples are called in messages, such as ``pictures``."""
     names: ClassVar[tuple[str, ...]]
     """The options that determine the result, besides those of the loop and the recipe, in the order in which they are kept."""
+    rooms: ClassVar[tuple[str, ...]] = (DATA, HELD_OUT)
+    """The folders of decoded samples inside that of the run."""
     later: ClassVar[tuple[str, ...]] = ()
     """The same of options that came later: kept only where they are given, so that runs from before can be continued."""
 
@@ -276,6 +278,14 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         return True
 
     def _decoded(self, data: tuple[str, ...], name: str, runtime: Runtime) -> S:
+        return self.opened(self.room(name, runtime, lambda folder: self.decode(data, folder)), data)
+
+    def room(self, name: str, runtime: Runtime, decode: Callable[[Path], None]) -> Path:
+        """Return a folder of decoded samples, one of `rooms`, which ``decode`` fills on the first process.
+
+        Raises:
+            OtherRunError: it holds the samples of something else.
+        """
         import shutil
 
         from tokenize_kit.shards.plan import OtherRunError
@@ -283,15 +293,15 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
         folder = Path(self.shared or self.options.out) / name
         if runtime.rank == 0:
             try:
-                self.decode(data, folder)
+                decode(folder)
             except OtherRunError:
                 # Of a run that made no step, and whose folder is this one's now.
                 if not self.fresh or self.shared:
                     raise
                 shutil.rmtree(folder)
-                self.decode(data, folder)
+                decode(folder)
         runtime.fabric.barrier()
-        return self.opened(folder, data)
+        return folder
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, by names that the user knows; the data prove themselves by their plan."""
@@ -332,7 +342,7 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
             return build()
         except (ValueError, FileNotFoundError, MissingWeightsError):
             if self.fresh and runtime.rank == 0:
-                for name in (DATA, HELD_OUT):
+                for name in self.rooms:
                     shutil.rmtree(self.out / name, ignore_errors=True)
                 (self.out / RUN_FILE).unlink(missing_ok=True)
             raise

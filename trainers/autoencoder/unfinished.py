@@ -32,7 +32,7 @@ def open_unfinished(path: str | os.PathLike[str]) -> tuple[Tokenizer, str]:
     """Return the tokenizer of a run's best weights so far, or of those of a checkpoint, and what is to be said of them.
 
     Args:
-        path: the folder of a run of ``train image`` or ``train audio``, or of a checkpoint in it.
+        path: the folder of a run of ``train image``, ``train audio`` or ``train video``, or of a checkpoint in it.
 
     Raises:
         FileNotFoundError: there are no weights yet.
@@ -43,6 +43,7 @@ def open_unfinished(path: str | os.PathLike[str]) -> tuple[Tokenizer, str]:
     from tokenize_kit.files import read_signed
     from trainers.autoencoder.audio.train import AudioRun
     from trainers.autoencoder.image.train import ImageRun
+    from trainers.autoencoder.video.train import VideoRun
     from trainers.checkpoints import RUN_FILE, is_checkpoint, load_module
 
     given = Path(path)
@@ -50,7 +51,7 @@ def open_unfinished(path: str | os.PathLike[str]) -> tuple[Tokenizer, str]:
     if not (folder / RUN_FILE).is_file():
         raise ValueError(f"{given} is not inside the folder of a run: {folder} has no {RUN_FILE}")
     run = read_signed(folder / RUN_FILE)
-    kinds = {kind.command: kind for kind in (ImageRun, AudioRun)}
+    kinds = {kind.command: kind for kind in (ImageRun, AudioRun, VideoRun)}
     if run.get("command") not in kinds:
         raise ValueError(f"{folder} is no training of a tokenizer that can be opened ({', '.join(kinds)})")
     config, network, tokenizer = (resolved(part) for part in kinds[run["command"]].parts)

@@ -14,8 +14,9 @@ from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import key_fractions
 from trainers.autoencoder import data
+from trainers.autoencoder.cutting import Cutting
 from trainers.autoencoder.data import split, spread
-from trainers.autoencoder.image.data import Cutting, PictureBatches, Pictures, prepare
+from trainers.autoencoder.image.data import PictureBatches, Pictures, prepare
 from trainers.autoencoder.image.options import TrainImageOptions
 from trainers.autoencoder.image.train import ImageRun
 from trainers.exhibits import grid_of

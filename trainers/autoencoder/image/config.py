@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeAlias
 
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig, NetworkConfig
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
-from trainers.autoencoder.config import Recipe
+from trainers.autoencoder.config import JudgedLossConfig, Recipe
 from trainers.config import OptimizerConfig
 from trainers.overrides import changed
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(JudgedLossConfig):
     """What an autoencoder is trained for. A weight of 0 leaves a term out."""
 
     pixel: Literal["l1", "l2"] = "l2"
@@ -28,52 +28,8 @@ class LossConfig:
     """Weight of LPIPS (Zhang et al. 2018), whose weights torchvision fetches or ``perceptual_path`` names."""
     perceptual_path: str | None = None
     """File of the LPIPS weights."""
-    commitment_weight: float = 0.25
-    """Weight of the commitment loss, which holds the encoder near the codes (VQ-VAE: 0.25)."""
-    codebook_weight: float = 1.0
-    """Weight of the codebook loss, where codes learn by gradient."""
-    entropy_weight: float = 0.1
-    """Weight of the entropy loss of lfq, bsq and gumbel (Open-MAGVIT2 and wav2vec 2.0: 0.1)."""
-    entropy_boost: float = 1.0
-    """Factor of the entropy weight at the start (MaskBit: 2)."""
-    entropy_boost_part: float = 0.1
-    """Part of the run over which that factor falls to 1 in a straight line."""
-    kl_weight: float = 0.0
-    """Weight of the divergence of gumbel's assignments from equal use of all codes."""
-    discriminator: Literal["none", "hinge", "non-saturating"] = "none"
-    """Train against a patch discriminator with this loss."""
-    discriminator_weight: float = 0.5
-    """Weight of the generator loss (LlamaGen: 0.5)."""
-    discriminator_start: float = 0.5
-    """Part of the run after which the discriminator sets in: a late start leaves the reconstruction whole."""
-    discriminator_ramp: float = 0.1
-    """Part of the run over which the weight of the generator loss rises to its full value."""
-    discriminator_learning_rate: float = 2e-4
-    """Peak learning rate of the discriminator; its schedule is that of the autoencoder."""
-    adaptive_weight: bool = False
-    """Multiply the generator loss by the ratio of both losses' gradients at the last layer (VQGAN)."""
-    lecam_weight: float = 0.0
-    """Weight of LeCam's regularisation of the discriminator (MaskBit: 0.001)."""
-    feature_matching_weight: float = 0.0
-    """Weight of the distance between the discriminator's features of both pictures; needs no download."""
 
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name.endswith("_weight") and not isinstance(value, bool) and value < 0:
-                raise ValueError(f"loss {name} {value} must not be negative")
-        for name, choices in (("pixel", ("l1", "l2")), ("discriminator", ("none", "hinge", "non-saturating"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"loss {name} {getattr(self, name)!r} is not one of {', '.join(choices)}")
-        for name in ("entropy_boost_part", "discriminator_start", "discriminator_ramp"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"loss {name} {getattr(self, name)} is a part of the run and must be in [0, 1]")
-        if self.entropy_boost <= 0 or self.discriminator_learning_rate <= 0:
-            raise ValueError("loss entropy_boost and discriminator_learning_rate must be positive")
-        if self.discriminator == "none" and (self.feature_matching_weight or self.lecam_weight or self.adaptive_weight):
-            raise ValueError(
-                "loss feature_matching_weight, lecam_weight and adaptive_weight need a discriminator "
-                "(--loss.discriminator hinge)"
-            )
+    choices = JudgedLossConfig.choices | {"pixel": ("l1", "l2")}
 
 
 ImageRecipe: TypeAlias = Recipe[AutoencoderConfig, LossConfig]

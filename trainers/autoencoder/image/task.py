@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +13,18 @@ from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
 from trainers.autoencoder import losses
 from trainers.autoencoder.image.config import ImageRecipe, LossConfig
 from trainers.autoencoder.image.data import PictureBatches
-from trainers.autoencoder.image.discriminator import PatchDiscriminator, Verdict, discriminator_config
-from trainers.autoencoder.task import Made, Plan, QuantizedTask
+from trainers.autoencoder.judged import JudgedTask
+from trainers.autoencoder.patches import PatchDiscriminator, discriminator_config
+from trainers.autoencoder.task import Made, Plan
 from trainers.exhibits import Exhibit, grid_of
 from trainers.optim import build_optimizers
 from trainers.runtime import Runtime
-from trainers.task import PhaseLoss
 
 SHOWN = 12
 """Held-out pictures in the grids to look at."""
 
 
-class AutoencoderTask(QuantizedTask[LossConfig]):
+class AutoencoderTask(JudgedTask[LossConfig]):
     """Trains an autoencoder.
 
     Args:
@@ -54,20 +53,7 @@ class AutoencoderTask(QuantizedTask[LossConfig]):
             self.perceptual = Perceptual(self.config.perceptual_path)
         if self.config.discriminator != "none":
             size = min(data.pictures.cut(int(data.chosen[0]), data.cutting, None).shape[1:])
-            self.add_discriminator(PatchDiscriminator(discriminator_config(size, model.config.network.channels)))
-            if self.config.lecam_weight:
-                self.networks["averages"] = losses.LogitAverages()
-
-    def stepped(self, phase: str, step: int) -> None:  # noqa: ARG002
-        """Move the averages of the logits after a step of the discriminator."""
-        if phase == "discriminator" and "averages" in self.networks:
-            cast("losses.LogitAverages", self.networks["averages"]).update()
-
-    def quantizer_weights(self, step: int) -> dict[str, float]:
-        """Return the weight of each loss that a quantizer may have, at a step."""
-        config = self.config
-        boost = losses.annealed(step, config.entropy_boost, round(config.entropy_boost_part * self.plan.steps))
-        return super().quantizer_weights(step) | {"entropy": config.entropy_weight * boost, "kl": config.kl_weight}
+            self.add_judges(PatchDiscriminator(discriminator_config(size, model.config.network.channels)))
 
     def prepared(self, samples: Tensor) -> Tensor:
         """Turn uint8 pictures into float32 in [-1, 1]."""
@@ -121,43 +107,3 @@ class AutoencoderTask(QuantizedTask[LossConfig]):
             logs["perceptual"] = self._perceptual(made, real)
             distortion = distortion + config.perceptual_weight * logs["perceptual"]
         return distortion
-
-    def oppose(self, made: Tensor, real: Tensor, compared: Tensor, step: int, logs: dict[str, Tensor]) -> Tensor:
-        """Return the weighted loss against the discriminator."""
-        config = self.config
-        verdict = self._judge(made)
-        hinge = config.discriminator == "hinge"
-        logs["generator"] = (losses.hinge_generator if hinge else losses.non_saturating_generator)(verdict.logits)
-        total = logs["generator"] * config.discriminator_weight
-        if config.adaptive_weight:
-            weight = losses.adaptive_weight(compared, logs["generator"], self.model.decoder.last_weight, len(made))
-            logs["adaptive_weight"] = weight * len(made)
-            total = total * weight
-        if config.feature_matching_weight:
-            with torch.no_grad():
-                goal = self._judge(real).features
-            logs["feature_matching"] = losses.feature_matching(verdict.features, goal)
-            total = total + config.feature_matching_weight * logs["feature_matching"]
-        return total * self.generator_ramp(step)
-
-    def discriminate(self, real: Tensor, made: Tensor) -> PhaseLoss:
-        """Return the discriminator's loss on real and made pictures."""
-        verdict = self._judge(torch.cat([real, made]))
-        true, fake = verdict.logits.float().chunk(2)
-        hinge = self.config.discriminator == "hinge"
-        total = (losses.hinge_discriminator if hinge else losses.non_saturating_discriminator)(true, fake)
-        logs = {
-            "discriminator": total.detach(),
-            "real_logit": true.detach().mean() * len(true),
-            "fake_logit": fake.detach().mean() * len(fake),
-        }
-        if "averages" in self.networks:
-            averages = cast("losses.LogitAverages", self.networks["averages"])
-            pull = losses.lecam(true, fake, averages.real, averages.fake)
-            averages.observe(true, fake)
-            total = total + self.config.lecam_weight * pull
-            logs["lecam"] = pull.detach()
-        return PhaseLoss(total, logs)
-
-    def _judge(self, pixels: Tensor) -> Verdict:
-        return Verdict(*self.networks["discriminator"](pixels))

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from tokenize_kit.tokenizers.learned.image.model import Autoencoder
     from tokenize_kit.tokenizers.learned.image.tokenizer import AutoencoderTokenizer
+    from trainers.autoencoder.cutting import Cutting
     from trainers.autoencoder.data import Ints
-    from trainers.autoencoder.image.data import Cutting, PictureBatches, Pictures
+    from trainers.autoencoder.image.data import PictureBatches, Pictures
     from trainers.autoencoder.image.task import AutoencoderTask
     from trainers.autoencoder.task import Plan
     from trainers.runtime import Runtime
@@ -151,7 +152,7 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
         )
         check_loss(found.loss, options.channels)
         if options.image_size is not None:
-            from trainers.autoencoder.image.data import check_image_size
+            from trainers.autoencoder.cutting import check_image_size
 
             check_image_size(options.image_size, found.model.network.downsample_factor)
         return found
@@ -232,7 +233,7 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
 
     @property
     def _cutting(self) -> Cutting:
-        from trainers.autoencoder.image.data import Cutting
+        from trainers.autoencoder.cutting import Cutting
 
         options = self.options
         return Cutting(options.image_size, options.crop, options.max_scale > 1, options.flip)

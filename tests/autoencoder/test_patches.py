@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.autoencoder.image.discriminator import DiscriminatorConfig, PatchDiscriminator, discriminator_config
+from trainers.autoencoder.patches import DiscriminatorConfig, PatchDiscriminator, discriminator_config
 
 
 def build(**changes):
