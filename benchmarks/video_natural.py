@@ -122,11 +122,14 @@ def build(folder: Path, held_out: str) -> Data:
 
 
 def squares(films: Sequence[Tensor], side: int, frames: int) -> list[Tensor]:
-    """Return the clips to compare: of each film the first frames, of three squares side by side at half the height."""
+    """Return the clips to compare: of each film the frames in its middle, of three squares side by side at half the height."""
     clips = []
     for film in films:
-        top, room = (film.shape[-2] - side) // 2, film.shape[-1] - side
-        clips += [film[:frames, :, top : top + side, left : left + side].contiguous() for left in (0, room // 2, room)]
+        first, top, room = (len(film) - frames) // 2, (film.shape[-2] - side) // 2, film.shape[-1] - side
+        clips += [
+            film[first : first + frames, :, top : top + side, left : left + side].contiguous()
+            for left in (0, room // 2, room)
+        ]
     return clips
 
 

@@ -14,6 +14,7 @@ from tokenize_kit.media.video import write_video
 from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.image import psnr
 from tokenize_kit.metrics.options import EvaluateOptions
+from tokenize_kit.modalities.video import VIDEO
 from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import decode_like
 from tokenize_kit.tokenizers.video.frames import FramesTokenizer
@@ -115,3 +116,12 @@ def test_parts_of_a_batch_of_one_size_are_measured_apart(tmp_path):
     assert result.metrics["psnr"] == pytest.approx(np.mean(expected))
     assert [example.note for example in result.examples] == [f"{value:.2f} dB" for value in expected]
     assert torch.equal(result.examples[2].sample, videos[2])
+
+
+def test_a_report_keeps_little_of_long_and_large_videos():
+    spec = ToyVideo().spec
+    long, large = moving_square(70, 8, 8), moving_square(2, 480, 500)
+    kept = VIDEO.excerpt(long, spec)
+    assert torch.equal(kept, long[:64])
+    assert kept.untyped_storage().nbytes() == kept.numel()
+    assert VIDEO.excerpt(large, spec).shape == (2, 3, 240, 250)

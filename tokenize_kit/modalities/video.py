@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample, TokenSpec
 
 _EXCERPT_FRAMES = 64
+_EXCERPT_SIDE = 240
 _BOARD_FRAMES = 9
 
 
@@ -73,8 +74,11 @@ class VideoModality(Modality):
         return resize_video(cast("Tensor", sample), size, crop=crop, pad=pad)
 
     def excerpt(self, sample: Sample, spec: TokenSpec) -> Sample:  # noqa: ARG002
-        """Return the first frames."""
-        return cast("Tensor", sample)[:_EXCERPT_FRAMES].clone()
+        """Return the first frames; those whose short side is above 240 pixels scaled down."""
+        frames = cast("Tensor", sample)[:_EXCERPT_FRAMES]
+        if min(frames.shape[-2:]) > _EXCERPT_SIDE:
+            return self.resize(frames, _EXCERPT_SIDE, crop=False)
+        return frames.clone()
 
     def board(self, writer: Any, name: str, sample: Sample, step: int, spec: TokenSpec) -> None:  # noqa: ARG002
         """See `Modality.board`: a row of some frames, as its own films need a package that is not ours."""
