@@ -26,6 +26,10 @@ class DamagedFileError(ValueError):
     """A file is not what its format says: it is cut, or bytes in it are wrong. The message says what is, not which file."""
 
 
+class NoTrackError(ValueError):
+    """A file of several tracks has none of the kind that is asked for: a film without a sound track, a sound without pictures."""
+
+
 class VerificationError(ValueError):
     """Stored data is not what its manifest says: a hash, a count, a range or a fingerprint differs (exit code 3)."""
 

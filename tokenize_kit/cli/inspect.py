@@ -138,9 +138,10 @@ def _file_facts(path: Path, shown: int) -> tuple[str, dict[str, Any]]:
     if found := _data_facts(str(path), shown):
         return found
     kinds = all_modalities()
-    for kind in kinds:
-        if suffix in kind.extensions:
-            return f"{kind.name} file", kind.describe(path)
+    sharing = [kind for kind in kinds if suffix in kind.extensions]
+    if sharing:
+        kind = next((kind for kind in sharing if len(sharing) > 1 and kind.recognises(path)), sharing[0])
+        return f"{kind.name} file", kind.describe(path)
     known = sorted({extension for kind in kinds for extension in kind.extensions})
     raise ValueError(f"{path} is of no known kind (extensions: {' '.join(known)})")
 

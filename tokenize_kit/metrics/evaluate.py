@@ -29,6 +29,7 @@ from tokenize_kit.protocol import (
     Tokenizer,
     allowing,
     decode_like,
+    file_of,
     first_codebooks,
     load_tokenizer,
     modality_of,
@@ -38,6 +39,7 @@ from tokenize_kit.protocol import (
 )
 from tokenize_kit.protocol.notes import announced, counted
 from tokenize_kit.sources.blocks import Failure, one_line
+from tokenize_kit.sources.decoding import clips_of
 from tokenize_kit.sources.heldout import KeyList, in_part, read_keys
 from tokenize_kit.sources.samples import KeyedSample, iter_samples
 
@@ -83,6 +85,8 @@ def evaluate(
         media_field=options.media_field,
         image_size=options.image_size,
         pad=options.pad,
+        fps=options.fps,
+        clips=clips_of(options.clip_frames, options.clip_stride, options.clip_tail),
         keep=_keep(options) if listed is None else listed.keep,
         on_conversion=run.converted,
         on_remark=progress.note,
@@ -269,8 +273,8 @@ class _Listed:
     def keep(self, key: str) -> bool:
         """Return whether a sample is of the part that is measured."""
         self._example = self._example or key
-        self._left.discard(key)
-        return (key in self._listed.keys) == self._held_out
+        self._left.discard(file_of(key))
+        return (key in self._listed) == self._held_out
 
     def unmatched(self) -> str:
         """See `KeyList.unmatched`."""

@@ -20,7 +20,7 @@ class EvaluateOptions:
     """The tokenizer's folder, that of a training that goes on, or a checkpoint in it."""
     data: tuple[str, ...]
     """What to read: files, folders, globs, fsspec URLs, pipes or - (standard input) of txt, jsonl, json, csv, tsv, parquet,
-    pictures, sounds, tar and idx; also gz, zst, bz2 and xz."""
+    pictures, sounds, films, tar and idx; also gz, zst, bz2 and xz."""
     out: str | None = None
     """Folder for report.html and evaluation.json; without it the numbers are only printed."""
     overwrite: bool = False
@@ -31,6 +31,14 @@ class EvaluateOptions:
     """Scale and crop pictures to a square of this many pixels first."""
     pad: bool = False
     """With --image-size: scale and pad pictures to the square instead, see encode."""
+    fps: float | None = None
+    """Films: take this many frames a second instead of as many as the tokenizer was made for."""
+    clip_frames: int | None = None
+    """Films: cut them into clips of this many frames; by default a film is one sample."""
+    clip_stride: int | None = None
+    """With --clip-frames: frames from the beginning of one clip to the next; by default clips follow one another."""
+    clip_tail: Literal["keep", "drop"] = "keep"
+    """With --clip-frames: frames at the end that are too few for a clip are a shorter one (keep) or left out (drop)."""
     codebooks: int | None = None
     """Measure with only the first N codebooks of a tokenizer that has several."""
     split: Literal["none", "lines", "paragraphs"] = "none"

@@ -7,14 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tokenize_kit.protocol.clips import Follower, Span
 from tokenize_kit.protocol.modality import Modality, Stream
 
 if TYPE_CHECKING:
+    from typing import IO
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
     from tokenize_kit.media.audio import AudioReader
+    from tokenize_kit.media.audio.spans import SoundSpans
     from tokenize_kit.protocol import Sample, TokenSpec
 
 _EXCERPT_SECONDS = 6
@@ -31,11 +35,12 @@ class AudioModality(Modality):
         *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph"),
         *(".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga"),
         *(".g722", ".m4a", ".m4b", ".aac", ".amr", ".mka", ".weba"),
-        *(".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi"),
+        *(".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi", ".ogv"),
     )
     suffix = ".wav"
     size_axes = 1
     streams = True
+    follows = True
     measure = "tokenize_kit.metrics.audio_measure:AudioMeasure"
     codecs = "tokenize_kit.metrics.audio_codecs:AudioCodecs"
     show = "tokenize_kit.report.examples:show_sounds"
@@ -111,6 +116,17 @@ class AudioModality(Modality):
         }
 
     @contextmanager
+    def follow(self, name: str, file: IO[bytes], spec: TokenSpec) -> Iterator[Follower]:
+        """See `Modality.follow` and `tokenize_kit.media.audio.spans`: the sound of a film, to the sample."""
+        from tokenize_kit.media.audio import AudioReader, self_describing_file
+        from tokenize_kit.media.audio.spans import SoundSpans, sound_delay
+
+        delay = sound_delay(file)
+        file.seek(0)
+        reader = AudioReader(self_describing_file(name, file), spec.sample_rate, spec.channels)
+        yield _Sound(SoundSpans(reader, delay))
+
+    @contextmanager
     def open_stream(self, path: Path, spec: TokenSpec) -> Iterator[Stream]:
         """See `Modality.open_stream` and `tokenize_kit.media.audio.AudioReader`."""
         from tokenize_kit.media.audio import AudioReader, self_describing_file
@@ -123,6 +139,14 @@ class AudioModality(Modality):
         from tokenize_kit.media.audio import write_blocks
 
         write_blocks(pieces, path, _rate(spec))
+
+
+class _Sound(Follower):
+    def __init__(self, spans: SoundSpans) -> None:
+        self._spans = spans
+
+    def take(self, span: Span) -> tuple[Sample, tuple[str, ...]]:
+        return self._spans.take(*span)
 
 
 class _AudioStream(Stream):

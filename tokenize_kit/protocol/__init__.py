@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokenize_kit.protocol.clips import Clips, Follower, Part, Span, clip_key, file_of, frame_of
 from tokenize_kit.protocol.folder import (
     CONFIG_FILE,
     FORMAT_VERSION,
@@ -59,8 +60,11 @@ __all__ = [
     "QUANTIZERS",
     "TOKENIZERS",
     "TRAINERS",
+    "Clips",
     "DeviceTokenizer",
+    "Follower",
     "Modality",
+    "Part",
     "PieceTokenizer",
     "PipelinedEncoder",
     "Placement",
@@ -69,6 +73,7 @@ __all__ = [
     "Sample",
     "ShowsTokens",
     "SizedTokenizer",
+    "Span",
     "SpecialTokens",
     "Stream",
     "TokenSpec",
@@ -80,10 +85,13 @@ __all__ = [
     "check_ids",
     "check_kind",
     "check_target",
+    "clip_key",
     "decode_like",
     "decode_sized",
+    "file_of",
     "fingerprint_of",
     "first_codebooks",
+    "frame_of",
     "is_tokenizer_folder",
     "load_tokenizer",
     "modality_named",

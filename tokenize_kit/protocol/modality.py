@@ -14,6 +14,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from tokenize_kit.protocol.clips import Part, Span
 from tokenize_kit.protocol.registry import MODALITIES
 from tokenize_kit.protocol.spec import TokenSpec
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import IO
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from tokenize_kit.protocol.clips import Clips, Follower
     from tokenize_kit.protocol.spec import Sample
 
     Reference: TypeAlias = str | Callable[..., Any]
@@ -98,6 +101,12 @@ class Modality(ABC):
     """The axis of a sample along which its pieces are joined."""
     resizable: bool = False
     """Whether `resize` brings samples to a size, so that ``--image-size`` is for them."""
+    timed: bool = False
+    """Whether samples are frames at `TokenSpec.frame_rate` a second, so that ``--fps`` and ``--clip-frames`` are for them; see
+    `parts`."""
+    follows: bool = False
+    """Whether a file has a part for each clip of a film that it is in one sample with; see `follow`. Otherwise all of it goes to
+    every clip."""
     measure: Reference = ""
     """What evaluation measures: called with a spec and the options, gives a `tokenize_kit.metrics.measures.Measure`.
     Empty: how many samples come back exactly, bits and speed."""
@@ -172,6 +181,61 @@ class Modality(ABC):
         """Whether `conversion` or `read_noting` may have something to say."""
         kind = type(self)
         return kind.conversion is not Modality.conversion or kind.read_noting is not Modality.read_noting
+
+    def parts(
+        self,
+        file: IO[bytes],
+        spec: TokenSpec,
+        clips: Clips | None,
+        *,
+        resize: Callable[[Tensor], Tensor] | None = None,
+        at_least: int | None = None,
+    ) -> Iterator[Part]:
+        """Read a file as one sample or, in clips, as several; only called where `timed`.
+
+        It is read as the samples are asked for, so a kind whose files are long holds no more than a clip of them.
+
+        Args:
+            file: seekable; it stays open until the last sample.
+            spec: what is wanted; its frame rate is that at which frames are taken.
+            clips: how it is cut; None takes it whole.
+            resize: what is done to the frames, a piece at a time.
+            at_least: see `read_noting`.
+
+        Yields:
+            The samples in the order of time.
+
+        Raises:
+            ValueError: it is damaged; what stands before the damage has been given.
+            NoTrackError: it has nothing of this kind.
+        """
+        sample, notes = self.read_noting(file.read(), spec, at_least)
+        frames = cast("Tensor", sample)
+        if resize is not None:
+            frames = resize(frames)
+        rate = spec.frame_rate or 1.0
+        for first, clip in [(0, frames)] if clips is None else clips.cut([frames]):
+            yield Part(Span(first / rate, (first + len(clip)) / rate), clip, notes, 1.0)
+
+    def follow(self, name: str, file: IO[bytes], spec: TokenSpec) -> AbstractContextManager[Follower]:
+        """Open a file of a sample whose film is cut into clips, to have what belongs to each; only called where `follows`.
+
+        Args:
+            name: the file's name or ending.
+            file: seekable; it stays open until the block ends.
+            spec: what is wanted.
+
+        Raises:
+            ValueError: it is none of this kind.
+            NoTrackError: it has nothing of this kind.
+        """
+        raise NotImplementedError(f"{self.plural} do not follow the clips of a film")
+
+    def recognises(self, path: Path) -> bool:  # noqa: ARG002
+        """Whether a file whose ending several kinds of data share is this one first of all: asked where nobody says what to read
+        in it, as ``inspect`` does; by default none is.
+        """
+        return False
 
     def self_describing(self, name: str, data: bytes) -> bytes:  # noqa: ARG002
         """Given the file's name or ending and its bytes, return bytes that `read` knows without the ending."""

@@ -1,19 +1,21 @@
-"""Blocks of contents to chunks of samples: decoded as their tokenizers want them, a bounded number of bytes at a time."""
+"""Blocks of contents to chunks of samples: decoded as their tokenizers want them, a bounded number of bytes at a time.
+
+A row of a block is one sample, or as many as its film has clips.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from tokenize_kit.protocol import Modality, modality_named
+from tokenize_kit.protocol import modality_named
 from tokenize_kit.shards.recipe import Recipe
-from tokenize_kit.sources.blocks import Content, one_line
+from tokenize_kit.sources.blocks import size_of
+from tokenize_kit.sources.decoding import Decoded
 from tokenize_kit.sources.reading import Failure, SampleBlock
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class Chunk:
     failures: list[Failure]
     conversions: Counter[str]
     size: int = 0
-    """Bytes of input; the last chunk has those of its block."""
+    """Bytes of input."""
 
     def pick(self, places: Sequence[int]) -> Chunk:
         """Return the chunk with only some of its rows."""
@@ -69,78 +71,90 @@ class Chunk:
 def all_chunks(blocks: Iterable[SampleBlock], recipe: Recipe, limit: int | None) -> Iterator[Chunk]:
     """Yield the chunks of all blocks, up to ``limit`` samples."""
     for block in blocks:
-        if limit is not None:
-            if len(block) > limit:
-                block = block.head(limit)
-            limit -= len(block)
-        yield from chunks_of(block, recipe)
+        for chunk in chunks_of(block, recipe, limit):
+            if limit is not None:
+                limit -= chunk.read
+            yield chunk
         if limit == 0:
             return
 
 
-def chunks_of(block: SampleBlock, recipe: Recipe) -> Iterator[Chunk]:
-    """Decode a block chunk by chunk; samples that are not what their tokenizer wants become failures."""
+def chunks_of(block: SampleBlock, recipe: Recipe, limit: int | None = None) -> Iterator[Chunk]:
+    """Decode a block chunk by chunk, up to ``limit`` samples; those that are not what their tokenizer wants become failures."""
+    if limit is not None and len(block) > limit:
+        # A row is one sample at least.
+        block = block.head(limit)
     if recipe.read.all_text and all(isinstance(values, pa.Array) for values in block.contents.values()):
         failures = list(block.failures)
         yield Chunk(block.keys, {**block.contents}, block.columns, len(block), failures, Counter(), block.size)
         return
-    kinds = {source.name: modality_named(source.modality) for source in recipe.read.sources}
-    decoders = {name: _decoder(kind, name, recipe) for name, kind in kinds.items()}
-    keys, columns = as_list(block.keys), {name: as_list(values) for name, values in block.columns.items()}
-    contents = {name: as_list(values) for name, values in block.contents.items()}
-    failures, conversions = list(block.failures), Counter[str]()
-    decoded: list[dict[str, Sample]] = []
-    kept: list[int] = []
-    start = size = 0
+    yield from _Chunker(block, recipe, limit).chunks()
 
-    def chunk(stop: int) -> Chunk:
-        return Chunk(
-            [keys[row] for row in kept],
-            {name: [samples[name] for samples in decoded] for name in contents},
-            {name: [values[row] for row in kept] for name, values in columns.items()},
-            stop - start,
-            failures,
-            conversions,
+
+class _Chunker:
+    """Gathers the samples of one block."""
+
+    def __init__(self, block: SampleBlock, recipe: Recipe, limit: int | None) -> None:
+        self._block, self._decoder, self._limit = block, recipe.decoder(), limit
+        self._kinds = {source.name: modality_named(source.modality) for source in recipe.read.sources}
+        self._contents = {name: as_list(values) for name, values in block.contents.items()}
+        self._columns = {name: as_list(values) for name, values in block.columns.items()}
+        self._told = self._read_before = 0
+        self._begin(list(block.failures))
+
+    def _begin(self, failures: list[Failure]) -> None:
+        self._failures, self._conversions = failures, Counter[str]()
+        self._decoded: list[Decoded] = []
+        self._rows: list[int] = []
+        self._read = self._size = 0
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the chunks; the bytes of the block are divided among them as far as its files were read."""
+        weighed = done = 0
+        for row, key in enumerate(as_list(self._block.keys)):
+            contents = {name: values[row] for name, values in self._contents.items()}
+            weight = sum(map(size_of, contents.values()))
+            for decoded in self._decoder(key, contents):
+                if self._size >= CHUNK_BYTES:
+                    yield self._take(done)
+                self._add(decoded, row)
+                done = min(self._block.size, weighed + round(weight * decoded.share))
+                if self._read_before + self._read == self._limit:
+                    break
+            if self._read_before + self._read == self._limit:
+                break
+            weighed += weight
+        yield self._take(self._block.size)
+
+    def _add(self, decoded: Decoded, row: int) -> None:
+        if decoded.failure is not None:
+            self._failures.append(decoded.failure)
+        elif not decoded.samples:  # what was left out is told, and is no sample
+            self._conversions.update(decoded.notes)
+            return
+        else:
+            self._decoded.append(decoded)
+            self._rows.append(row)
+            self._conversions.update(decoded.notes)
+            self._size += sum(self._kinds[name].values(sample) for name, sample in decoded.samples.items())
+        self._read += 1
+
+    def _take(self, done: int) -> Chunk:
+        chunk = Chunk(
+            [decoded.key for decoded in self._decoded],
+            {name: [decoded.samples[name] for decoded in self._decoded] for name in self._contents},
+            {name: [values[row] for row in self._rows] for name, values in self._columns.items()},
+            self._read,
+            self._failures,
+            self._conversions,
+            done - self._told,
         )
-
-    for row, key in enumerate(keys):
-        if size >= CHUNK_BYTES:
-            yield chunk(row)
-            failures, conversions, decoded, kept = [], Counter(), [], []
-            start, size = row, 0
-        try:
-            samples = {name: decoders[name](values[row], conversions) for name, values in contents.items()}
-        except (ValueError, TypeError) as error:
-            failures.append(Failure(key, one_line(error)))
-            continue
-        decoded.append(samples)
-        kept.append(row)
-        size += sum(kinds[name].values(sample) for name, sample in samples.items())
-    last = chunk(len(keys))
-    last.size = block.size
-    yield last
+        self._told = done
+        self._read_before += self._read
+        self._begin([])
+        return chunk
 
 
 def as_list(values: Sequence[Any] | pa.Array) -> list[Any]:
     """Return Arrow values as Python's own, and other values as a list."""
     return list(values.to_pylist()) if isinstance(values, pa.Array) else list(values)
-
-
-def _decoder(kind: Modality, source: str, recipe: Recipe) -> Callable[[Content, Counter[str]], Sample]:
-    """Return what makes a sample of a content, and counts what had to be done to it."""
-    if kind.textual:
-        return lambda content, _: cast("str", content)
-    # Streams of one source share the sample, so their specs agree in what it must look like; the run checked that.
-    spec = next(stream.spec for stream in recipe.streams if recipe.sources[stream.name] == source)
-    size = recipe.image_size if kind.resizable else None
-    # With padding it is the long side that has the size, and that of a picture which is too large is long enough.
-    at_least = 1 if size and recipe.pad else size
-
-    def decode(content: Content, conversions: Counter[str]) -> Sample:
-        sample, notes = kind.read_noting(cast("bytes | NDArray[np.uint8]", content), spec, at_least=at_least)
-        if size is not None:
-            sample = kind.resize(sample, size, crop=recipe.crop, pad=recipe.pad)
-        conversions.update(notes)
-        return sample
-
-    return decode

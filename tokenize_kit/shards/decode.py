@@ -59,6 +59,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     """
     from tokenize_kit.claims import begun
     from tokenize_kit.protocol import modality_of, placed
+    from tokenize_kit.shards.preparation import Preparation
     from tokenize_kit.shards.reader import ShardSet
 
     if options.limit is not None and options.limit < 1:
@@ -70,6 +71,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
     if options.codebooks is not None:
         stream.spec.first_codebooks(options.codebooks)
     kind = modality_of(stream.spec)
+    spec = Preparation.of_options(shards.manifest.options).taken(stream.spec)
     out = Path(options.out)
     total = shards.num_rows if options.limit is None else min(options.limit, shards.num_rows)
     # It may hold the very pictures that were encoded, and a decoded one may be worse.
@@ -88,7 +90,7 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
             grids = _grids(stream, records, options.codebooks)
             samples = _decode_batch(tokenizer, stream, records, grids)
             for number, sample in zip(numbers, samples, strict=True):
-                kind.write(sample, paths[number], stream.spec)
+                kind.write(sample, paths[number], spec)
                 files += 1
             progress.update(files, files=files)
     return DecodeResult(options.out, total, _tokens(shards, stream, total, options.codebooks))

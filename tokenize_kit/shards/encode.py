@@ -77,6 +77,7 @@ class _Run:
         from tokenize_kit.shards.feeds import feeds_of
         from tokenize_kit.shards.format import shard_schema
         from tokenize_kit.shards.recipe import Recipe
+        from tokenize_kit.sources.decoding import check_timed, clips_of
         from tokenize_kit.sources.fields import check_places, resolve_columns
         from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 
@@ -111,7 +112,11 @@ class _Run:
         shard_schema(streams, read.columns)
         check_codebooks(self.tokenizers, options.codebooks)
         allowed, size = allowed_tokens(options.allow_special), options.image_size
-        self.recipe = Recipe(read, streams, size, options.crop, options.codebooks, allowed, options.pad)
+        clips = clips_of(options.clip_frames, options.clip_stride, options.clip_tail)
+        check_timed(options.fps, clips, [stream.spec for stream in streams])
+        self.recipe = Recipe(
+            read, streams, size, options.crop, options.codebooks, allowed, options.pad, options.fps, clips
+        )
         self.recipe.prepared(self.tokenizers)  # here already: a token that there is not shall stop the run at once
         check_shared(self.recipe)
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
@@ -168,7 +173,8 @@ class _Run:
         values = asdict(self.options)
         names = ["split", "field", "media_field", "image_size", "crop", "shard_mb", "max_document_mb", "limit"]
         # Where they say nothing they are left out, so that runs from before there were these options can be continued.
-        names += [name for name in ("codebooks", "pad") if values[name] not in (None, False)]
+        later = ("codebooks", "pad", "fps", "clip_frames", "clip_stride", "clip_tail")
+        names += [name for name in later if values[name] not in (None, False, "keep")]
         values["field"] = self.feeds.text_field
         if self.feeds.places:
             # Left out where it says nothing, so that runs from before there was the option can be continued.

@@ -17,7 +17,7 @@ class EncodeOptions:
     """Tokenizer folders, each as DIR or NAME=DIR; NAME is the stream (column) of its ids, by default its modality."""
     data: tuple[str, ...]
     """What to read: files, folders, globs, fsspec URLs, pipes or - (standard input) of txt, jsonl, json, csv, tsv, parquet,
-    pictures, sounds, tar and idx; also gz, zst, bz2 and xz."""
+    pictures, sounds, films, tar and idx; also gz, zst, bz2 and xz."""
     out: str
     """Folder for the shards."""
     workers: int = 1
@@ -38,6 +38,15 @@ class EncodeOptions:
     pad: bool = False
     """With --image-size: scale pictures so that their long side has this many pixels, and pad them with white (of four
     channels: transparent) to a square, so that nothing is cut off."""
+    fps: float | None = None
+    """Films: take this many frames a second instead of as many as the tokenizer was made for."""
+    clip_frames: int | None = None
+    """Films: cut them into clips of this many frames, each a sample, film.mp4@12.48 by the seconds of its first frame; sound and
+    subtitles are cut with them. By default a film is one sample."""
+    clip_stride: int | None = None
+    """With --clip-frames: frames from the beginning of one clip to the next; by default clips follow one another."""
+    clip_tail: Literal["keep", "drop"] = "keep"
+    """With --clip-frames: frames at the end that are too few for a clip are a shorter one (keep) or left out (drop)."""
     codebooks: int | None = None
     """Keep only the first N ids of each place where a tokenizer gives one a codebook: fewer tokens, coarser samples."""
     allow_special: tuple[str, ...] = ()

@@ -1,18 +1,24 @@
 """What was done to samples before their tokenizers got them, so that the same can be done to what a user prompts a model with.
 
 It is a part of the options in ``dataset.json``, and travels from there into the folder of a model that is trained on the shards.
-Sample rate and channels are not in it: the spec of the tokenizer says them.
+Sample rate and channels are not in it: the spec of the tokenizer says them. So it does with the frame rate, unless films were
+taken at another one: then that is the one at which what comes back is played (`Preparation.taken`).
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from tokenize_kit.protocol import Tokenizer, modality_of, with_special
+from tokenize_kit.protocol import Clips, Tokenizer, modality_of, with_special
+from tokenize_kit.sources.decoding import Shaping
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenize_kit.protocol import Sample, TokenSpec
 
 
@@ -30,6 +36,10 @@ class Preparation:
     """How many codebooks of each place were kept."""
     allow_special: tuple[str, ...] = ()
     """Special tokens that were found in texts, see `tokenize_kit.protocol.special`."""
+    fps: float | None = None
+    """Frames a second that were taken of films; None is what their tokenizer wants."""
+    clip_frames: int | None = None
+    """Frames of the clips that films were cut into."""
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Preparation:
@@ -42,8 +52,9 @@ class Preparation:
         if isinstance(values.get("allow_special"), list):
             values["allow_special"] = tuple(values["allow_special"])
         made = cls(**values)
-        numbers = (made.image_size, made.codebooks)
+        numbers = (made.image_size, made.codebooks, made.clip_frames)
         whole = all(number is None or (type(number) is int and number > 0) for number in numbers)
+        whole = whole and (made.fps is None or (type(made.fps) in (int, float) and made.fps > 0))
         flags = isinstance(made.crop, bool) and isinstance(made.pad, bool)
         if not (whole and flags and all(isinstance(token, str) for token in made.allow_special)):
             raise ValueError(f"it is damaged: {values} is not how samples are prepared")
@@ -73,29 +84,55 @@ class Preparation:
         """
         return with_special(tokenizers, self.allow_special)
 
-    def read(self, name: str, data: bytes, spec: TokenSpec) -> tuple[Sample, tuple[str, ...]]:
-        """Return the sample of a file, and in words what had to be done to it.
+    @property
+    def shaping(self) -> Shaping:
+        """What samples are brought to when they are decoded."""
+        clips = None if self.clip_frames is None else Clips(self.clip_frames)
+        return Shaping(self.image_size, self.crop, self.pad, self.fps, clips)
+
+    def taken(self, spec: TokenSpec) -> TokenSpec:
+        """Return the spec of a tokenizer as its samples were taken: what its files are written by."""
+        return self.shaping.taken(spec)
+
+    def read(self, name: str, data: bytes | Path, spec: TokenSpec) -> tuple[Sample, tuple[str, ...]]:
+        """Return the sample of a file, and in words what had to be done to it; of a film that was cut it is the first clip.
 
         Args:
             name: the file's, for kinds of files that do not say themselves what they are.
-            data: its bytes.
+            data: its bytes, or where it lies.
             spec: what the tokenizer wants.
 
         Raises:
+            FileNotFoundError: it is not there.
             ValueError: it is no such sample.
         """
-        kind = modality_of(spec)
-        size = self.image_size if kind.resizable else None
-        # With padding it is the long side that has the size.
-        at_least = 1 if size and self.pad else size
-        sample, notes = kind.read_noting(kind.self_describing(name, data), spec, at_least=at_least)
-        if size is None:
+        kind, shaping = modality_of(spec), self.shaping
+        resize, at_least = shaping.resizer(kind), shaping.at_least(kind)
+        sizes: list[tuple[int, ...]] = []
+
+        def resized(sample: Tensor) -> Tensor:
+            assert resize is not None, "called only where it is"
+            made = cast("Tensor", resize(sample))
+            # Height and width; of a film a piece comes at a time.
+            sizes[:] = kind.size(sample)[-2:], kind.size(made)[-2:]
+            return made
+
+        if kind.timed:
+            wanted = resized if resize else None
+            with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as file:
+                parts = kind.parts(file, shaping.taken(spec), shaping.clips, resize=wanted, at_least=at_least)
+                first = next(parts)
+                more = shaping.clips is not None and next(parts, None) is not None
+            sample: Sample = first.sample
+            notes = (*first.notes, *shaping.notes(spec))
+            notes += (f"the first {len(first.sample)} frames taken, as the data of the model had",) if more else ()
+        else:
+            found = data.read_bytes() if isinstance(data, Path) else data
+            sample, notes = kind.read_noting(kind.self_describing(name, found), spec, at_least=at_least)
+            sample = resized(cast("Tensor", sample)) if resize else sample
+        if not sizes or sizes[0] == sizes[1]:
             return sample, notes
-        before = kind.size(sample)
-        sample = kind.resize(sample, size, crop=self.crop, pad=self.pad)
-        after = kind.size(sample)
-        changed = f"{_times(before)} pixels to {_times(after)}, as the data of the model had"
-        return sample, notes if before == after else (*notes, changed)
+        return sample, (*notes, f"{_times(sizes[0])} pixels to {_times(sizes[1])}, as the data of the model had")
 
 
 def _times(size: tuple[int, ...]) -> str:

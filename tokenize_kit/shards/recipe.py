@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from tokenize_kit.files import canonical_json
-from tokenize_kit.protocol import Tokenizer, with_special
+from tokenize_kit.protocol import Clips, Tokenizer, TokenSpec, with_special
 from tokenize_kit.shards.format import StreamInfo
+from tokenize_kit.sources.decoding import RowDecoder, Shaping
 from tokenize_kit.sources.planning import ReadOptions, Unit
 
 
@@ -28,6 +29,25 @@ class Recipe:
     """Special tokens that are found in texts, see `tokenize_kit.protocol.special`."""
     pad: bool = False
     """With image_size: pad to a square; it goes before crop."""
+    fps: float | None = None
+    """Frames a second that are taken of films; None is what their tokenizer wants."""
+    clips: Clips | None = None
+    """How films are cut into samples."""
+
+    @property
+    def shaping(self) -> Shaping:
+        """What samples are brought to when they are decoded."""
+        return Shaping(self.image_size, self.crop, self.pad, self.fps, self.clips)
+
+    def decoder(self) -> RowDecoder:
+        """Return what makes samples of contents."""
+        # Streams of one source share the sample, so their specs agree in what it must look like; the run checked that.
+        specs: dict[str, TokenSpec] = {}
+        for source in self.read.sources:
+            specs[source.name] = next(
+                stream.spec for stream in self.streams if self.sources[stream.name] == source.name
+            )
+        return RowDecoder(specs, self.shaping, apart=self.read.incomplete == "skip")
 
     def prepared(self, tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
         """Return the tokenizers as they encode for this recipe.
@@ -51,6 +71,8 @@ class Recipe:
         # Left out where it says nothing, so that runs from before there was the option can be continued.
         values |= {} if self.codebooks is None else {"codebooks": self.codebooks}
         values |= {"allow_special": list(self.allow_special)} if self.allow_special else {}
+        values |= {} if self.fps is None else {"fps": self.fps}
+        values |= {} if self.clips is None else {"clips": self.clips.to_dict()}
         return values | ({"pad": True} if self.pad else {})
 
     @classmethod
@@ -59,7 +81,18 @@ class Recipe:
         streams = tuple(StreamInfo.from_dict(name, stream) for name, stream in values["streams"].items())
         read = ReadOptions.from_dict(values["read"])
         allowed, pad = tuple(values.get("allow_special", ())), values.get("pad", False)
-        return cls(read, streams, values["image_size"], values["crop"], values.get("codebooks"), allowed, pad)
+        clips = Clips.from_dict(values["clips"]) if "clips" in values else None
+        return cls(
+            read,
+            streams,
+            values["image_size"],
+            values["crop"],
+            values.get("codebooks"),
+            allowed,
+            pad,
+            values.get("fps"),
+            clips,
+        )
 
 
 def unit_digest(unit: Unit, recipe: Recipe, limit: int | None = None) -> str:

@@ -73,14 +73,20 @@ def load_tokenizers(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> di
 
 
 def check_shared(recipe: Recipe) -> None:
-    """Check that streams that are made of the same pictures or sounds want them alike."""
+    """Check that streams that are made of the same pictures, sounds or films want them alike."""
     specs: dict[str, tuple[str, TokenSpec]] = {}
     for stream in recipe.streams:
-        name, spec = specs.setdefault(recipe.sources[stream.name], (stream.name, stream.spec))
-        if (spec.channels, spec.sample_rate) != (stream.spec.channels, stream.spec.sample_rate):
+        wanted = recipe.shaping.taken(stream.spec)
+        name, spec = specs.setdefault(recipe.sources[stream.name], (stream.name, wanted))
+        if (spec.channels, spec.sample_rate) != (wanted.channels, wanted.sample_rate):
             raise ValueError(
                 f"the stream {stream.name} wants other channels or another sample rate than {name}, which reads the same; "
                 "encode it by itself"
+            )
+        if spec.frame_rate != wanted.frame_rate:
+            raise ValueError(
+                f"the stream {stream.name} wants {wanted.frame_rate} frames a second, and {name}, which reads the same, "
+                f"{spec.frame_rate}; give the rate for both with --fps, or encode it by itself"
             )
 
 

@@ -20,7 +20,17 @@ from tokenize_kit.sources.cutting import cut_stream
 from tokenize_kit.sources.members import add_fields
 from tokenize_kit.sources.names import printable
 from tokenize_kit.sources.planning import Piece, ReadOptions
-from tokenize_kit.sources.tar import APART, TWICE, hidden_member, member_problem, stem_of, tar_index, tar_members
+from tokenize_kit.sources.stored import SPOOL_BYTES, LazyFile, StoredFile, spooled
+from tokenize_kit.sources.tar import (
+    APART,
+    TWICE,
+    TarEntry,
+    hidden_member,
+    member_problem,
+    stem_of,
+    tar_index,
+    tar_members,
+)
 
 _BLOCK = 512
 _PLAUSIBLE = 64 << 20
@@ -41,14 +51,7 @@ def read_tar(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sam
         for sample in index.samples[piece.start : piece.stop]:
             # Members begin at whole blocks.
             out.size += sum(_BLOCK + -(-entry.size // _BLOCK) * _BLOCK for entry in sample.entries)
-            fields: dict[str, Callable[[], bytes]] = {}
-            for entry in sample.entries:
-
-                def read(offset: int = entry.offset, size: int = entry.size) -> bytes:
-                    file.seek(offset)
-                    return read_sized(file, size)
-
-                fields[entry.extension] = read
+            fields: dict[str, Callable[[], bytes]] = {entry.extension: _Entry(file, entry) for entry in sample.entries}
             key = f"{piece.key}/{printable(sample.stem)}"
             long = [entry for entry in sample.entries if _is_long_text(entry.extension, entry.size, options)]
             if len(long) == 1 and len(_texts(fields, options)) == 1:
@@ -61,6 +64,23 @@ def read_tar(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sam
                 add_fields(out, key, fields, options)
             if out.full:
                 yield out.take()
+
+
+class _Entry(LazyFile):
+    """A member of an uncompressed tar that is open."""
+
+    def __init__(self, file: IO[bytes], entry: TarEntry) -> None:
+        self._file, self._entry = file, entry
+
+    def __call__(self) -> bytes:
+        self._file.seek(self._entry.offset)
+        return read_sized(self._file, self._entry.size)
+
+    def stored(self, name: str) -> StoredFile | None:
+        if self._entry.size <= SPOOL_BYTES:
+            return None
+        self._file.seek(self._entry.offset)
+        return spooled(name, self._file, self._entry.size)
 
 
 def _read_forwards(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[SampleBlock]:

@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tokenize_kit.media.subtitles import Subtitles
 from tokenize_kit.sources.cutting import cut_record
 from tokenize_kit.sources.json_values import LongInteger, as_float
 from tokenize_kit.sources.names import without_surrogates
 from tokenize_kit.sources.planning import Piece, ReadOptions
+from tokenize_kit.sources.stored import StoredFile
 
 MAX_MEMBER_BYTES = 1 << 30
 """A file of a sample above this is refused before it is read."""
@@ -33,10 +35,11 @@ COLUMN_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float6
 _SHOWN = 80
 """So much of a wrong value is quoted."""
 
-Content: TypeAlias = str | bytes | NDArray[np.uint8]
+Content: TypeAlias = str | bytes | NDArray[np.uint8] | StoredFile | Subtitles
 """What a sample has of one modality: text is decoded already, everything else is the bytes of a file.
 
-A container that holds bare pixels hands on a picture as a uint8 array ``(C, H, W)``.
+A container that holds bare pixels hands on a picture as a uint8 array ``(C, H, W)``. A film, and the sound that goes with it, is
+not read before it is decoded, and subtitles keep their times, for their film may be cut.
 """
 
 
@@ -128,8 +131,7 @@ class Collector:
         self._keys.append(key)
         for name, values in self._contents.items():
             values.append(contents[name])
-            content = contents[name]
-            self._bytes += content.nbytes if isinstance(content, np.ndarray) else len(content)
+            self._bytes += size_of(contents[name])
         for name, value in ready.items():
             self._columns[name].append(value)
 
@@ -161,6 +163,13 @@ class Collector:
     def pending(self) -> bool:
         """Whether anything was collected or read since the last `take`."""
         return bool(self._keys or self._failures or self.size)
+
+
+def size_of(content: Content) -> int:
+    """Return how much a content weighs: its bytes or characters, also those that are not read yet."""
+    if isinstance(content, np.ndarray):
+        return int(content.nbytes)
+    return content.size if isinstance(content, StoredFile) else len(content)
 
 
 Reader: TypeAlias = Callable[[Piece, ReadOptions, Collector], Iterator[SampleBlock]]

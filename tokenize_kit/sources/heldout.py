@@ -1,7 +1,8 @@
 """Which samples are held out from training: one rule for every trainer and for the evaluation.
 
 A sample is held out if the hash of its key says so, or if a list of keys that the user brings has it. The rule looks at nothing
-else, so a sample stays on its side when data is added or taken away, when it is read in another order, and in every process.
+else, so a sample stays on its side when data is added or taken away, when it is read in another order, and in every process. The
+clips of a film (`tokenize_kit.protocol.clips`) have the side of the film, for they look alike.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenize_kit.protocol.clips import file_of
+
 Part = Literal["all", "train", "held-out"]
 """All samples, those that are trained on, or those that are held out."""
 
 
 def key_fraction(key: str) -> float:
-    """Return a number in [0, 1) from the sha256 of ``key`` alone."""
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    """Return a number in [0, 1) from the sha256 of ``key`` alone; of the key of a clip, from that of its film."""
+    digest = hashlib.sha256(file_of(key).encode("utf-8", "surrogatepass")).digest()
     # 53 bits are what a float64 holds; with 64 the largest would round up to 1.
     return float((int.from_bytes(digest[:8], "big") >> 11) / (1 << 53))
 
@@ -62,7 +65,7 @@ class KeyList:
     source: str
     """The file."""
     keys: frozenset[str]
-    """What it lists."""
+    """What it lists, the films instead of their clips."""
 
     @property
     def digest(self) -> str:
@@ -71,7 +74,11 @@ class KeyList:
 
     def listed(self, keys: Sequence[str]) -> NDArray[np.bool_]:
         """Return which keys are listed, bool of shape (N,)."""
-        return np.fromiter((key in self.keys for key in keys), np.bool_, len(keys))
+        return np.fromiter((key in self for key in keys), np.bool_, len(keys))
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the sample of this key is listed."""
+        return file_of(key) in self.keys
 
     def unmatched(self, there: Iterable[str]) -> str:
         """Return in words how many listed keys no sample has, and one of them; empty if each has one.
@@ -85,7 +92,7 @@ class KeyList:
         left, example = set(self.keys), ""
         for key in there:
             example = example or key
-            left.discard(key)
+            left.discard(file_of(key))
         return self.told(left, example)
 
     def told(self, left: Collection[str], example: str) -> str:
@@ -122,7 +129,7 @@ def read_keys(path: str) -> KeyList:
         keys = [line for line in lines if line]
     if not keys:
         raise ValueError(f"--validation-keys {path} lists no key; write one a line")
-    return KeyList(path, frozenset(keys))
+    return KeyList(path, frozenset(map(file_of, keys)))
 
 
 def _key_of(line: str, number: int, path: str) -> str:

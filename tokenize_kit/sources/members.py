@@ -7,6 +7,9 @@ Besides what `tokenize_kit.sources.parts` tells, a place can be:
     desc_fr.txt:2       a line of it
     caption, meta.text  a key of its .json; one of that name wins over a file that ends so
     info.json:caption   a key of the JSON file with this ending
+
+Of a film, a sound track or a picture that may go into several streams each stream has the same file; where a file of its own lies
+beside it (a sound beside a film), it has that. Subtitles (``.srt``, ``.vtt``) are a text; see `tokenize_kit.media.subtitles`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from tokenize_kit.media import subtitles
+from tokenize_kit.media.subtitles import Subtitles, read_subtitles
 from tokenize_kit.media.text import read_text
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.protocol import Modality
@@ -21,6 +26,7 @@ from tokenize_kit.sources.blocks import Collector, Content, add_long_text, one_l
 from tokenize_kit.sources.json_values import parse_json_object
 from tokenize_kit.sources.parts import MISSING, MissingPartError, line_of, listed, text_of, value_at
 from tokenize_kit.sources.planning import ReadOptions, Source
+from tokenize_kit.sources.stored import LazyFile
 
 Fields: TypeAlias = Mapping[str, Callable[[], bytes]]
 """The files of one sample by extension, read when they are called for."""
@@ -60,36 +66,55 @@ class _Files:
         """
         kind, place = modality_named(source.modality), options.place_of(source)
         if place is None:
-            return self._usual(source, kind, options.field_of(source))
+            return self._usual(source, kind, options)
         if kind.textual:
             text = self.text(place)
             if text is not MISSING:
-                return str(text)
+                return text if isinstance(text, Subtitles) else str(text)
         elif extension := self.extension(place):
-            return kind.self_describing(extension, self._fields[extension]())
+            return self._media(kind, extension, options)
         raise MissingPartError(f"it has no {place}; {self._there(place)}")
 
-    def _usual(self, source: Source, kind: Modality, key: str) -> Content:
+    def _usual(self, source: Source, kind: Modality, options: ReadOptions) -> Content:
         """Return the file that has an ending of this kind, or else a text of the record."""
-        found = [name for name in self._fields if "." + name.rpartition(".")[2] in kind.extensions]
+        key = options.field_of(source)
+        endings = options.endings_of(source)
+        found = [name for name in self._fields if _ending(name) in endings]
+        if len(found) > 1:
+            # A file that only this source can have comes before one that others can have too: a sound before the film's own.
+            others = {ending for other in options.sources if other != source for ending in options.endings_of(other)}
+            found = [name for name in found if _ending(name) not in others] or found
         if len(found) > 1:
             raise ValueError(
                 f"it has more than one {source.name}: {', '.join(sorted(found))}; "
                 f"choose with --field {source.name}={sorted(found)[-1][1:]}"
             )
         if found:
-            data = kind.self_describing(found[0], self._fields[found[0]]())
-            return read_text(data) if kind.textual else data
+            return self._words(found[0]) if kind.textual else self._media(kind, found[0], options)
         if kind.textual and value_at(self._record(), key) is not MISSING:
             return text_of(self._record(), key)
         raise MissingPartError(f"it has no {source.name}; its files are {listed(self._fields)}")
+
+    def _media(self, kind: Modality, name: str, options: ReadOptions) -> Content:
+        """Return the file of one name: its bytes, or where it may be a film of hours, something that opens it."""
+        file = self._fields[name]
+        if options.timed and (kind.timed or kind.follows) and isinstance(file, LazyFile):
+            stored = file.stored(name)
+            if stored is not None:
+                return stored
+        return kind.self_describing(name, file())
+
+    def _words(self, name: str) -> str | Subtitles:
+        """Return the text of the file of one name."""
+        data = self._fields[name]()
+        return read_subtitles(data) if _ending(name) in subtitles.ENDINGS else read_text(data)
 
     def text(self, place: str) -> Any:
         """Return the text at a place that the user named, or `MISSING`."""
         if not place.startswith(".") and value_at(self._record(), place) is not MISSING:
             return text_of(self._record(), place)
         if extension := self.extension(place):
-            return read_text(self._fields[extension]())
+            return self._words(extension)
         base, _, rest = place.rpartition(":")
         if base and rest.isdecimal() and (extension := self.extension(base)):
             return line_of(read_text(self._fields[extension]()), int(rest))
@@ -137,6 +162,10 @@ class _Files:
             return int(text)
         except ValueError:
             return text
+
+
+def _ending(name: str) -> str:
+    return "." + name.rpartition(".")[2]
 
 
 def has_place(fields: Fields, source: Source, place: str) -> bool:

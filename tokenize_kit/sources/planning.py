@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tokenize_kit.files import canonical_json
+from tokenize_kit.media.subtitles import ENDINGS as SUBTITLES
 from tokenize_kit.modalities import modality_named
 from tokenize_kit.opening import open_source
 from tokenize_kit.sources.endings import PLAIN, ending_of
@@ -173,6 +174,16 @@ class ReadOptions:
         pixels = any(modality_named(source.modality).takes_pixels for source in self.sources)
         return (*files, *(MEMBERS if self.texts else ()), "parquet", "tar", *(["idx"] if pixels else []))
 
+    @cached_property
+    def timed(self) -> bool:
+        """Whether a sample has a film, so that what goes with it may have times."""
+        return any(modality_named(source.modality).timed for source in self.sources)
+
+    def endings_of(self, source: Source) -> tuple[str, ...]:
+        """The endings of files that hold a source; subtitles are texts of films."""
+        kind = modality_named(source.modality)
+        return (*kind.extensions, *SUBTITLES) if kind.textual and self.timed else kind.extensions
+
     @property
     def by_stem(self) -> bool:
         """Whether a sample is made of all files of one stem."""
@@ -308,7 +319,7 @@ def _is_member(file: SourceFile, options: ReadOptions, texts: Collection[str]) -
 
 def _endings(options: ReadOptions) -> tuple[str, ...]:
     """Return the endings of files that hold the text of one sample: the usual ones, and those that the user named."""
-    usual = [ending for source in options.texts for ending in modality_named(source.modality).extensions]
+    usual = [ending for source in options.texts for ending in options.endings_of(source)]
     places = [place.partition(":")[0] for source in options.texts if (place := options.place_of(source)) is not None]
     return (*usual, *(PurePosixPath(f"x.{place}").suffix.lower() for place in places))
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenize_kit.protocol.modality import modality_of
-from tokenize_kit.sources.blocks import Failure, one_line
+from tokenize_kit.sources.blocks import Failure
 
 if TYPE_CHECKING:
-    from tokenize_kit.protocol import Sample, TokenSpec
+    from tokenize_kit.protocol import Clips, Sample, TokenSpec
 
 # How much input is planned at once: it bounds nothing but the size of the plan.
 _UNIT_BYTES = 64 << 20
@@ -37,6 +37,8 @@ def iter_samples(
     media_field: str | None = None,
     image_size: int | None = None,
     pad: bool = False,
+    fps: float | None = None,
+    clips: Clips | None = None,
     keep: Callable[[str], bool] | None = None,
     on_conversion: Callable[[str], None] | None = None,
     on_remark: Callable[[str], None] | None = None,
@@ -53,6 +55,8 @@ def iter_samples(
         media_field: the same for pictures and sounds only.
         image_size: scale and crop pictures to a square of this many pixels; None leaves them as they are.
         pad: with ``image_size``: scale and pad them to that square instead.
+        fps: frames a second that are taken of films; None is what ``spec`` wants.
+        clips: how films are cut into samples; None takes them whole.
         keep: called with each key; only samples of which it says True are decoded. See `tokenize_kit.sources.heldout`.
         on_conversion: called for each file that was not of the sample rate or channels that ``spec`` wants, with what was done.
         on_remark: called with what should be known of the input, such as what is not read; see `planning.find_sources`.
@@ -62,6 +66,7 @@ def iter_samples(
         FileNotFoundError: nothing is there, or nothing of this modality.
         ValueError: an option does not suit the modality.
     """
+    from tokenize_kit.sources.decoding import RowDecoder, Shaping, check_timed
     from tokenize_kit.sources.fields import check_places
     from tokenize_kit.sources.planning import ReadOptions, Source, find_sources, plan_units
     from tokenize_kit.sources.reading import read_unit
@@ -69,7 +74,7 @@ def iter_samples(
     kind = modality_of(spec)
     if image_size is not None and not kind.resizable:
         raise ValueError(f"image size {image_size} is given, but the tokenizer reads {spec.modality}; leave it out")
-    at_least = 1 if image_size and pad else image_size
+    check_timed(fps, clips, [spec])
     if media_field is not None:
         if kind.textual or field not in (None, media_field):
             what = "the tokenizer reads texts" if kind.textual else f"the field {field} too"
@@ -80,6 +85,7 @@ def iter_samples(
     files = find_sources(data, options, leave_out, on_remark)
     if (remark := check_places(files, options)) and on_remark:
         on_remark(remark)
+    decoder = RowDecoder({spec.modality: spec}, Shaping(image_size, True, pad, fps, clips))
     for unit in plan_units(files, options, _UNIT_BYTES):
         for block in read_unit(unit, options):
             for failure in block.failures:
@@ -88,18 +94,13 @@ def iter_samples(
                 name = _plain(key)
                 if keep is not None and not keep(name):
                     continue
-                value = _plain(content)
-                try:
-                    sample, notes = (value, ()) if kind.textual else kind.read_noting(value, spec, at_least=at_least)
-                    if on_conversion:
-                        for note in notes:
-                            on_conversion(note)
-                except ValueError as error:
-                    on_failure(Failure(name, one_line(error)))
-                    continue
-                if image_size is not None:
-                    sample = kind.resize(sample, image_size, pad=pad)
-                yield KeyedSample(name, sample)
+                for decoded in decoder(name, {spec.modality: _plain(content)}):
+                    for note in decoded.notes if on_conversion else ():
+                        on_conversion(note)
+                    if decoded.failure is not None:
+                        on_failure(decoded.failure)
+                    elif decoded.samples:
+                        yield KeyedSample(decoded.key, decoded.samples[spec.modality])
 
 
 def _plain(value: Any) -> Any:

@@ -205,7 +205,7 @@ def grids_of(loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: P
         elif stream in prompt.files:
             path = prompt.files[stream]
             try:
-                sample, changes = loaded.preparation.read(path.name, path.read_bytes(), tokenizer.spec)
+                sample, changes = loaded.preparation.read(path.name, path, tokenizer.spec)
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None

@@ -191,7 +191,7 @@ def _write(loaded: LoadedModel, sequence: GeneratedSample, out: Path, index: int
 
     written = {}
     for stream, sample in sequence.samples.items():
-        spec = loaded.tokenizers[stream].spec
+        spec = loaded.preparation.taken(loaded.tokenizers[stream].spec)
         kind = modality_of(spec)
         tail = "" if len(sequence.samples) == 1 else f".{stream}"
         written[stream] = f"sample_{index:05}{tail}{kind.suffix}"

@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import soundfile
 
+from tokenize_kit.errors import NoTrackError
 from tokenize_kit.media.audio.part import Block, Part
 from tokenize_kit.media.containers.peek import CUT
 
@@ -106,7 +107,7 @@ def _open_av(part: Part) -> Opened:
         raise ValueError(reason_of(error)) from None
     tracks = container.streams.audio
     if not tracks:
-        raise ValueError(f"a {container.format.name} file without a sound track")
+        raise NoTrackError(f"a {container.format.name} file without a sound track")
     stream = next((one for one in tracks if one.disposition & av.stream.Disposition.default), tracks[0])
     note = f"sound track {tracks.index(stream) + 1} of {len(tracks)} taken" if len(tracks) > 1 else part.note
     if stream.codec_context is None:

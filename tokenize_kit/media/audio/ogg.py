@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tokenize_kit.errors import NoTrackError
 from tokenize_kit.media.audio.part import Part, Pieces
 from tokenize_kit.media.audio.speakers import VORBIS, WAV
 from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags
@@ -113,7 +114,7 @@ def _part(peek: Peek, link: dict[int, _Track], index: int) -> Part:
     sounds = [(track, track.sound) for track in link.values() if track.sound]
     if not sounds:
         which = f"link {index + 1} of an Ogg file" if index else "an Ogg file"
-        raise ValueError(f"{which} without a sound track that is known (Vorbis, Opus, FLAC, Speex)")
+        raise NoTrackError(f"{which} without a sound track that is known (Vorbis, Opus, FLAC, Speex)")
     track, sound = sounds[0]
     if not track.ended:
         raise ValueError(f"the last Ogg page of the sound is not marked as the last; {CUT}")
