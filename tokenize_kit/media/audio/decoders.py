@@ -64,7 +64,8 @@ def open_part(part: Part) -> Opened:
     try:
         return _open_av(part)
     except ValueError as error:
-        raise ValueError(f"not a sound that can be read ({reason}{reason_of(error)})") from None
+        kind = NoTrackError if isinstance(error, NoTrackError) else ValueError
+        raise kind(f"not a sound that can be read ({reason}{reason_of(error)})") from None
 
 
 def _open_soundfile(part: Part) -> Opened:

@@ -7,7 +7,7 @@ what is before; where it ends before its film, silence follows, which is said.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ def sound_delay(file: IO[bytes]) -> float:
     def first(kind: str) -> float | None:
         file.seek(0)
         try:
-            with av.open(file, metadata_errors="ignore") as container:
+            with av.open(file, "r", metadata_errors="ignore") as container:
                 tracks = [
                     one
                     for one in container.streams
@@ -87,8 +87,8 @@ def sound_delay(file: IO[bytes]) -> float:
                     return None
                 chosen = next((one for one in tracks if one.disposition & av.stream.Disposition.default), tracks[0])
                 # Asked of a frame: what a header says of the beginning counts samples that decoders leave out.
-                frame = next(container.decode(chosen), None)
-                return None if frame is None else frame.time
+                frame: Any = next(container.decode(chosen), None)
+                return None if frame is None else cast("float | None", frame.time)
         except (av.FFmpegError, UnicodeError):
             return None
 

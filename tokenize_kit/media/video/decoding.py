@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
+from tokenize_kit.errors import NoTrackError
 from tokenize_kit.media.video.colours import MAX_FRAME_PIXELS, Look, check_size, look_of
 from tokenize_kit.media.video.shown import Shown
 
@@ -250,7 +251,7 @@ def _chosen(container: Any) -> tuple[Any, str]:
     films = _films(container)
     if not films:
         what = "but with a cover picture alone" if container.streams.video else "without a video stream"
-        raise ValueError(f"a {_format(container)} file {what}; it is no video")
+        raise NoTrackError(f"a {_format(container)} file {what}; it is no video")
     # A cover that is not marked as one is a picture beside a film.
     stream = min(films, key=lambda one: (not one.disposition & Disposition.default, _is_pictures(one), one.index))
     if stream.codec_context is None:

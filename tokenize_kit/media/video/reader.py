@@ -154,6 +154,8 @@ class VideoReader:
     def blocks(self) -> Iterator[Tensor]:
         """Yield the video once as uint8 ``(t, C, H, W)``, in bounded memory; the frames do not depend on how they are divided.
 
+        What stands before damage comes before the error.
+
         Raises:
             ValueError: the file is damaged or cut short, or ends before the first frame that is wanted.
         """
@@ -165,15 +167,22 @@ class VideoReader:
         while part := list(itertools.islice(frames, 1)):
             # Made anew for each, as it is given away.
             block = np.empty((most, *shape), np.uint8)
-            filled = 0
-            for shown in itertools.chain(part, itertools.islice(frames, most - 1)):
-                if shown is before and filled:
-                    block[filled] = block[filled - 1]
-                else:
-                    shown.paint(block[filled])
-                before, filled = shown, filled + 1
+            filled, damage = 0, None
+            try:
+                for shown in itertools.chain(part, itertools.islice(frames, most - 1)):
+                    if shown is before and filled:
+                        block[filled] = block[filled - 1]
+                    else:
+                        shown.paint(block[filled])
+                    before, filled = shown, filled + 1
+            except ValueError as error:
+                damage = error
             made += filled
+            if damage is not None and not filled:
+                raise damage
             yield torch.from_numpy(block[:filled] if filled == most else block[:filled].copy())
+            if damage is not None:
+                raise damage
         if not made:
             raise ValueError(f"the video has no frame {self._start:,}; it ends before")
 
