@@ -41,6 +41,7 @@ from tokenize_kit.media.audio import read_audio, write_audio
 from tokenize_kit.protocol import PieceTokenizer, TokenSpec
 from tokenize_kit.tokenizers.audio.mulaw import MuLawTokenizer
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
+from tokenize_kit.tokenizers.video.frames import FramesTokenizer
 
 
 def slow_pack(ids, widths):
@@ -170,9 +171,24 @@ def test_what_follows_after_the_end_and_foreign_files_are_refused():
     with pytest.raises(ValueError, match=r"x\.wav is not a \.tkc file"):
         from_bytes(b"RIFF....WAVE", "x.wav")
     newer = bytearray(DATA)
-    newer[len(MAGIC)] = 2
-    with pytest.raises(ValueError, match="is of version 2, this tokenize-kit reads 1"):
+    newer[len(MAGIC)] = 3
+    with pytest.raises(ValueError, match="is of version 3, this tokenize-kit reads 1 and 2"):
         from_bytes(bytes(newer))
+
+
+@pytest.mark.parametrize("rate", [12.0, 29.97, 30_000 / 1001, 0.5, 1000.0])
+def test_a_video_has_its_frame_rate_in_the_file(tmp_path, rate):
+    tokenizer = FramesTokenizer(rate, 1)
+    video = torch.randint(0, 256, (5, 1, 3, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    compress(tokenizer, video, tmp_path / "a.tkc")
+    assert torch.equal(decompress(tokenizer, tmp_path / "a.tkc"), video)
+    packed = from_file(tmp_path / "a.tkc")
+    assert (packed.frame_rate, packed.size) == (pytest.approx(rate, rel=1e-9), (5, 3, 4))
+    data = (tmp_path / "a.tkc").read_bytes()
+    assert (data[len(MAGIC)], DATA[len(MAGIC)]) == (2, 1)
+    for place in range(len(MAGIC), 80):
+        with pytest.raises(ValueError, match=r"altered|cut short|version"):
+            from_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
 
 
 def crafted(size=(5,), shape=(5,), widths=(8,), content=b"12345", modality=(3,)):

@@ -3,9 +3,9 @@
     magic (8 bytes) | version (1) | header | crc32 of all before (4) | packed ids | sha256 of all before, its first 16 bytes
 
 The header holds the tokenizer's fingerprint, the modality, sample rate and channels, the true size of the sample, the shape of
-the grid and how many bits an id of each codebook takes. The ids follow in grid order, each in just these bits, the most
-significant first, so a file takes ids times bits and about 90 bytes. Integers are little-endian; a varint has 7 bits a byte,
-the lowest first.
+the grid and how many bits an id of each codebook takes; of a video (version 2) also the frame rate, as two numbers. The ids
+follow in grid order, each in just these bits, the most significant first, so a file takes ids times bits and about 90 bytes.
+Integers are little-endian; a varint has 7 bits a byte, the lowest first.
 
 Samples of a kind that streams, such as sounds, can come and go in pieces (`compress_pieces`, `decompress_pieces`) in memory that
 does not grow with their length. Only ids are held whole, because the header in front of them says how many there are: 600 ids a
@@ -27,6 +27,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -48,6 +49,8 @@ MAGIC = b"\x89TKC\r\n\x1a\n"
 """As in PNG: no text, and changed by whatever changes line ends."""
 
 VERSION = 1
+TIMED_VERSION = 2
+"""That of files with a frame rate; all others stay as they were."""
 MAX_WIDTH = 32
 _NUMBERED = ("text", "image", "video", "audio")
 """Modalities that a header names by their place here; others are spelled out."""
@@ -58,6 +61,8 @@ _MAX_NUMBER = 1 << 62
 _MAX_AXES = 8
 _MAX_CODEBOOKS = 1 << 12
 _MAX_NAME = 255
+_MOST_PARTS = 1_000_000
+"""The largest denominator of a frame rate."""
 _FREE_IDS = 1 << 24
 """So many ids may take no bits at all, because there is only one that they can be."""
 _MAX_VALUES = 1 << 29
@@ -82,6 +87,8 @@ class PackedSample:
     """Bits of an id of each codebook, 0 to 32; a single entry without codebooks."""
     ids: NDArray[np.integer[Any]]
     """The grid."""
+    frame_rate: float | None = None
+    """Frames a second of a video."""
 
 
 def bit_width(vocab_size: int) -> int:
@@ -249,8 +256,12 @@ def to_bytes(packed: PackedSample) -> bytes:
         *(packed.ids.ndim, *packed.ids.shape),
         *(len(widths), *widths),
     ]
+    version = VERSION
+    if packed.frame_rate is not None:
+        version = TIMED_VERSION
+        numbers += Fraction(packed.frame_rate).limit_denominator(_MOST_PARTS).as_integer_ratio()
     body = bytes.fromhex(packed.fingerprint) + b"".join(map(_varint, numbers))
-    head = MAGIC + bytes([VERSION]) + body
+    head = MAGIC + bytes([version]) + body
     head += struct.pack("<I", zlib.crc32(head))
     data = head + pack_ids(packed.ids.reshape(-1, len(widths)), widths)
     if packed.ids.size > (most := _most_ids(len(data) + _CHECKSUM_BYTES)):
@@ -283,13 +294,16 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
         if MAGIC.startswith(data):
             raise VerificationError(f"{name} is cut short: it has {len(data)} bytes")
         raise ValueError(f"{name} is not a .tkc file; 'tokenize-kit compress' makes them")
-    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
-        raise ValueError(f"{name} is of version {data[len(MAGIC)]}, this tokenize-kit reads {VERSION}; upgrade it")
+    if len(data) > len(MAGIC) and data[len(MAGIC)] not in (VERSION, TIMED_VERSION):
+        known = f"{VERSION} and {TIMED_VERSION}"
+        raise ValueError(f"{name} is of version {data[len(MAGIC)]}, this tokenize-kit reads {known}; upgrade it")
     reader = _Reader(data, len(MAGIC) + 1, name)
     fingerprint = reader.take(32).hex()
     modality = _modality_name(reader)
     sample_rate, channels = reader.number(), reader.number()
     size, shape, widths = reader.numbers(_MAX_AXES), reader.numbers(_MAX_AXES), reader.numbers(_MAX_CODEBOOKS)
+    timed = data[len(MAGIC)] == TIMED_VERSION
+    frames, seconds = (reader.number(), reader.number()) if timed else (0, 1)
     end = reader.place
     (crc,) = struct.unpack("<I", reader.take(4))
     rows, odd = divmod(prod(shape), len(widths)) if widths else (0, 1)
@@ -299,6 +313,8 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
         or odd
         or not shape
         or max(widths) > MAX_WIDTH
+        or not seconds
+        or (timed and not frames)
         or (len(widths) > 1 and shape[-1] != len(widths))
         # Axes of no length must not hide others that no file could hold.
         or prod(max(1, length) for length in shape) > _most_ids(len(data))
@@ -313,7 +329,8 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
     if hashlib.sha256(content).digest()[:_CHECKSUM_BYTES] != checksum:
         raise VerificationError(f"{name} is damaged: its content was altered (the checksum differs)")
     ids = unpack_ids(content[reader.place :], rows, widths).reshape(shape)
-    return PackedSample(fingerprint, modality, sample_rate or None, channels or None, size, widths, ids)
+    frame_rate = frames / seconds if timed else None
+    return PackedSample(fingerprint, modality, sample_rate or None, channels or None, size, widths, ids, frame_rate)
 
 
 def _modality_numbers(name: str) -> list[int]:
@@ -356,7 +373,9 @@ def _write(
     spec = tokenizer.spec
     widths = widths_of(spec, ids.shape)
     data = to_bytes(
-        PackedSample(tokenizer.fingerprint, spec.modality, spec.sample_rate, spec.channels, size, widths, ids)
+        PackedSample(
+            tokenizer.fingerprint, spec.modality, spec.sample_rate, spec.channels, size, widths, ids, spec.frame_rate
+        )
     )
     with atomic_write(path) as file:
         file.write(data)

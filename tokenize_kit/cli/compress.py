@@ -26,7 +26,7 @@ class CompressOptions:
     """Encode one file into a .tkc file: packed ids, with all that decompress needs besides the tokenizer, and a checksum."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """The file to compress: a picture, a sound or a text, as the tokenizer reads it."""
+    """The file to compress: a picture, a sound, a film or a text, as the tokenizer reads it."""
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .tkc file to write."""
     tokenizer: str
@@ -50,7 +50,7 @@ class DecompressOptions:
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """The .tkc file."""
     target: Annotated[Positional[str], arg(metavar="TARGET")]
-    """The file to write: .wav for a sound, .png for a picture, .txt for a text."""
+    """The file to write: .wav for a sound, .png for a picture, .mp4 or .mkv for a film, .txt for a text."""
     tokenizer: str
     """The tokenizer's folder."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
@@ -74,7 +74,7 @@ class CompressResult:
     size: tuple[int, ...]
     """Size of the sample without channels."""
     kilobits_per_second: float | None
-    """Sounds: bits of the whole file over the seconds, in thousands."""
+    """Sounds and films: bits of the whole file over the seconds, in thousands."""
     conversion: str | None
     """What was changed so that the tokenizer could read the file."""
 
@@ -90,7 +90,7 @@ class DecompressResult:
 
 
 def compress_command(options: CompressOptions, progress: Progress) -> CompressResult:
-    """Compress one file; a sound of any length in bounded memory if the tokenizer takes it in pieces.
+    """Compress one file; a sound or film of any length in bounded memory if the tokenizer takes it in pieces.
 
     Raises:
         FileNotFoundError: the file or the tokenizer is not there.
@@ -107,7 +107,7 @@ def compress_command(options: CompressOptions, progress: Progress) -> CompressRe
     work = _compress_pieces if takes_pieces(tokenizer) else _compress_whole
     with new_file(options.target, overwrite=options.overwrite) as target:
         written, size, conversion = work(options, target, tokenizer, progress)
-    rate = tokenizer.spec.sample_rate
+    rate = tokenizer.spec.sample_rate or tokenizer.spec.frame_rate
     return CompressResult(
         options.target,
         written,
@@ -172,17 +172,15 @@ def _shown(pieces: Iterable[Tensor], label: str, spec: TokenSpec, progress: Prog
     from tokenize_kit.protocol import modality_of
 
     progress.task(label)
-    kind, length = modality_of(spec), 0
+    kind, rate, length = modality_of(spec), spec.sample_rate or spec.frame_rate, 0
     for piece in pieces:
         yield piece
         length += kind.size(piece)[0]
-        progress.update(
-            **({"steps": length} if spec.sample_rate is None else {"seconds": round(length / spec.sample_rate, 1)})
-        )
+        progress.update(**({"steps": length} if rate is None else {"seconds": round(length / rate, 1)}))
 
 
 def decompress_command(options: DecompressOptions, progress: Progress) -> DecompressResult:
-    """Decompress one file; a sound in bounded memory if the tokenizer takes it in pieces.
+    """Decompress one file; a sound or film in bounded memory if the tokenizer takes it in pieces.
 
     Raises:
         FileNotFoundError: the file or the tokenizer is not there.
@@ -196,8 +194,9 @@ def decompress_command(options: DecompressOptions, progress: Progress) -> Decomp
     tokenizer = placed(load_tokenizer(options.tokenizer), options.device, options.precision)
     spec = tokenizer.spec
     kind = modality_of(spec)
-    if Path(options.target).suffix.lower() != kind.suffix:
-        raise ValueError(f"{options.target} does not end in {kind.suffix}, which is what {kind.name} is written as")
+    if Path(options.target).suffix.lower() not in kind.suffixes:
+        known = " or ".join(kind.suffixes)
+        raise ValueError(f"{options.target} does not end in {known}, which is what {kind.name} is written as")
     work = _decompress_pieces if takes_pieces(tokenizer) else _decompress_whole
     with new_file(options.target, overwrite=options.overwrite) as target:
         size = work(options, target, tokenizer, progress)

@@ -40,6 +40,7 @@ class VideoModality(Modality):
     extensions = (*(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".ogv"), *IMAGE.extensions)
     extras = IMAGE.extras
     suffix = ".mp4"
+    further_suffixes = (".m4v", ".mov", ".mkv", ".webm", ".webp", ".png", ".apng", ".gif")
     size_axes = 3
     streams = True
     timed = True

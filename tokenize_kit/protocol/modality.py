@@ -82,7 +82,9 @@ class Modality(ABC):
     extras: Mapping[str, str] = MappingProxyType({})
     """Further endings, each with what has to be installed before they can be read; where there are such files, that is said."""
     suffix: str = ""
-    """The file ending that `write` makes."""
+    """The file ending that `write` makes where nobody asks for another."""
+    further_suffixes: tuple[str, ...] = ()
+    """The others that it makes: what a file is written as is decided by its ending."""
     size_axes: int
     """How many numbers the size of a sample has; 0 for a text, which has none."""
     textual: bool = False
@@ -154,7 +156,7 @@ class Modality(ABC):
 
     @abstractmethod
     def write(self, sample: Sample, path: Path, spec: TokenSpec) -> None:
-        """Write one sample of that spec as a file that ends in `suffix`, whole or not at all.
+        """Write one sample of that spec as a file that ends in one of `suffixes`, whole or not at all.
 
         Raises:
             TypeError, ValueError: it is not a sample.
@@ -175,6 +177,11 @@ class Modality(ABC):
         A sound of another sample rate gives ``48000 Hz stereo to 16000 Hz mono``, one that fits gives nothing.
         """
         return ""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """All endings that `write` makes."""
+        return (self.suffix, *self.further_suffixes)
 
     @property
     def converts(self) -> bool:

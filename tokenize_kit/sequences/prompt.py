@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from tokenize_kit.sequences.template import Grammar, GrammarState, SequenceTemplate
+from tokenize_kit.sequences.template import Grammar, GrammarState, SequenceTemplate, longer_shapes
 from tokenize_kit.sequences.vocabulary import Vocabulary
 
 Grids = Mapping[str, NDArray[Any]]
@@ -28,11 +29,19 @@ class Beginning:
 
 
 def continues(template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids) -> bool:
-    """Whether the last stream of a prompt is predicted and open, so that generation goes on where it ends."""
+    """Whether the last stream of a prompt is predicted and not whole, so that generation goes on where it ends.
+
+    An open one never is; a grid whose shape is known beforehand is whole if it has one of the shapes, and goes on if one of them
+    is longer along the first axis and the same along the others: a video after its first frames.
+    """
     if not grids:
         return False
     last = template.streams[len(grids) - 1]
-    return last in template.target and vocabulary.stream(last).is_open
+    stream = vocabulary.stream(last)
+    if last not in template.target or stream.is_open:
+        return last in template.target
+    shape = np.asarray(grids[last]).shape
+    return shape not in stream.shapes and bool(longer_shapes(stream, shape))
 
 
 def begin(template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids, max_length: int) -> Beginning:
@@ -52,7 +61,8 @@ def begin(template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids, max_
     unfinished = continues(template, vocabulary, grids)
     ids = template.prompt_ids(grids, vocabulary, unfinished=unfinished).tolist()
     last = template.streams[len(grids) - 1] if grids else ""
-    begun = {last: grids[last]} if unfinished and last in dict(template.layouts) else None
+    forced = unfinished and (last in dict(template.layouts) or not vocabulary.stream(last).is_open)
+    begun = {last: grids[last]} if forced else None
     grammar = template.grammar(vocabulary, max_length, begun)
     state = grammar.start()
     for token in ids:

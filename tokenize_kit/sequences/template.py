@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenize_kit.sequences.layouts import DEFAULT, ENDLESS, LAYOUTS, Layout, order, unknown_layout
-from tokenize_kit.sequences.vocabulary import StreamIds, Vocabulary, unknown_stream
+from tokenize_kit.sequences.vocabulary import StreamIds, Vocabulary, shape_name, unknown_stream
 
 ARROW = "->"
 LAYOUT_MARK = ":"
@@ -137,7 +137,7 @@ class SequenceTemplate:
         Args:
             vocabulary: the id space.
             max_length: the most tokens that a document may have, ``<bos>`` and ``<eos>`` included; None for no limit.
-            begun: for open streams a grid of their first time steps, which every document must have; see `prompt_ids`.
+            begun: for a stream a grid of its first steps along the first axis, which every document must have; see `prompt_ids`.
         """
         return Grammar(self, vocabulary, max_length, begun)
 
@@ -178,9 +178,10 @@ class SequenceTemplate:
         Args:
             grids: grids of the first streams; may be empty.
             vocabulary: the id space.
-            unfinished: leave the last of them open, so that generation continues it. In a layout in which ids of its last
-                steps come later than the next id of codebook 0 these are not in the prompt; the grammar that got the grid as
-                ``begun`` forces them at their places.
+            unfinished: leave the last of them open, so that generation continues it: its grid may have fewer steps along the
+                first axis than its shape. In a layout in which ids of its last steps come later than the next id of codebook
+                0 these are not in the prompt, and where several shapes could be meant neither is the grid; the grammar that
+                got the grid as ``begun`` forces them at their places.
 
         Raises:
             ValueError: a grid is given for a stream after a missing one, or does not fit the vocabulary.
@@ -196,6 +197,9 @@ class SequenceTemplate:
         for name in given:
             stream = vocabulary.stream(name)
             layout = self.layout(stream)
+            if unfinished and name == given[-1] and not stream.is_open:
+                parts.append(_begun_segment(np.asarray(grids[name]), stream, layout))
+                continue
             segment = _flatten_segment(np.asarray(grids[name]), stream, layout, checked_length=not unfinished)[0]
             if unfinished and name == given[-1] and stream.is_open:
                 segment = segment[: int(np.flatnonzero(segment == stream.end)[0])]
@@ -246,7 +250,8 @@ class Grammar:
         template: the streams in their order.
         vocabulary: the id space.
         max_length: the most tokens of a document, ``<bos>`` and ``<eos>`` included; None for no limit.
-        begun: for open streams a grid of their first time steps; their ids are then the only ones allowed at their places.
+        begun: for a stream a grid of its first steps along the first axis (a sound's first time steps, the first frames of a
+            video); its ids are then the only ones allowed at their places.
 
     Raises:
         ValueError: not even the shortest document fits into ``max_length``, a layout is given for a stream without
@@ -268,7 +273,7 @@ class Grammar:
             raise ValueError(unknown_stream(unknown[0], template.streams))
         self._begun = [_begun_ids(stream, (begun or {}).get(stream.name)) for stream in self._streams]
         self._min_steps = [
-            max(stream.min_steps, 0 if known is None else len(known.ids))
+            max(stream.min_steps, len(known.ids) if known is not None and stream.is_open else 0)
             for stream, known in zip(self._streams, self._begun, strict=True)
         ]
         # The fewest tokens that finish a document from the start of each segment on; the last entry is <eos> alone.
@@ -387,7 +392,7 @@ class Grammar:
 
     def _possible_shapes(self, segment: int) -> Iterable[int]:
         begun = self._begun[segment]
-        return range(len(self._streams[segment].shapes)) if begun is None else [begun.shape]
+        return range(len(self._streams[segment].shapes)) if begun is None else begun.shapes
 
     def _allowed_shapes(self, segment: int, length: int) -> list[tuple[int, int]]:
         stream = self._streams[segment]
@@ -404,23 +409,54 @@ class Grammar:
 
 
 class _Begun(NamedTuple):
-    """The first time steps of an open stream."""
+    """The first steps of a stream."""
 
-    shape: int
-    """Index of their shape."""
+    shapes: list[int]
+    """Indexes of the shapes that its grid may have."""
     ids: list[list[int]]
-    """Ids of the vocabulary: for each step one a codebook."""
+    """Ids of the vocabulary: for each step, or place of a closed grid, one a codebook."""
 
 
 def _begun_ids(stream: StreamIds, grid: NDArray[Any] | None) -> _Begun | None:
     if grid is None:
         return None
-    if not stream.is_open:
+    grid = np.asarray(grid)
+    if stream.is_open:
+        ids, shape = _shared_ids(grid, stream)
+        return _Begun([shape], ids.tolist())
+    shapes = longer_shapes(stream, grid.shape)
+    if not shapes:
+        known = ", ".join(shape_name(shape) for shape in stream.shapes[:5])
         raise ValueError(
-            f"stream {stream.name!r} cannot be begun with its first time steps: its length is that of its shape"
+            f"stream {stream.name!r} cannot be begun with a grid of shape {shape_name(grid.shape)}: none of its shapes "
+            f"({known}) goes on from there"
         )
-    ids, shape = _shared_ids(np.asarray(grid), stream)
-    return _Begun(shape, ids.tolist())
+    return _Begun(shapes, _checked_ids(grid, stream, stream.shapes[shapes[0]]).tolist())
+
+
+def longer_shapes(stream: StreamIds, shape: Sequence[int]) -> list[int]:
+    """Return the indexes of a closed stream's shapes that differ from ``shape`` only in that their first axis is longer."""
+    rest = tuple(shape[1:])
+    return [
+        index
+        for index, known in enumerate(stream.shapes)
+        if len(known) == len(shape) and known[1:] == rest and known[0] > shape[0] > 0
+    ]
+
+
+def _begun_segment(grid: NDArray[Any], stream: StreamIds, layout: Layout) -> NDArray[np.int64]:
+    """Return the ids of a closed segment as far as the first steps of its grid determine them, one after another."""
+    begun = _begun_ids(stream, grid)
+    assert begun is not None, "there is a grid"
+    if len(begun.shapes) > 1:
+        return np.array([stream.begin])
+    shape = begun.shapes[0]
+    header = [stream.begin] if stream.first_shape is None else [stream.begin, stream.first_shape + shape]
+    ids, codebooks = np.array(begun.ids).reshape(-1), stream.codebooks(stream.shapes[shape])
+    places = order(layout, stream.steps(stream.shapes[shape]), codebooks)
+    known = places < len(ids)
+    count = len(places) if known.all() else int(np.argmin(known))
+    return np.concatenate([header, ids[places[:count]]]).astype(np.int64)
 
 
 def _shared_ids(grid: NDArray[Any], stream: StreamIds) -> tuple[NDArray[np.int64], int]:
@@ -430,13 +466,18 @@ def _shared_ids(grid: NDArray[Any], stream: StreamIds) -> tuple[NDArray[np.int64
             f"stream {stream.name!r}: expected an integer grid with axes {stream.spec.axes}, got {grid.dtype} {grid.shape}"
         )
     shape = stream.shape_index(grid.shape[1:] if stream.is_open else grid.shape)
-    codebooks = stream.codebooks(stream.shapes[shape])
+    return _checked_ids(grid, stream, stream.shapes[shape]), shape
+
+
+def _checked_ids(grid: NDArray[Any], stream: StreamIds, shape: Sequence[int]) -> NDArray[np.int64]:
+    """Return the ids of a grid, or of its first steps, in the vocabulary, (steps, codebooks)."""
+    codebooks = stream.codebooks(tuple(shape))
     sizes = np.resize(np.array(stream.spec.codebook_sizes), codebooks)
     ids = grid.astype(np.int64).reshape(-1, codebooks)
     if ids.size and ((ids < 0) | (ids >= sizes)).any():
         wrong = ids[(ids < 0) | (ids >= sizes)][0]
         raise ValueError(f"stream {stream.name!r}: id {wrong} is outside the vocabulary of {stream.spec.vocab_size}")
-    return ids + np.array(stream.offsets[:codebooks]), shape
+    return ids + np.array(stream.offsets[:codebooks])
 
 
 def _flatten_segment(

@@ -72,13 +72,18 @@ def decode(options: DecodeOptions, progress: Progress | None = None) -> DecodeRe
         stream.spec.first_codebooks(options.codebooks)
     kind = modality_of(stream.spec)
     spec = Preparation.of_options(shards.manifest.options).taken(stream.spec)
+    suffix = options.suffix or kind.suffix
+    if suffix not in kind.suffixes:
+        raise ValueError(
+            f"--suffix {suffix} is not one of {', '.join(kind.suffixes)}, which {kind.plural} are written as"
+        )
     out = Path(options.out)
     total = shards.num_rows if options.limit is None else min(options.limit, shards.num_rows)
     # It may hold the very pictures that were encoded, and a decoded one may be worse.
     foreign = "give an empty or new one, so that no file of yours is overwritten"
     identity = _identity(options, shards, stream)
     with begun(out, DECODE_FILE, identity, lists=(FILES_FILE,), foreign=foreign) as going_on:
-        paths = _listed(out, shards.column("key")[:total].to_pylist(), kind)
+        paths = _listed(out, shards.column("key")[:total].to_pylist(), kind, suffix)
         # What is there is whole, for a file appears as a whole.
         missing = [number for number, path in enumerate(paths) if not (going_on and path.is_file())]
         if going_on and len(missing) < total:
@@ -106,15 +111,17 @@ def _identity(options: DecodeOptions, shards: ShardSet, stream: StreamInfo) -> d
         "stream": stream.name,
         "fingerprint": stream.fingerprint,
         **{name: getattr(options, name) for name in ("limit", "codebooks", "device", "precision")},
+        # Left out where it says nothing, so that what was begun before there was the option can be gone on with.
+        **({} if options.suffix is None else {"suffix": options.suffix}),
     }
 
 
-def _listed(out: Path, keys: Sequence[str], kind: Modality) -> list[Path]:
+def _listed(out: Path, keys: Sequence[str], kind: Modality, suffix: str) -> list[Path]:
     """Write which file each key has, and return the files."""
     from tokenize_kit.files import write_text
     from tokenize_kit.shards.file_names import FileNames
 
-    naming = FileNames(kind.suffix, kind.extensions, (DECODE_FILE, FILES_FILE))
+    naming = FileNames(suffix, kind.extensions, (DECODE_FILE, FILES_FILE))
     names = [naming.name(key) for key in keys]
     lines = [
         json.dumps({"key": key, "file": name}, ensure_ascii=False) + "\n" for key, name in zip(keys, names, strict=True)

@@ -110,6 +110,8 @@ class DecodeOptions(ShardReading):
     """The tokenizer that made the stream, as DIR, or NAME=DIR where several streams came from it."""
     out: str
     """Folder for the files, empty or new; the same command can go on in it."""
+    suffix: str | None = None
+    """The ending of the files, where a kind of data has several: .mkv (nothing is lost), .webp or .gif for films, else .mp4."""
     limit: int | None = None
     """Decode only the first N samples."""
     codebooks: int | None = None

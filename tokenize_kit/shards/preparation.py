@@ -112,7 +112,7 @@ class Preparation:
 
         def resized(sample: Tensor) -> Tensor:
             assert resize is not None, "called only where it is"
-            made = cast("Tensor", resize(sample))
+            made = resize(sample)
             # Height and width; of a film a piece comes at a time.
             sizes[:] = kind.size(sample)[-2:], kind.size(made)[-2:]
             return made

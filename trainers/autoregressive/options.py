@@ -110,6 +110,8 @@ class PromptOptions:
     """Text of the first stream: the whole condition of a template with an arrow, or the start of a text to continue."""
     prompt_file: tuple[str, ...] = ()
     """Files for the first streams of the template, in their order, instead of a prompt."""
+    prompt_frames: int | None = None
+    """Films: continue from the first N frames of a prompt file. By default from all of it, or if nothing is left then, from 1."""
     prompts: str | None = None
     """A file of many prompts instead: a line each, or a jsonl of texts or of objects with "prompt", "prompt_file" or the names of
     streams."""

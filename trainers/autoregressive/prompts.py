@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tokenize_kit.protocol import Modality, Sample
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.options import PromptOptions
 
@@ -179,13 +180,16 @@ def prompt_tokenizers(loaded: LoadedModel, allow_special: Sequence[str] | None) 
     return with_special(loaded.tokenizers, allowed_tokens(allow_special))
 
 
-def grids_of(loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: Prompt) -> tuple[Grids, tuple[str, ...]]:
+def grids_of(
+    loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: Prompt, frames: int | None = None
+) -> tuple[Grids, tuple[str, ...]]:
     """Encode a prompt for the template's first streams.
 
     Args:
         loaded: the model.
         tokenizers: from `prompt_tokenizers`.
         prompt: what is given.
+        frames: how many frames are taken of a film that is continued; None takes all of them, or one if nothing is left then.
 
     Returns:
         The grids by stream, in the order of the template, and in words what had to be done to its files.
@@ -198,15 +202,25 @@ def grids_of(loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: P
     template = loaded.template
     grids: Grids = {}
     notes: list[str] = []
-    for stream in template.streams:
+    for place, stream in enumerate(template.streams):
         tokenizer = tokenizers[stream]
         if stream in prompt.texts:
             grids[stream] = tokenizer.encode(prompt.texts[stream]).numpy()
         elif stream in prompt.files:
             path = prompt.files[stream]
+            last = stream in template.target and not {*prompt.texts, *prompt.files} & set(template.streams[place + 1 :])
             try:
                 sample, changes = loaded.preparation.read(path.name, path, tokenizer.spec)
+                kind = modality_of(tokenizer.spec)
+                if kind.timed and last and frames is not None:
+                    sample = _first_frames(sample, kind, frames)
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
+                whole = grids[stream].shape in loaded.vocabulary.stream(stream).shapes
+                if kind.timed and last and frames is None and whole and place + 1 == len(template.streams):
+                    first = _known_codebooks(loaded, stream, tokenizer.encode(_first_frames(sample, kind, 1)).numpy())
+                    if continues(template, loaded.vocabulary, {**grids, stream: first}):
+                        grids[stream] = first
+                        changes = (*changes, "continued from its first frame; --prompt-frames takes more")
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
             notes += [f"{path} is converted from {note}" if " to " in note else f"{path}: {note}" for note in changes]
@@ -220,8 +234,26 @@ def grids_of(loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: P
     return grids, tuple(notes)
 
 
+def _first_frames(sample: Sample, kind: Modality, frames: int) -> Sample:
+    """Return the beginning of a film.
+
+    Raises:
+        ValueError: it has fewer frames.
+    """
+    there, *rest = kind.size(sample)
+    if not 1 <= frames <= there:
+        raise ValueError(
+            f"--prompt-frames {frames} must be from 1 to {there}, the frames of the film as the model takes it"
+        )
+    return kind.crop(sample, (frames, *rest))
+
+
 def checked_grids(
-    loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: Prompt, max_length: int
+    loaded: LoadedModel,
+    tokenizers: Mapping[str, Tokenizer],
+    prompt: Prompt,
+    max_length: int,
+    frames: int | None = None,
 ) -> tuple[Grids, tuple[str, ...]]:
     """Do the same, and see that what follows has room: errors name the line of a list.
 
@@ -229,7 +261,7 @@ def checked_grids(
         FileNotFoundError, ValueError: as `grids_of`, or the prompt leaves no room in ``max_length`` tokens.
     """
     try:
-        grids, notes = grids_of(loaded, tokenizers, prompt)
+        grids, notes = grids_of(loaded, tokenizers, prompt, frames)
         begin(loaded.template, loaded.vocabulary, grids, max_length)
     except (ValueError, OSError) as error:
         if not prompt.where:

@@ -101,6 +101,8 @@ def _identity(options: GenerateOptions) -> dict[str, Any]:
     values = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
     # As it was called before, so that samples from then can be gone on with.
     values["precision"] = "bfloat16" if options.precision in _BFLOAT16 else "float32"
+    if options.prompt_frames is None:
+        del values["prompt_frames"]  # as it was before there was the option
     texts = [text for value in values.values() for text in (value if isinstance(value, tuple) else (value,))]
     named = [text for text in texts if isinstance(text, str) and text and len(text) < 4096 and "\0" not in text]
     model = Path(options.model)
@@ -131,6 +133,7 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
     import torch
 
     from tokenize_kit.files import write_text
+    from tokenize_kit.protocol import modality_of
     from trainers.autoregressive.model_folder import load_model
     from trainers.autoregressive.prompts import checked_grids, given_prompts, prompt_tokenizers
     from trainers.runtime import resolve_device
@@ -141,7 +144,9 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
     limit = checked_length(loaded, options.max_length)
     prompts = given_prompts(loaded, options)
     # All of them before the first token is drawn: a line that is no prompt shall not cost an hour.
-    begun = [checked_grids(loaded, tokenizers, prompt, limit) for prompt in prompts]
+    if options.prompt_frames is not None and not any(modality_of(one.spec).timed for one in tokenizers.values()):
+        raise ValueError(f"--prompt-frames {options.prompt_frames} is for films, and the model has none; leave it out")
+    begun = [checked_grids(loaded, tokenizers, prompt, limit, options.prompt_frames) for prompt in prompts]
     if progress is not None:
         for note in (loaded.note, *(note for _, notes in begun for note in notes)):
             if note:
