@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import av
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -157,18 +158,26 @@ def test_another_rate_is_taken_and_said_so(world, capsys):
     run("encode --tokenizer frames --tokenizer fast=fast --data films --fps 6 --out mixed")
 
 
-def test_every_source_gives_the_same_clips(world, capsys):
+@pytest.mark.parametrize("spool", [0, 1 << 30])
+def test_every_source_gives_the_same_clips(world, monkeypatch, spool):
+    for room in ("archives", "containers"):
+        monkeypatch.setattr(f"tokenize_kit.sources.{room}.SPOOL_BYTES", spool)
     with tarfile.open("films.tar", "w") as archive:
         for path in sorted(Path("films").iterdir()):
             archive.add(path, path.name)
     rows = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(Path("films").iterdir())]
     pq.write_table(pa.table({"video": rows}), "films.parquet")
+    memory = fsspec.filesystem("memory")
+    for path in Path("films").iterdir():
+        memory.pipe(f"/films/{path.name}", path.read_bytes())
     found = list(frames_in("clips").values())
-    for number, data in enumerate(("films.tar", "films.parquet", f"file://{world}/films", "films/*.mkv")):
-        run(f"encode --tokenizer frames --data {data} --clip-frames 8 --out source{number}")
-        assert list(frames_in(f"source{number}").values()) == found
-    assert list(frames_in("source0"))[1] == "films.tar/a@0.67"
-    assert list(frames_in("source1"))[1] == "films.parquet@0@0.67"
+    for number, data in enumerate(
+        ("films.tar", "films.parquet", "memory://films", f"file://{world}/films", "films/*.mkv")
+    ):
+        run(f"encode --tokenizer frames --data {data} --clip-frames 8 --out source{number}-{spool}")
+        assert list(frames_in(f"source{number}-{spool}").values()) == found
+    assert list(frames_in(f"source0-{spool}"))[1] == "films.tar/a@0.67"
+    assert list(frames_in(f"source1-{spool}"))[1] == "films.parquet@0@0.67"
 
 
 def test_frames_are_resized_and_pictures_are_films_of_one_frame(world, capsys):
@@ -281,6 +290,17 @@ def test_options_that_are_for_films_alone(world, capsys, command, words, said):
     capsys.readouterr()
     assert main([command, *words.split(), "--out", "refused", "--quiet"]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_dry_run_looks_at_a_part_of_a_long_film(world, capsys, monkeypatch):
+    monkeypatch.setattr("tokenize_kit.shards.chunks.CHUNK_BYTES", 8 * 3 * 64 * 3)
+    monkeypatch.setattr("tokenize_kit.shards.estimate.SECONDS_EACH", -1.0)
+    write_film("long.mkv", numbered(240))
+    found = result_of(capsys, "encode --tokenizer frames --data long.mkv --clip-frames 8 --out nowhere --dry-run")
+    # Of 30 clips it has seen 3.
+    assert found["estimated"]
+    assert 20 <= found["rows"] <= 40
+    assert 0.5 < found["tokens"]["video"] / (240 * 8 * 8 * 3) < 1.5
 
 
 def test_evaluate_measures_clips_and_keeps_a_film_on_one_side(world, capsys):

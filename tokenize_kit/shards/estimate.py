@@ -53,16 +53,16 @@ def _look(unit: Unit, tokenizers: Mapping[str, Tokenizer], recipe: Recipe, seen:
         if not seen.bytes:
             warm = time.monotonic()
             scratch = ShardWriter(io.BytesIO(), "first", recipe.streams, recipe.read.columns)
-            encode_block(block.head(1), tokenizers, recipe, Rows(scratch, recipe))
+            encode_block(block.head(1), tokenizers, recipe, Rows(scratch, recipe), warm)
             seen.first_seconds = time.monotonic() - warm
             began += seen.first_seconds
-        whole, size = len(block), block.size
+        whole = len(block)
         if whole > BLOCK_SAMPLES:
             block = block.head(BLOCK_SAMPLES)
-            size = size * BLOCK_SAMPLES // whole
         seen.incomplete += count_incomplete(block.failures)
-        seen.failures += count_lost(block.failures) + count_lost(encode_block(block, tokenizers, recipe, rows))
-        seen.bytes += size
+        failures, size = encode_block(block, tokenizers, recipe, rows, began + SECONDS_EACH)
+        seen.failures += count_lost(block.failures) + count_lost(failures)
+        seen.bytes += size * BLOCK_SAMPLES // whole if whole > BLOCK_SAMPLES else size
         if time.monotonic() - began > SECONDS_EACH or whole > BLOCK_SAMPLES:
             break
     rows.flush()

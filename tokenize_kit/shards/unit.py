@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -104,10 +105,29 @@ def encode_unit(
     return result
 
 
-def encode_block(block: SampleBlock, tokenizers: Mapping[str, Tokenizer], recipe: Recipe, rows: Rows) -> list[Failure]:
-    """Encode a block into rows; returns the failures of samples that could be read but not encoded."""
-    done = _encode_chunks(chunks_of(block, recipe), tokenizers, rows)
-    return [failure for one in done for failure in one.failures][len(block.failures) :]
+def encode_block(
+    block: SampleBlock, tokenizers: Mapping[str, Tokenizer], recipe: Recipe, rows: Rows, until: float | None = None
+) -> tuple[list[Failure], int]:
+    """Encode a block into rows.
+
+    Args:
+        block: the samples.
+        tokenizers: of each stream.
+        recipe: how they are encoded.
+        rows: where to.
+        until: when to stop between the clips of a film, by `time.monotonic`; None encodes all.
+
+    Returns:
+        The failures of samples that could be read but not encoded, and how many bytes of input were encoded.
+    """
+    failures: list[Failure] = []
+    size = 0
+    for done in _encode_chunks(chunks_of(block, recipe), tokenizers, rows):
+        failures += done.failures
+        size += done.size
+        if until is not None and recipe.clips is not None and time.monotonic() > until:
+            break
+    return failures[len(block.failures) :], size
 
 
 def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, Values], recipe: Recipe) -> Encoded:
