@@ -477,7 +477,7 @@ def _checked_ids(grid: NDArray[Any], stream: StreamIds, shape: Sequence[int]) ->
     if ids.size and ((ids < 0) | (ids >= sizes)).any():
         wrong = ids[(ids < 0) | (ids >= sizes)][0]
         raise ValueError(f"stream {stream.name!r}: id {wrong} is outside the vocabulary of {stream.spec.vocab_size}")
-    return ids + np.array(stream.offsets[:codebooks])
+    return np.asarray(ids + np.array(stream.offsets[:codebooks]), np.int64)
 
 
 def _flatten_segment(

@@ -95,8 +95,9 @@ def iter_samples(
                 if keep is not None and not keep(name):
                     continue
                 for decoded in decoder(name, {spec.modality: _plain(content)}):
-                    for note in decoded.notes if on_conversion else ():
-                        on_conversion(note)
+                    if on_conversion:
+                        for note in decoded.notes:
+                            on_conversion(note)
                     if decoded.failure is not None:
                         on_failure(decoded.failure)
                     elif decoded.samples:
