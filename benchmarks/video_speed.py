@@ -1,6 +1,6 @@
 """How many frames a second a video autoencoder encodes and decodes, whole, in pieces, and beside plain 3D convolutions.
 
-    python benchmarks/video_speed.py [--frames 65] [--side 64] [--rounds 5] [--tokenizer FOLDER] [--quick]
+    python benchmarks/video_speed.py [--frames 65] [--side 64] [--block 4] [--rounds 5] [--tokenizer FOLDER] [--quick]
 
 float32, one video at a time in one thread, random weights (``--tokenizer`` takes a trained folder instead). The contenders take
 turns in one process, and ratios are medians over the rounds:
@@ -30,7 +30,7 @@ from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig, VideoNetworkConfig
 from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
-from tokenize_kit.tokenizers.learned.video.tokenizer import VideoTokenizer
+from tokenize_kit.tokenizers.learned.video.tokenizer import BLOCK_STEPS, VideoTokenizer
 
 WHOLE, PIECES, STREAM, PLAIN = "whole, at once", "tokenizer, in pieces", "eager stream", "plain 3D convolutions"
 
@@ -119,6 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=65)
     parser.add_argument("--side", type=int, default=64, help="pixels")
+    parser.add_argument("--block", type=int, default=BLOCK_STEPS, help="steps of the ids in a piece")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokenizer", help="the folder of a trained tokenizer to use instead")
     parser.add_argument("--quick", action="store_true", help="1 round of 9 frames: shows that it runs, not a result")
@@ -127,7 +128,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     tokenizer: Any = (
-        load_tokenizer(options.tokenizer) if options.tokenizer else VideoTokenizer(VideoAutoencoder(VideoConfig()))
+        load_tokenizer(options.tokenizer)
+        if options.tokenizer
+        else VideoTokenizer(VideoAutoencoder(VideoConfig()), options.block)
     )
     network = tokenizer.config.network
     if (frames - 1) % network.temporal_factor or options.side % network.spatial_factor:
