@@ -24,6 +24,7 @@ from tokenize_kit.media.video.shown import Pixels, Shown
 CUT = "it is damaged or cut short"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SHORTEST = Fraction(1, 10)
+_WEBP_ALPHA = 0x10
 _WEBP_CHUNKS = frozenset((b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"EXIF", b"XMP "))
 
 
@@ -54,12 +55,14 @@ class Animation:
     Args:
         data: the bytes of the file.
         table: what `table_of` found.
-        channels: of the frames.
     """
 
-    def __init__(self, data: bytes, table: Table, channels: int) -> None:
+    def __init__(self, data: bytes, table: Table) -> None:
         check_size(table.width, table.height)
-        self._data, self._table, self._channels = data, table, channels
+        if table.format == "WEBP" and not data[20] & _WEBP_ALPHA:
+            # What no frame covers is transparent also where no frame is; without the mark Pillow makes it black.
+            data = data[:20] + bytes([data[20] | _WEBP_ALPHA]) + data[21:]
+        self._data, self._table = data, table
         self.format = self.codec = table.format
         self.height, self.width = table.height, table.width
         total = sum(table.durations, Fraction(0))

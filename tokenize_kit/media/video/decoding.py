@@ -16,6 +16,7 @@ import torch
 
 from tokenize_kit.errors import NoTrackError
 from tokenize_kit.media.video.colours import MAX_FRAME_PIXELS, Look, check_size, look_of
+from tokenize_kit.media.video.ffv1 import SliceChecks
 from tokenize_kit.media.video.shown import Shown
 
 CUT = "it is damaged or cut short"
@@ -175,11 +176,15 @@ class Film:
         container, stream, decoder, _ = opened
         expects, waiting, key = stream.codec_context.name in _ONE_EACH, set[int](), first
         time, found = Fraction(0), 0
+        checks = SliceChecks() if stream.codec_context.name == "ffv1" else None
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     raise ValueError(f"a packet at {float(time):.2f} s is not whole; {CUT}")
                 found += packet.size > 0 and not packet.is_discard
+                if checks is not None and packet.size and checks.is_damaged(bytes(memoryview(packet))):
+                    at = float((packet.pts or 0) * self._tick)
+                    raise ValueError(f"a slice of the frame at {at:.2f} s has a wrong checksum; {CUT}")
                 if key is None and packet.pts is not None:
                     key = packet.pts
                 # What is shown before the key frame that was sought may be made from frames before it.

@@ -300,5 +300,5 @@ def _source(file: IO[bytes], channels: int, at_least: int | None, start: int) ->
     if is_picture(file.read(32)):
         data = read_all(file)
         table = table_of(data)
-        return Still(data, channels, at_least) if table is None else Animation(data, table, channels)
+        return Still(data, channels, at_least) if table is None else Animation(data, table)
     return Film(file, channels, frames_of(file, quickly=start > 0))

@@ -1,0 +1,76 @@
+"""A film that is cut or damaged is a failure that says so; a frame is never left out in silence."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from toys.films import film, moving, written
+
+from tokenize_kit.media.video import read_video
+
+FILMS = {
+    "mp4": lambda: film(moving(12), options={"g": "4"}),
+    "fragmented mp4": lambda: film(moving(12), options={"g": "4"}, container={"movflags": "frag_keyframe+empty_moov"}),
+    "mov": lambda: film(moving(12), "mov", "png", "rgb24"),
+    "webm": lambda: film(moving(12), "webm", "libvpx-vp9", options={"g": "4"}),
+    "mkv": lambda: film(moving(12), "matroska", "ffv1", "bgr0", options={"level": "3", "slicecrc": "1"}),
+    "avi": lambda: film(moving(12), "avi", "mpeg4", options={"g": "4"}),
+    "gif": lambda: written(moving(12), ".gif"),
+    "webp": lambda: written(moving(12), ".webp"),
+    "apng": lambda: written(moving(12), ".apng"),
+}
+
+
+@pytest.fixture(scope="module", params=FILMS)
+def data(request):
+    return FILMS[request.param]()
+
+
+def test_a_film_that_is_cut_is_a_failure(data):
+    assert len(read_video(data).frames) == 12
+    for share in (0.05, 0.3, 0.5, 0.8, 0.97):
+        with pytest.raises(ValueError, match=r"cut short|not a video|not a picture|damaged"):
+            read_video(data[: int(share * len(data))])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FILMS if kind != "gif"])
+def test_turned_bits_leave_out_no_frame(kind):
+    data = FILMS[kind]()
+    rng = random.Random(kind)
+    failures = 0
+    for _ in range(25):
+        changed = bytearray(data)
+        # Not in the header, where the length of a frame may be said.
+        changed[rng.randrange(len(data) // 3, 4 * len(data) // 5)] ^= 1 << rng.randrange(8)
+        try:
+            assert len(read_video(bytes(changed)).frames) == 12
+        except ValueError:
+            failures += 1
+    # MPEG-4 decodes nearly everything to something.
+    assert failures or kind == "avi"
+
+
+@pytest.mark.parametrize("kind", ["mkv", "apng"])
+def test_with_checksums_every_turned_bit_in_a_frame_is_a_failure(kind):
+    data = FILMS[kind]()
+    for place in range(len(data) // 2, len(data) // 2 + 200, 20):
+        changed = bytearray(data)
+        changed[place] ^= 16
+        with pytest.raises(ValueError, match=r"damaged"):
+            read_video(bytes(changed))
+
+
+def test_damage_in_the_middle_names_the_time():
+    data = FILMS["mkv"]()
+    changed = bytearray(data)
+    changed[6 * len(data) // 12 + 100] ^= 16
+    with pytest.raises(ValueError, match=r"at 0\.\d\d s|after 0\.\d\d s"):
+        read_video(bytes(changed))
+
+
+def test_damage_behind_a_clip_does_not_concern_it():
+    data = FILMS["mkv"]()
+    changed = bytearray(data)
+    changed[9 * len(data) // 12] ^= 16
+    assert read_video(bytes(changed), frames=5).frames.equal(read_video(data, frames=5).frames)
