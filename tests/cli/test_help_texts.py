@@ -57,7 +57,7 @@ def test_paragraphs_have_a_line_each():
     [
         ("encode", "and pad them with white (of four channels: transparent) to a square"),
         ("train image", "as they are. A trained tokenizer"),
-        ("train video", "their last frame is repeated, or they are left out."),
+        ("train video", "inside which clips begin anywhere; None means eight times as long as a clip."),
         ("verify", "Of the others: the sums and digests that their files carry"),
     ],
 )

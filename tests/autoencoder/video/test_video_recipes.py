@@ -99,6 +99,7 @@ def test_losses_that_say_nothing_are_refused(changes, message):
     [
         ({"clip_frames": 16}, r"--clip-frames 16 is not 1 \+ n \* 4 \(the tokenizer's temporal factor\); use 13 or 17"),
         ({"image_size": 60}, "--image-size 60 is not a multiple of 8"),
+        ({"film_frames": 5}, "--film-frames 5 are fewer than the --clip-frames 17"),
         ({"picture_weight": 1.0}, r"--picture-weight 1.0 is a part of the steps and must be in \[0, 1\)"),
         ({"max_scale": 0.5}, "--max-scale 0.5 must be at least 1"),
         ({"max_scale": 2.0}, "needs an --image-size"),

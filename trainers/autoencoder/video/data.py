@@ -1,6 +1,6 @@
 """Films to training batches, by way of token shards of raw frames, made with the lossless ``frames`` tokenizer.
 
-Films are decoded once, longer than the clips that are trained on: where a clip begins, which square of its
+Films are decoded once, in pieces that are longer than the clips that are trained on: where a clip begins, which square of its
 frames it has, and whether it is mirrored, are drawn anew each time it comes. Pictures, if there are any, are shards of raw
 pixels, and come as clips of one frame, in batches of their own.
 """
@@ -185,7 +185,8 @@ def prepare(options: TrainVideoOptions, data: Sequence[str], folder: Path, progr
         TooManyFailuresError: more than ``options.max_failures`` films cannot be read.
     """
     tokenizer = FramesTokenizer(options.fps, options.channels)
-    result = decode_once(tokenizer, "frames", options, data, folder, progress, **_size(options))
+    cutting = {"clip_frames": options.piece_frames, **_size(options)}
+    result = decode_once(tokenizer, "frames", options, data, folder, progress, **cutting)
     if progress is not None:
         for what, count in result.conversions.items():
             progress.note(counted(count, f"of {result.rows:,} films", what))

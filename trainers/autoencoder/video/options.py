@@ -39,6 +39,9 @@ class FilmOptions(SourceOptions):
     """Frames a second; films of another rate are converted by their time stamps."""
     clip_frames: int = 17
     """Frames of the clips that are trained on: one, and a multiple of the temporal factor."""
+    film_frames: int | None = None
+    """Films are decoded in pieces of this many frames, inside which clips begin anywhere; None means eight times as long as a
+    clip."""
     short: Literal["pad", "drop"] = "pad"
     """What becomes of films, and ends of films, that are shorter than a clip: their last frame is repeated, or they are left
     out."""
@@ -86,8 +89,17 @@ class TrainVideoOptions(RunOptions, FilmOptions):
             raise ValueError(f"--max-scale {self.max_scale} must be at least 1 (1 cuts squares of image_size)")
         if self.max_scale > 1 and self.image_size is None:
             raise ValueError(f"--max-scale {self.max_scale} needs an --image-size to scale to")
+        if self.film_frames is not None and self.film_frames < self.clip_frames:
+            raise ValueError(
+                f"--film-frames {self.film_frames} are fewer than the --clip-frames {self.clip_frames} of a clip"
+            )
         if not 0 <= self.picture_weight < 1:
             raise ValueError(f"--picture-weight {self.picture_weight} is a part of the steps and must be in [0, 1)")
+
+    @property
+    def piece_frames(self) -> int:
+        """``film_frames`` with its default filled in."""
+        return self.film_frames or 8 * self.clip_frames
 
 
 def check_clips(options: FilmOptions, factor: int) -> None:

@@ -112,25 +112,9 @@ class VideoRun(TokenizerRun[TrainVideoOptions, VideoConfig, "Films", "ClipBatche
     )
     samples = "films"
     names = (
-        *(
-            "data",
-            "image_size",
-            "clip_frames",
-            "short",
-            "pictures",
-            "picture_weight",
-            "crop",
-            "max_scale",
-        ),
-        *(
-            "flip",
-            "batch_size",
-            "validation_fraction",
-            "validation_data",
-            "validation_clips",
-            "media_field",
-            "init_from",
-        ),
+        *("data", "image_size", "clip_frames", "film_frames", "short", "pictures", "picture_weight", "crop"),
+        *("max_scale", "flip", "batch_size", "validation_fraction", "validation_data", "validation_clips"),
+        *("media_field", "init_from"),
     )
     rooms = (*TokenizerRun.rooms, PICTURES)
     pictures = 0
