@@ -101,6 +101,25 @@ def test_words_become_a_film(world, capsys):
     assert video.frames.shape == (3, 1, 4, 4)
 
 
+def test_a_picture_beside_a_film_is_its_condition(world, capsys):
+    Path("posters").mkdir()
+    for number in range(2):
+        shutil.copy(f"films/{number}.mkv", f"posters/{number}.mkv")
+        Image.fromarray(np.full((9, 9), 16 * number, np.uint8)).save(f"posters/{number}.png")
+    for line in (
+        "create pixels --channels 1 --out pixels",
+        "encode --tokenizer frames --tokenizer pixels --data posters --image-size 4 --clip-frames 3 --out pairs",
+        f"train transformer --shards pairs --out pair-model --context 96 {SMALL}",
+    ):
+        words = [*line.split(), *(["--template", "image -> video"] if line.startswith("train") else [])]
+        assert main([*words, "--quiet"]) == 0
+    found = result_of(capsys, "generate --model pair-model --prompt-file posters/1.png --out pair-made")
+    assert videos_of(found)[0].frames.shape == (3, 1, 4, 4)
+    # The picture is whole, and the film after it continued from its first two frames.
+    line = "generate --model pair-model --prompt-file posters/1.png films/1.mkv --prompt-frames 2 --out pair-more"
+    assert videos_of(result_of(capsys, line))[0].frames.shape == (3, 1, 4, 4)
+
+
 def test_frames_are_asked_for_where_there_are_films(world, capsys):
     for line in (
         "encode --tokenizer text --data words.txt --out lines --split lines",
