@@ -70,7 +70,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
 """The network of each size, whatever the preset."""
 
 _OPTIMIZERS: dict[str, dict[str, Any]] = {
-    # Muon, which pictures and sounds have, costs more here than it brings in the first steps.
     "tiny": {
         "learning_rate": 2e-3,
         "weight_decay": 0.01,
