@@ -23,8 +23,7 @@ import numpy as np
 import zstandard
 from PIL import Image
 
-from tokenize_kit.modalities import modality_named
-from tokenize_kit.sources.blocks import Failure, one_line
+from tokenize_kit.sources.decoding import RowDecoder, Shaping
 from tokenize_kit.sources.fields import resolve_columns
 from tokenize_kit.sources.planning import ReadOptions, find_sources, plan_units
 from tokenize_kit.sources.reading import read_unit
@@ -315,7 +314,8 @@ def look(folder: Path, form: Format) -> Seen:
     """
     seen = Seen()
     options = ReadOptions(modalities=(form.modality,))
-    kind, spec = modality_named(form.modality), SPECS.get(form.modality)
+    spec = SPECS.get(form.modality)
+    decode = None if spec is None else RowDecoder({form.modality: spec}, Shaping())
     files = find_sources([str(folder)], options)
     try:
         options = resolve_columns(files, options, ())
@@ -330,11 +330,13 @@ def look(folder: Path, form: Format) -> Seen:
             failures = list(block.failures)
             for key, content in zip(block.keys, block.contents[form.modality], strict=True):
                 key, content = _plain(key), _plain(content)
-                try:
-                    sample = content if spec is None else kind.read_noting(content, spec)[0]
-                except (ValueError, TypeError) as error:
-                    failures.append(Failure(key, one_line(error)))
-                    continue
+                sample = content
+                if decode is not None:
+                    (decoded,) = decode(key, {form.modality: content})
+                    if decoded.failure is not None:
+                        failures.append(decoded.failure)
+                        continue
+                    sample = decoded.samples[form.modality]
                 if key.startswith("z"):
                     neighbour += 1
                     continue

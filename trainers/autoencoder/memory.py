@@ -29,8 +29,8 @@ def least_memory(build: Callable[[], Any], shape: Sequence[int], averages: int, 
         with torch.device("meta"):
             model = build()
             kept = kept_by_layers(model, torch.empty(1, *shape[1:])) * shape[0]
-    except (RuntimeError, NotImplementedError, TypeError, AttributeError):
-        return None
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError, ValueError):
+        return None  # what is wrong with the options is said when the model is made
     weights: int = 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     # Gradients come as activations go.
     return weights * (1 + averages) + max(weights, kept // 2 if mixed else kept)

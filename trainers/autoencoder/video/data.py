@@ -42,7 +42,7 @@ class Films(Samples):
 
     def __init__(self, shards: ShardSet, stream: str = "video") -> None:
         super().__init__(shards, stream)
-        self._still = stream == "image"
+        self._still = "time" not in shards.streams[stream].spec.axes
         sizes = self.shapes[:, :2] if self._still else self.shapes[:, 1:3]
         self.sizes: Ints = sizes.copy()
         """(films, 2) height and width of each."""
