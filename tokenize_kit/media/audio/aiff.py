@@ -178,6 +178,8 @@ def au_parts(peek: Peek, start: int) -> list[Part]:
         raise ValueError(f"an AU file of {peek.size} bytes has no whole header; {CUT}")
     offset, said, coding, rate, channels = struct.unpack_from(f"{order}5I", head, 4)
     first = start + max(offset, 24)
+    if first > peek.size:
+        raise ValueError(f"the samples begin at byte {first:,} of an AU file of {peek.size:,}; {CUT}")
     end = samples_end(peek, first, said, chunks=False)
     block = channels * _AU_BYTES.get(coding, 0)
     file: IO[bytes] | Pieces = peek.file
