@@ -232,7 +232,9 @@ def decompress_pieces(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Ite
     pieces = codec.decode_pieces(torch.split(torch.from_numpy(packed.ids), _STEPS_AT_ONCE), length)
     sides, kind = packed.size[1:], modality_of(tokenizer.spec)
     # Pieces are cut along their own axis only.
-    return (kind.crop(piece, (kind.size(piece)[0], *sides)) for piece in pieces) if sides else pieces
+    if not sides:
+        return pieces
+    return (cast("Tensor", kind.crop(piece, (kind.size(piece)[0], *sides))) for piece in pieces)
 
 
 def takes_pieces(tokenizer: Tokenizer) -> bool:
