@@ -1,5 +1,6 @@
 """PNG files: chunks of any size, checksums, transparency of every depth, animations."""
 
+import io
 import struct
 import zlib
 
@@ -118,3 +119,28 @@ def test_texts_of_pngs_are_made_as_programs_make_them():
     info = PngImagePlugin.PngInfo()
     info.add_text("settings", '{"a":1}' * 300_000, zip=True)
     assert np.array_equal(read(files.saved(files.scene(), "PNG", pnginfo=info)), SCENE)
+
+
+@pytest.mark.parametrize("place", [0, 200, -5])
+def test_pixels_whose_checksum_is_wrong_are_not_read(place):
+    # Stored and not packed, so that zlib finds nothing wrong before the last pixel is there.
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)).save(
+        buffer, "PNG", compress_level=0
+    )
+    data = bytearray(buffer.getvalue())
+    start = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4], "big")
+    data[start + (7 if place == 0 else place % length)] ^= 1
+    with pytest.raises(ValueError, match="IDAT chunk of a PNG has a wrong checksum"):
+        read_image(bytes(data))
+
+
+def test_pixels_that_reach_behind_the_end_are_not_read():
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)).save(
+        buffer, "PNG", compress_level=0
+    )
+    data = buffer.getvalue()
+    with pytest.raises(ValueError, match="ends inside its pixels"):
+        read_image(data[: data.index(b"IDAT") + 1700] + data[-7:])

@@ -91,9 +91,17 @@ def test_one_object_is_one_sample(tmp_path):
     put(tmp_path, "a.json", '{"text": "one"}')
     put(tmp_path, "b.json", '{\n "text": "two"\n}\n')
     put(tmp_path, "c.json", '[{"text": "three"}]')
-    put(tmp_path, "d.json", "")
     put(tmp_path, "e.json", " [ ] ")
     assert texts(tmp_path) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_an_empty_file_is_no_json(tmp_path, nothing):
+    put(tmp_path, "a.json", '{"text": "one"}')
+    put(tmp_path, "b.json", nothing)
+    samples, failures = read_all(tmp_path)
+    assert [text for _, text in samples] == ["one"]
+    assert [failure.key for failure in failures] == ["b.json"]
 
 
 DAMAGED = {

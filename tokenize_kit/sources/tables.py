@@ -23,9 +23,10 @@ def read_json(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sa
     if piece.start or piece.stop is not None or _holds_lines(piece):
         yield from read_jsonl(piece, options, out)
         return
-    done = 0
+    done, empty = 0, True
     with open_source(piece.url, piece.compression) as file:
         for place in read_values(file):
+            empty = False
             key = f"{piece.key}@{place.offset}"
             if place.value is None:
                 out.fail(key, place.reason)
@@ -35,7 +36,14 @@ def read_json(piece: Piece, options: ReadOptions, out: Collector) -> Iterator[Sa
                 done += (size := _progress(piece, file, place.offset, done))
                 out.size += size
                 yield out.take()
+    if empty and _blank(piece):
+        out.fail(piece.key, "an empty file, and not even that is JSON; it is damaged or cut short; a whole file")
     out.size += piece.size - done
+
+
+def _blank(piece: Piece) -> bool:
+    with open_source(piece.url, piece.compression) as file:
+        return not file.read(1 << 16).strip()
 
 
 def _holds_lines(piece: Piece) -> bool:

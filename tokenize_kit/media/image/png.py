@@ -65,6 +65,9 @@ def take_apart(data: bytes) -> PngParts:
         length, kind = struct.unpack_from(">I4s", data, place)
         start, place = place, place + 12 + length
         if kind in (b"IDAT", b"IHDR", b"IEND") or (kind in (b"PLTE", b"tRNS") and colour == _PALETTE):
+            if kind == b"IDAT":
+                # Pillow looks at no checksum of these; of what zlib does not need for the last pixel it knows nothing.
+                _check_pixels(data, start, place)
             kept.append((start, min(place, size)))
         elif kind == b"tRNS" and colour in (_GREY, _RGB):
             key = _key(_checked(data, start, place), colour, depth)
@@ -160,8 +163,15 @@ def _checked(data: bytes, start: int, stop: int) -> bytes:
     body = _sound(data, start, stop)
     if body is None:
         name = data[start + 4 : start + 8].decode("ascii")
-        raise ValueError(f"the {name} chunk of a PNG has a wrong checksum; the picture is damaged")
+        raise ValueError(f"the {name} chunk of a PNG has a wrong checksum; it is damaged or cut short")
     return body
+
+
+def _check_pixels(data: bytes, start: int, stop: int) -> None:
+    if stop - 4 > len(data):
+        raise ValueError(f"a PNG that ends inside its pixels, after {len(data):,} bytes; it is damaged or cut short")
+    if stop <= len(data):  # else only the checksum is missing, and zlib has one of its own
+        _checked(data, start, stop)
 
 
 def _key(body: bytes, colour: int, depth: int) -> tuple[int, ...]:
