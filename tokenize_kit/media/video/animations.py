@@ -86,7 +86,7 @@ class Animation:
             time += duration
 
     def _frames(self) -> Iterator[Any]:
-        from PIL import Image, ImageSequence  # noqa: F401
+        from PIL import Image
 
         count = len(self._table.durations)
         number = 0
