@@ -31,7 +31,8 @@ from torch import Tensor
 from tokenize_kit.files import read_json_object, write_json
 from tokenize_kit.media.video import write_video
 from tokenize_kit.metrics.image import psnr
-from tokenize_kit.metrics.video_codecs import available_video_codecs, video_codec_curve, video_point
+from tokenize_kit.metrics.video_codecs import video_codec_curve, video_point
+from tokenize_kit.metrics.video_coding import available_video_codecs
 from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from trainers.autoencoder.image.options import NetworkOverrides, TrainImageOptions
 from trainers.autoencoder.image.train import train_image
@@ -162,10 +163,10 @@ def main() -> None:
             shown.append(made[:6])
         print("\n| codec | setting | pixels | bits a pixel | PSNR dB |")
         print("| --- | ---: | --- | ---: | ---: |")
-        for codec in [name for name in ("h264",) if name in available_video_codecs()]:
-            for found in video_codec_curve(held, codec, RATES, FPS).points:
+        if "h264" in available_video_codecs():
+            for found in video_codec_curve(held, "h264", RATES, FPS).points:
                 print(
-                    f"| {codec} | {found.setting} | {found.pixel_format} | {found.bits_per_pixel:.4f} | {found.psnr:.2f} |",
+                    f"| h264 | {found.setting} | {found.pixel_format} | {found.bits_per_pixel:.4f} | {found.psnr:.2f} |",
                     flush=True,
                 )
         if options.out:

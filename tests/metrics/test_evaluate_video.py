@@ -76,7 +76,7 @@ def test_a_lossless_tokenizer_loses_nothing(tmp_path, films):
 def test_the_report_plays_films_and_has_codecs(tmp_path, films, monkeypatch):
     folder, _ = films
     (folder / "c.png").unlink()  # a picture has no strip of frames
-    monkeypatch.setattr("tokenize_kit.metrics.video_codecs._BEYOND", (2,))
+    monkeypatch.setattr("tokenize_kit.metrics.rate_search._BEYOND", (2,))
     out = tmp_path / "out"
     result = evaluate_command(options(tmp_path, folder, out=str(out), examples=2, codec_pictures=1), Progress(False))
     html = (out / "report.html").read_text()

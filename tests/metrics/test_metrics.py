@@ -425,7 +425,7 @@ def test_wrong_options_are_refused(tmp_path, bytes_tokenizer, udhr_txt):
             EvaluateOptions(tokenizer="a", data=("b",), **options)
     with pytest.raises(ValueError, match="image size 8 is given, but the tokenizer reads text"):
         run(bytes_tokenizer, tmp_path, [udhr_txt], image_size=8)
-    with pytest.raises(ValueError, match="LPIPS and FID measure pictures, but the tokenizer reads text"):
+    with pytest.raises(ValueError, match="LPIPS measures pictures and videos, but the tokenizer reads text"):
         run(bytes_tokenizer, tmp_path, [udhr_txt], lpips=True)
     with pytest.raises(FileNotFoundError, match="no tokenizer folder"):
         evaluate(EvaluateOptions(tokenizer=str(tmp_path / "missing"), data=(str(udhr_txt),)), Progress(False))

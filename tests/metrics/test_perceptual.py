@@ -7,14 +7,17 @@ import pytest
 import scipy.linalg
 import torch
 from torch import nn
+from toys.clips import ToyVideo
 
 from tokenize_kit.cli import main
 from tokenize_kit.errors import MissingWeightsError
 from tokenize_kit.metrics import fid, perceptual
 from tokenize_kit.metrics.evaluate import evaluate
 from tokenize_kit.metrics.fid import FrechetDistance, InceptionFeatures, scale_as_tensorflow
+from tokenize_kit.metrics.measures import Totals
 from tokenize_kit.metrics.options import EvaluateOptions
 from tokenize_kit.metrics.perceptual import Perceptual, PublishedWeights, find_weights, three_channels
+from tokenize_kit.metrics.video_measure import VideoMeasure
 from tokenize_kit.progress import Progress
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer
 
@@ -271,6 +274,23 @@ def test_evaluate_measures_lpips_over_the_pictures_that_are_large_enough(palette
     assert "lpips" not in result.metrics
     assert "2 of 3 pictures have the side of 16" in result.protocol
     assert "so this is no LPIPS" in result.protocol
+
+
+def test_lpips_of_a_video_is_the_mean_over_its_frames(reference, vgg_weights, monkeypatch):
+    monkeypatch.setattr(perceptual, "_BATCH_PIXELS", 800)  # two frames at once
+    measure = VideoMeasure(ToyVideo().spec, EvaluateOptions("t", ("d",), lpips_weights=str(vgg_weights)))
+    pairs = [
+        tuple((random_pictures(*shape, seed=seed + 9 * side) * 127.5 + 127.5).to(torch.uint8) for side in (0, 1))
+        for seed, shape in enumerate([(3, 3, 20, 20), (1, 3, 24, 18), (2, 3, 12, 30)])
+    ]
+    for video, other in pairs:
+        measure.add([video], [other])
+    with torch.no_grad():
+        means = [float(reference(video / 127.5 - 1, other / 127.5 - 1).mean()) for video, other in pairs[:2]]
+    found = measure.summary(Totals(10, 80.0, 40.0, 0.5, 0.25))
+    assert found[Perceptual(vgg_weights).name] == pytest.approx(sum(means) / 2, rel=1e-5)
+    assert "2 of 3 videos have the side of 16" in measure.protocol()
+    assert "so this is no LPIPS" in measure.protocol()
 
 
 def test_evaluate_measures_fid(palette, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 from toys.clips import ToyVideo, moving_square
 
-from tokenize_kit.metrics import video_codecs
+from tokenize_kit.metrics import video_codecs, video_coding
 from tokenize_kit.metrics.bitstreams import picture_bytes
 from tokenize_kit.metrics.image import psnr
 from tokenize_kit.metrics.rate import Coded, compare
@@ -16,13 +16,11 @@ from tokenize_kit.metrics.usage import UsageCounter
 from tokenize_kit.metrics.video_codecs import (
     VideoCodecs,
     VideoRatePoint,
-    available_video_codecs,
-    decode_video,
-    encode_video,
     video_codec_curve,
     video_codec_point,
     video_point,
 )
+from tokenize_kit.metrics.video_coding import available_video_codecs, decode_video, encode_video
 from tokenize_kit.progress import Progress
 from tokenize_kit.tokenizers.video.frames import FramesTokenizer
 
@@ -169,7 +167,8 @@ def test_what_is_not_there_is_said(monkeypatch, clip):
     assert "not measured" not in codecs.protocol()
     assert codecs.available([clip, clip[..., :48]]) == ("h264", "av1")
     assert "H.265 was not measured: libx265 is given no side below 64 pixels." in codecs.protocol()
-    monkeypatch.setattr(video_codecs, "_has", lambda name: name not in ("libsvtav1", "libdav1d"))
+    monkeypatch.setattr(video_coding, "has_codec", lambda name: name not in ("libsvtav1", "libdav1d"))
+    monkeypatch.setattr(video_codecs, "has_codec", video_coding.has_codec)
     assert codecs.available([clip]) == ("h264", "h265")
     assert "AV1 was not measured: this PyAV has no libsvtav1 and libdav1d." in codecs.protocol()
     with pytest.raises(ValueError, match="codec 'av1' is not one of h264, h265"):

@@ -17,6 +17,7 @@ from tokenize_kit.metrics.video_measure import Seams, VideoMeasure
 from tokenize_kit.tokenizers.video.frames import FramesTokenizer
 
 TOTALS = Totals(tokens=10, fixed_bits=80.0, entropy_bits=40.0, encoding=0.5, decoding=0.25)
+OPTIONS = EvaluateOptions("t", ("d",))
 
 
 def noisy(video, seed=0, spread=12):
@@ -45,7 +46,7 @@ def plain_flicker(pairs, levels=2):
 
 
 def summary(pairs, spec=None):
-    measure = VideoMeasure(spec or ToyVideo().spec)
+    measure = VideoMeasure(spec or ToyVideo().spec, OPTIONS)
     for pair in pairs:
         measure.add([pair[0]], [pair[1]])
     return measure.summary(TOTALS), measure
@@ -174,7 +175,7 @@ def test_rates_count_pixels_of_all_frames_and_seconds_at_the_frame_rate():
 def test_exact_videos_are_counted_and_not_averaged():
     video = moving_square(5, 16, 16)
     other = noisy(video)
-    measure = VideoMeasure(ToyVideo().spec)
+    measure = VideoMeasure(ToyVideo().spec, OPTIONS)
     judged = measure.add([video, video], [video, other])
     assert judged[0] == ("exact", 0.0)
     assert judged[1].note.endswith("dB")
@@ -191,7 +192,7 @@ def test_transparent_videos_are_measured_on_white_too():
     found, measure = summary([(video, other)])
     assert found["psnr"] < 10
     assert found["psnr_on_white"] is None
-    assert "psnr_on_white composited on white" in measure.protocol()
+    assert "psnr_on_white, LPIPS and rFVD see the frames composited on white" in measure.protocol()
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -75,6 +75,7 @@ COMMANDS: tuple[Command, ...] = (
             "encode --tokenizer tokenizers/text --tokenizer tokenizers/palette --data assets/emoji.tar --out shards/emoji",
             "encode --tokenizer tokenizers/codec --data recordings --codebooks 4 --out shards/sounds",
             "encode --tokenizer tokenizers/palette --data photos --image-size 32 --pad --out shards/photos",
+            "encode --tokenizer tokenizers/films --data films --image-size 64 --clip-frames 17 --out shards/films",
             "encode --tokenizer question=tokenizers/text --tokenizer answer=tokenizers/text --field question=q --field answer=a "
             "--data pairs.jsonl --out shards/pairs",
             "encode --tokenizer tokenizers/text --data corpus --out shards/text --dry-run",
@@ -87,6 +88,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             "decode --shards shards/emoji --tokenizer tokenizers/palette --out pictures --limit 20",
             "decode --shards shards/pairs --tokenizer answer=tokenizers/text --out answers",
+            "decode --shards shards/films --tokenizer tokenizers/films --suffix .webp --out films",
         ),
     ),
     Command(
@@ -97,6 +99,7 @@ COMMANDS: tuple[Command, ...] = (
             "evaluate --tokenizer tokenizers/codec --data recordings --part held-out --out evaluation/codec",
             "evaluate --tokenizer tokenizers/palette --data photos --out evaluation/palette",
             "evaluate --tokenizer tokenizers/image --data photos --part held-out --lpips --fid --out evaluation/image",
+            "evaluate --tokenizer tokenizers/films --data films --image-size 64 --clip-frames 17 --out evaluation/films",
             "evaluate --tokenizer tokenizers/text --data corpus.txt --out report --json",
         ),
     ),
@@ -108,6 +111,7 @@ COMMANDS: tuple[Command, ...] = (
             "generate --model models/emoji --prompt 'red apple' --count 8 --seed 1 --out samples/apples",
             "generate --model models/text --prompt 'All human beings' --temperature 0.8 --top-p 0.95 --out samples/text",
             "generate --model models/sounds --prompt-file begin.wav --count 4 --out samples/sounds",
+            "generate --model models/films --prompt-file film.mp4 --prompt-frames 5 --out samples/films",
             "generate --model models/pairs --prompts questions.txt --out samples/many",
             "generate --model models/text/checkpoints/step_00000200 --prompt 'All human beings' --out samples/early",
         ),

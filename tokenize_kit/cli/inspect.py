@@ -30,8 +30,8 @@ class InspectOptions(ShardReading):
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
     """A tokenizer, shard set or model, a run or checkpoint, a folder of data, or a file: jsonl, json, csv, tsv, parquet, txt,
-    tar, idx, a picture, a sound, .tkc, .safetensors, .arrow. A URL of a shard set or of a file of data. Standard input (-) or a
-    pipe of text, JSON, parquet or tar."""
+    tar, idx, a picture, a sound, a film, .tkc, .safetensors, .arrow. A URL of a shard set or of a file of data. Standard input
+    (-) or a pipe of text, JSON, parquet or tar."""
     rows: int = 3
     """How many rows, samples or files to show."""
 

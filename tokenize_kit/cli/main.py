@@ -253,7 +253,7 @@ def _print_overview(commands: dict[str, Command], verb: str = "") -> None:
     lines = [f"usage: tokenize-kit {verb or 'COMMAND'} {'NAME ' if verb else ''}[OPTIONS]", ""]
     if not verb:
         lines += [
-            "Turn text, pictures and sound into discrete tokens, and train one model on whatever tokens it is given.",
+            "Turn text, pictures, video and sound into discrete tokens, and train one model on whatever tokens it is given.",
             "",
         ]
     lines += [f"  {words:<{width}}  {command.summary}" for words, command in shown.items()]
@@ -264,7 +264,8 @@ def _print_overview(commands: dict[str, Command], verb: str = "") -> None:
             "  tokenize-kit train bpe --data corpus.txt --out tokenizers/text",
             "  tokenize-kit encode --tokenizer tokenizers/text --data corpus.txt --split paragraphs --out shards/text",
             "  tokenize-kit train transformer --shards shards/text --template text --out models/text",
-            "for pictures begin with 'train image', for sound with 'train audio'; 'demo' shows all three in some minutes",
+            "for pictures begin with 'train image', for sound with 'train audio', for films with 'train video';",
+            "'demo' shows text, pictures and sound in some minutes",
             "",
             "every command: --help (with examples), --config FILE.yaml, --json, --quiet, --debug",
             "exit codes: 0 ok, 1 error, 2 usage, 3 verification failed, 4 package missing, 5 too many failures, 130 interrupted",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tokenize_kit.metrics import perceptual
 from tokenize_kit.metrics.image import (
     MS_SSIM_MIN_SIDE,
     SSIM_MIN_SIDE,
@@ -28,9 +29,6 @@ from tokenize_kit.protocol import TokenSpec
 
 if TYPE_CHECKING:
     from tokenize_kit.metrics.fid import FrechetDistance
-    from tokenize_kit.metrics.perceptual import Perceptual
-
-_NETWORK_PIXELS = 1 << 19
 
 
 class ImageMeasure(Measure):
@@ -39,7 +37,7 @@ class ImageMeasure(Measure):
     special = ("lpips", "lpips_weights", "fid", "fid_weights")
 
     def __init__(self, _spec: TokenSpec, options: EvaluateOptions) -> None:
-        self._perceptual = _perceptual(options)
+        self._perceptual = perceptual.asked_for(options)
         self._frechet = _frechet(options)
         self._sharpness = Sharpness()
         self._speed = SpeedMeter(picture_speed)
@@ -54,8 +52,8 @@ class ImageMeasure(Measure):
     def add(self, samples: Sequence[Tensor], reconstructions: Sequence[Tensor]) -> list[Judgement]:
         """Measure pictures of one size, uint8 ``(C, H, W)``."""
         judgements = [self._judge(*pair) for pair in zip(samples, reconstructions, strict=True)]
-        if self._perceptual is not None and min(samples[0].shape[-2:]) >= _lpips_min_side():
-            self._lpips += self._distances(torch.stack(list(samples)), torch.stack(list(reconstructions)))
+        if self._perceptual is not None and min(samples[0].shape[-2:]) >= perceptual.LPIPS_MIN_SIDE:
+            self._lpips += self._perceptual.distances(torch.stack(list(samples)), torch.stack(list(reconstructions)))
         if self._frechet is not None:
             self._frechet.add(torch.stack(list(samples)), torch.stack(list(reconstructions)))
         return judgements
@@ -67,17 +65,6 @@ class ImageMeasure(Measure):
     def speed_by_size(self) -> list[SizeSpeed]:
         """See `Measure`."""
         return self._speed.rows()
-
-    @torch.no_grad()
-    def _distances(self, pictures: Tensor, others: Tensor) -> list[float]:
-        assert self._perceptual is not None, "called only where LPIPS is measured"
-        # Features take some hundred times the memory of a picture.
-        count = max(1, _NETWORK_PIXELS // (pictures.shape[-2] * pictures.shape[-1]))
-        distances: list[float] = []
-        for start in range(0, len(pictures), count):
-            part = slice(start, start + count)
-            distances += self._perceptual(pictures[part] / 127.5 - 1, others[part] / 127.5 - 1).tolist()
-        return distances
 
     def _judge(self, sample: Tensor, reconstruction: Tensor) -> Judgement:
         error = squared_error(sample, reconstruction)
@@ -149,27 +136,19 @@ class ImageMeasure(Measure):
         if self._perceptual is not None:
             lines.append(
                 f"{self._perceptual.name}: VGG16, heads of version 0.1, mean over pictures, grey repeated to three "
-                f"channels; {self._of(self._lpips)} have the side of {_lpips_min_side()} that it needs."
-                + _not_published(self._perceptual.name, "LPIPS")
+                f"channels; {self._of(self._lpips)} have the side of {perceptual.LPIPS_MIN_SIDE} that it needs."
+                + perceptual.not_published(self._perceptual.name, "LPIPS")
             )
         if self._frechet is not None:
             lines.append(
                 f"{self._frechet.name}: originals against reconstructions, 2048 features of the InceptionV3 of 2015, scaled "
                 f"as TensorFlow 1 did, {self._frechet.pictures:,} pictures (published figures use 50,000; fewer give larger "
-                "values)." + _not_published(self._frechet.name, "FID")
+                "values)." + perceptual.not_published(self._frechet.name, "FID")
             )
         return "\n".join(lines)
 
     def _of(self, values: Sequence[float]) -> str:
         return f"{len(values):,} of {self._samples:,} pictures"
-
-
-def _perceptual(options: EvaluateOptions) -> Perceptual | None:
-    if not (options.lpips or options.lpips_weights):
-        return None
-    from tokenize_kit.metrics.perceptual import Perceptual
-
-    return Perceptual(options.lpips_weights)
 
 
 def _frechet(options: EvaluateOptions) -> FrechetDistance | None:
@@ -178,15 +157,3 @@ def _frechet(options: EvaluateOptions) -> FrechetDistance | None:
     from tokenize_kit.metrics.fid import FrechetDistance
 
     return FrechetDistance(options.fid_weights)
-
-
-def _lpips_min_side() -> int:
-    from tokenize_kit.metrics.perceptual import LPIPS_MIN_SIDE
-
-    return LPIPS_MIN_SIDE
-
-
-def _not_published(name: str, measure: str) -> str:
-    if "_like" not in name:
-        return ""
-    return f" The weights are not the published ones, so this is no {measure} and compares with nothing but itself."

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 SPECIAL_OPTIONS = {
-    **dict.fromkeys(("lpips", "lpips_weights", "fid", "fid_weights"), "LPIPS and FID measure pictures"),
+    **dict.fromkeys(("lpips", "lpips_weights"), "LPIPS measures pictures and videos"),
+    **dict.fromkeys(("fid", "fid_weights"), "FID measures pictures"),
     "fvd_weights": "FVD measures videos",
 }
 """Options that only some measures take, see `tokenize_kit.metrics.measures.Measure.special`, and what is said to the others."""
@@ -28,7 +29,7 @@ class EvaluateOptions:
     limit: int | None = None
     """Use only the first N samples."""
     image_size: int | None = None
-    """Scale and crop pictures to a square of this many pixels first."""
+    """Scale and crop pictures, and the frames of films, to a square of this many pixels first."""
     pad: bool = False
     """With --image-size: scale and pad pictures to the square instead, see encode."""
     fps: float | None = None
@@ -44,9 +45,9 @@ class EvaluateOptions:
     split: Literal["none", "lines", "paragraphs"] = "none"
     """What one sample of a txt file is: the whole file, a line, or a paragraph (ended by blank lines)."""
     field: str | None = None
-    """Where the sample is: a field of JSON, a column of a table, an ending in a tar; by default text, image or audio."""
+    """Where the sample is: a field of JSON, a column of a table, an ending in a tar; by default the modality, such as text."""
     media_field: str | None = None
-    """The same for pictures and sounds."""
+    """The same for pictures, sounds and films."""
     allow_special: tuple[str, ...] = ()
     """Special tokens that become their ids where they stand in a text: all, or each by its name; by default they are text."""
     max_failures: int = 1000
@@ -58,7 +59,7 @@ class EvaluateOptions:
     validation_keys: str | None = None
     """Instead of the fraction: the file of keys that was given to the trainer, one a line, or a jsonl of objects with a "key"."""
     lpips: bool = False
-    """Measure LPIPS (VGG16) on pictures; fetches the weights if torch has them not yet."""
+    """Measure LPIPS (VGG16) on pictures or the frames of films; fetches the weights if torch has them not yet."""
     lpips_weights: str | None = None
     """Weights of torchvision's VGG16 to measure LPIPS with (vgg16-397923af.pth); implies --lpips."""
     fid: bool = False

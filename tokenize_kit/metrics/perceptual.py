@@ -18,9 +18,13 @@ from torch import Tensor, nn
 
 from tokenize_kit.errors import MissingWeightsError
 from tokenize_kit.files import sha256_of_file
+from tokenize_kit.metrics.options import EvaluateOptions
 
 LPIPS_MIN_SIDE = 16
 """Smaller pictures vanish in the four poolings of VGG16."""
+
+_BATCH_PIXELS = 1 << 19
+"""So many are compared at once: features take some hundred times the memory of a picture."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,17 @@ class Perceptual(nn.Module):
             distance = distance + torch.einsum("bdhw,d->b", difference, head) / difference[0, 0].numel()
         return distance
 
+    @torch.no_grad()
+    def distances(self, pictures: Tensor, others: Tensor) -> list[float]:
+        """Return the distance of each pair of uint8 pictures ``(B, C, H, W)``, any number of them in bounded memory.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        count = max(1, _BATCH_PIXELS // (pictures.shape[-2] * pictures.shape[-1]))
+        pairs = zip(pictures.split(count), others.split(count), strict=True)
+        return [value for mine, theirs in pairs for value in self(mine / 127.5 - 1, theirs / 127.5 - 1).tolist()]
+
     def features(self, pictures: Tensor) -> list[Tensor]:
         """Return the five maps of features ``(B, D, h, w)``, each of length 1 along D."""
         maps, values = [], (three_channels(pictures) - self._shift) / self._scale
@@ -227,6 +242,18 @@ def _load_heads() -> tuple[list[nn.Parameter], str | None]:
     digest = sha256_of_file(path)
     heads = [nn.Parameter(state[f"lin{number}.model.1.weight"].reshape(-1)) for number in range(5)]
     return heads, None if digest == LPIPS_HEADS_SHA256 else digest[:12]
+
+
+def asked_for(options: EvaluateOptions) -> Perceptual | None:
+    """Return the measure if the options of `evaluate` ask for it."""
+    return Perceptual(options.lpips_weights) if options.lpips or options.lpips_weights else None
+
+
+def not_published(name: str, measure: str) -> str:
+    """Return what a protocol adds to the number of that name: nothing where the weights are those of the measure."""
+    if "_like" not in name:
+        return ""
+    return f" The weights are not the published ones, so this is no {measure} and compares with nothing but itself."
 
 
 def _name(measure: str, foreign: str | None) -> str:

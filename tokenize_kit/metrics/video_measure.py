@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from tokenize_kit.metrics import perceptual
 from tokenize_kit.metrics.image import SSIM_MIN_SIDE, SSIM_WINDOW, psnr_of
 from tokenize_kit.metrics.measures import Judgement, Measure, Metrics, Totals, mean
 from tokenize_kit.metrics.options import EvaluateOptions
@@ -79,22 +80,24 @@ class VideoMeasure(Measure):
         options: of the evaluation.
 
     Raises:
-        FileNotFoundError, ValueError: as `tokenize_kit.metrics.fvd.VideoFeatures`.
+        FileNotFoundError, MissingWeightsError, ValueError: as `tokenize_kit.metrics.perceptual.Perceptual` and
+            `tokenize_kit.metrics.fvd.VideoFeatures`.
     """
 
-    special = ("fvd_weights",)
+    special = ("lpips", "lpips_weights", "fvd_weights")
 
-    def __init__(self, spec: TokenSpec, options: EvaluateOptions | None = None) -> None:
+    def __init__(self, spec: TokenSpec, options: EvaluateOptions) -> None:
         self._rate = spec.frame_rate
         step = dict(zip(spec.axes, spec.step, strict=True)).get("time")
         self._seams = Seams(step or 1)
+        self._perceptual = perceptual.asked_for(options)
         self._frechet = _frechet(options)
         self._speed = SpeedMeter(clip_speed)
         self._videos = self._exact = self._frames = self._pixels = self._values = self._error = 0
         self._moving = self._still = self._still_power = self._still_error = self._step_values = 0
         self._transparent = False
         self._means: dict[str, list[float]] = {
-            name: [] for name in ("psnr", "white", "first", "last", "differences", "ssim")
+            name: [] for name in ("psnr", "white", "first", "last", "differences", "ssim", "lpips")
         }
 
     def add(self, samples: Sequence[Tensor], reconstructions: Sequence[Tensor]) -> list[Judgement]:
@@ -128,6 +131,9 @@ class VideoMeasure(Measure):
         self._seams.add(errors, changed.power, frame)
         if min(sample.shape[-2:]) >= SSIM_MIN_SIDE:
             self._means["ssim"].append(video_ssim(sample, reconstruction))
+        if self._perceptual is not None and min(sample.shape[-2:]) >= perceptual.LPIPS_MIN_SIDE:
+            distances = self._perceptual.distances(sample, reconstruction)
+            self._means["lpips"].append(math.fsum(distances) / len(distances))
         self._add_psnr("first", int(errors[0]), frame)
         self._add_psnr("last", int(errors[-1]), frame)
         self._add_psnr("differences", int(changed.power.sum()), len(changed.power) * frame)
@@ -164,6 +170,8 @@ class VideoMeasure(Measure):
             "still_share": self._still / self._step_values if self._step_values else None,
         }
         numbers |= self._seams.summary()
+        if self._perceptual is not None:
+            numbers[self._perceptual.name] = mean(self._means["lpips"])
         if self._frechet is not None:
             numbers[self._frechet.name] = self._frechet.distance()
         numbers |= {
@@ -193,7 +201,7 @@ class VideoMeasure(Measure):
             "and psnr_of_last_frames are means over videos of the PSNR of one frame, exact ones left out; a video of one frame "
             "has it as both.",
             f"SSIM: Gaussian window of {SSIM_WINDOW}, sigma 1.5, mirrored edges, mean over channels and frames, then over "
-            f"videos; {len(self._means['ssim']):,} of {self._videos:,} videos have the side of {SSIM_MIN_SIDE} that it needs.",
+            f"videos; {self._of('ssim')} have the side of {SSIM_MIN_SIDE} that it needs.",
             "psnr_of_differences: of the difference of each frame to the one before it, data range 255 too, mean over the "
             f"{self._moving:,} videos of two frames and more, exact ones left out.",
             "flicker: root mean square, in levels of 255, of the change of the error from one frame to the next, over the values "
@@ -207,14 +215,26 @@ class VideoMeasure(Measure):
             "one of one frame" + ("." if self._rate is None else f", a second has {self._rate:g} frames."),
         ]
         if self._transparent:
-            lines.append("RGBA is measured in all four channels as they are stored; psnr_on_white composited on white.")
+            lines.append(
+                "RGBA is measured in all four channels as they are stored; psnr_on_white, LPIPS and rFVD see the frames "
+                "composited on white."
+            )
+        if self._perceptual is not None:
+            lines.append(
+                f"{self._perceptual.name}: VGG16, heads of version 0.1, of each frame, mean over frames, then over videos, grey "
+                f"repeated to three channels; {self._of('lpips')} have the side of {perceptual.LPIPS_MIN_SIDE} that it needs."
+                + perceptual.not_published(self._perceptual.name, "LPIPS")
+            )
         if self._frechet is not None:
             lines.append(_said_of_fvd(self._frechet))
         return "\n".join(lines)
 
+    def _of(self, name: str) -> str:
+        return f"{len(self._means[name]):,} of {self._videos:,} videos"
 
-def _frechet(options: EvaluateOptions | None) -> FrechetVideoDistance | None:
-    if options is None or options.fvd_weights is None:
+
+def _frechet(options: EvaluateOptions) -> FrechetVideoDistance | None:
+    if options.fvd_weights is None:
         return None
     from tokenize_kit.metrics.fvd import FrechetVideoDistance
 
@@ -224,12 +244,8 @@ def _frechet(options: EvaluateOptions | None) -> FrechetVideoDistance | None:
 def _said_of_fvd(frechet: FrechetVideoDistance) -> str:
     from tokenize_kit.metrics.fvd import FVD_FRAMES
 
-    foreign = (
-        " The weights are not the published ones, so this is no FVD and compares with nothing but itself."
-        if "_like" in frechet.name
-        else ""
-    )
     return (
         f"{frechet.name}: originals against reconstructions, 400 logits of I3D at 224x224, {frechet.clips:,} clips of "
-        f"{FVD_FRAMES} frames, one behind the other (published figures use some thousand; fewer give larger values).{foreign}"
+        f"{FVD_FRAMES} frames, one behind the other (published figures use some thousand; fewer give larger values)."
+        + perceptual.not_published(frechet.name, "FVD")
     )

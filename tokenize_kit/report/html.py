@@ -206,20 +206,6 @@ class Page:
             figures += f'<figure class="pair video">{parts}<figcaption>{caption}</figcaption></figure>'
         self._parts.append(f"<div>{figures}</div>")
 
-    def films(self, videos: Sequence[tuple[Tensor, str]], frame_rate: float) -> None:
-        """Add videos side by side, each an animation.
-
-        Args:
-            videos: pairs of a uint8 tensor ``(T, C, H, W)`` and its caption.
-            frame_rate: frames a second.
-        """
-        figures = ""
-        for video, caption in videos:
-            figures += (
-                f"<figure>{_moving([video], frame_rate, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
-            )
-        self._parts.append(f"<div>{figures}</div>")
-
     def curves(
         self,
         curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
@@ -321,21 +307,16 @@ def _player(sound: Tensor, sample_rate: int, what: str) -> str:
 
 
 def _animated(pair: VideoPair, frame_rate: float) -> str:
-    moving = _moving([pair.original, pair.reconstruction], frame_rate, "original and reconstruction, playing")
-    return f"<div>{moving}</div>"
-
-
-def _moving(videos: Sequence[Tensor], frame_rate: float, what: str) -> str:
     from tokenize_kit.report.animation import GAP, animation, side_by_side
 
-    height, width = videos[0].shape[-2:]
-    scale = max(1, _ENLARGED_TO // max(height, width))
+    scale = max(1, _ENLARGED_TO // max(pair.original.shape[-2:]))
     # The gap is enlarged with the rest.
-    made = animation(side_by_side(videos, max(1, GAP // scale)), frame_rate, _LARGEST_SHOWN * len(videos))
+    both = side_by_side([pair.original, pair.reconstruction], max(1, GAP // scale))
+    made = animation(both, frame_rate, 2 * _LARGEST_SHOWN)
     data = base64.b64encode(made.data).decode("ascii")
     return (
-        f'<img src="data:image/webp;base64,{data}" width="{made.width * scale}" height="{made.height * scale}" '
-        f'alt="{escape(what)}">'
+        f'<div><img src="data:image/webp;base64,{data}" width="{made.width * scale}" height="{made.height * scale}" '
+        'alt="original and reconstruction, playing"></div>'
     )
 
 

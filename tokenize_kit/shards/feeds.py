@@ -1,8 +1,8 @@
 """Which field feeds which stream: what ``--field`` and ``--media-field`` mean for the streams of a run.
 
     --field STREAM=PLACE    the place of one stream
-    --field PLACE           the place of the one stream that has none yet: the text, or else the picture or sound
-    --media-field PLACE     the place of the pictures or sounds
+    --field PLACE           the place of the one stream that has none yet: the text, or else the picture, sound or film
+    --media-field PLACE     the place of the pictures, sounds or films
 
 What a place can be is told by `tokenize_kit.sources.parts` and `tokenize_kit.sources.members`. A stream without a place of its
 own is read from where its modality usually is.

@@ -28,11 +28,11 @@ class EncodeOptions:
     """Where the text is: a field of JSON, a column of a table, an ending in a tar, by default text; or STREAM=FIELD for one of
     several streams: question=q, photo=img, fr=desc_fr.txt. Also meta.text for a field in a field, txt:2 for a line of a text."""
     media_field: str | None = None
-    """Column of a parquet file, or ending in a tar, of the picture or sound; by default the modality, such as image."""
+    """Column of a parquet file, or ending in a tar, of the picture, sound or film; by default the modality, such as image."""
     columns: tuple[str, ...] = ()
     """Further fields to carry into the shards (numbers, strings, booleans), such as label; from a tar: cls, or a key of json."""
     image_size: int | None = None
-    """Scale pictures so that their short side has this many pixels first, and crop them to a square."""
+    """Scale pictures, and the frames of films, so that their short side has this many pixels first, and crop them to a square."""
     crop: bool = True
     """With --image-size: crop to a square; otherwise the long side stays as long as it is in proportion."""
     pad: bool = False

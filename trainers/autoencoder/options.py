@@ -52,7 +52,7 @@ class LearnedOptions(ShardReading):
     on_collapse: Literal["warn", "stop"] = "warn"
     """Whether a run whose codebook use falls under the floor goes on."""
     media_field: str | None = None
-    """Column of a parquet file that holds the samples; by default the modality, image or audio."""
+    """Column of a parquet file that holds the samples; by default the modality, such as image."""
     workers: int = 1
     """Processes that decode the data at the start."""
     max_failures: int = 1000

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenize_kit.progress import several
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig, VideoNetworkConfig
 from trainers.autoencoder.run import TokenizerRun
 from trainers.autoencoder.video.config import VideoRecipe, video_recipe
@@ -314,11 +315,12 @@ class VideoRun(TokenizerRun[TrainVideoOptions, VideoConfig, "Films", "ClipBatche
         """Return how many codes there are for how many pixels, how long the clips are, and how many films."""
         network = self.network
         codes = " x ".join(f"{size:,}" for size in sizes)
-        pictures = f" and {self.pictures:,} pictures" if self.pictures else ""
+        pieces = several(len(data.chosen), "pieces")
+        pictures = f" and {several(self.pictures, 'pictures')}" if self.pictures else ""
         return (
             f"{codes} codes for each {network.temporal_factor}x{network.spatial_factor}x{network.spatial_factor} pixels: "
             f"{self.bits_per_pixel(sizes):.3f} bits a pixel; clips of {data.length} frames at {network.frame_rate:g} a second "
-            f"from {len(data.chosen):,} pieces of films{pictures}"
+            f"from {pieces} of films{pictures}"
         )
 
     @property
