@@ -266,6 +266,10 @@ def test_inspect_says_both_facts_of_a_film(world, capsys):
     assert result_of(capsys, "inspect films/a.mkv")["sound_track"] is None
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save("still.webp")
     assert result_of(capsys, "inspect still.webp")["kind"] == "image file"
+    Path("both").mkdir()
+    shutil.copy("films/a.mkv", "both/a.mkv")
+    shutil.copy("still.webp", "both/b.webp")
+    assert result_of(capsys, "inspect both")["files"] == {"video": 1, "image": 1}
 
 
 @pytest.mark.parametrize(

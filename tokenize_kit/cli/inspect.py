@@ -120,7 +120,7 @@ def _file_facts(path: Path, shown: int) -> tuple[str, dict[str, Any]]:
     from tokenize_kit.cli.looking.archives import look_zip
     from tokenize_kit.cli.looking.runs import look_weights
     from tokenize_kit.cli.looking.vocabularies import look_tiktoken, look_tokenizer_json
-    from tokenize_kit.modalities import all_modalities
+    from tokenize_kit.modalities import all_modalities, modality_of_file
 
     suffix = path.suffix.lower()
     if suffix == ".tkc":
@@ -137,12 +137,9 @@ def _file_facts(path: Path, shown: int) -> tuple[str, dict[str, Any]]:
         return "zip archive", look_zip(str(path), shown)
     if found := _data_facts(str(path), shown):
         return found
-    kinds = all_modalities()
-    sharing = [kind for kind in kinds if suffix in kind.extensions]
-    if sharing:
-        kind = next((kind for kind in sharing if len(sharing) > 1 and kind.recognises(path)), sharing[0])
-        return f"{kind.name} file", kind.describe(path)
-    known = sorted({extension for kind in kinds for extension in kind.extensions})
+    if modality := modality_of_file(path):
+        return f"{modality.name} file", modality.describe(path)
+    known = sorted({extension for kind in all_modalities() for extension in kind.extensions})
     raise ValueError(f"{path} is of no known kind (extensions: {' '.join(known)})")
 
 

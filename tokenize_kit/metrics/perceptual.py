@@ -212,7 +212,7 @@ class Perceptual(nn.Module):
             ValueError: as `forward`.
         """
         count = max(1, _BATCH_PIXELS // (pictures.shape[-2] * pictures.shape[-1]))
-        pairs = zip(pictures.split(count), others.split(count), strict=True)
+        pairs = zip(torch.split(pictures, count), torch.split(others, count), strict=True)
         return [value for mine, theirs in pairs for value in self(mine / 127.5 - 1, theirs / 127.5 - 1).tolist()]
 
     def features(self, pictures: Tensor) -> list[Tensor]:

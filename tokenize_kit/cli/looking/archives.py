@@ -98,10 +98,12 @@ def look_idx(url: str, compression: str, shown: int) -> dict[str, Any]:  # noqa:
 def look_folder(folder: Path, shown: int) -> dict[str, Any] | None:
     """Return what a folder of data holds, by kind and ending; None if there is nothing that could be data.
 
-    JSON alone is none: every program leaves some.
+    JSON alone is none: every program leaves some. Of an ending that several kinds of data share the first file says which it is.
     """
+    from tokenize_kit.modalities import modality_of_file
     from tokenize_kit.sources.endings import kind_of
 
+    of_ending: dict[str, str | None] = {}
     kinds: Counter[str] = Counter()
     others: Counter[str] = Counter()
     size = 0
@@ -111,7 +113,10 @@ def look_folder(folder: Path, shown: int) -> dict[str, Any] | None:
         if kind is None:
             others[_ending(name)] += 1
             continue
-        kinds[kind] += 1
+        if (ending := path.suffix.lower()) not in of_ending:
+            found = modality_of_file(path)
+            of_ending[ending] = found.name if found else None
+        kinds[of_ending[ending] or kind] += 1
         size += path.stat().st_size
         if len(first) < shown:
             first.append(printed(name))
