@@ -188,6 +188,12 @@ def test_texts_pictures_and_sounds(capsys, tmp_path):
     assert (code, "error: " in said) == (1, True)
 
 
+def test_a_folder_of_films_and_pictures_holds_no_sounds(capsys, tmp_path):
+    for name in ("a.mp4", "b.webm", "c.gif", "d.wav"):
+        (tmp_path / name).write_bytes(b"x")
+    assert told(capsys, tmp_path)["files"] == {"video": 2, "image": 1, "audio": 1}
+
+
 def test_a_folder_of_data(capsys, tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("a.txt", "sub/b.jsonl", "c.zzz", ".hidden.txt"):

@@ -101,6 +101,7 @@ def test_what_a_folder_holds_and_is_not_read_is_said(tmp_path, monkeypatch):
         ".git/x.txt",
         "g.docx.gz",
         "h.zip",
+        "i.srt",
     ):
         put(tmp_path, name, b"x")
     put(tmp_path, "text.partial-host-12-0123abcd", b"x")
@@ -122,6 +123,7 @@ def test_what_a_folder_holds_and_is_not_read_is_said(tmp_path, monkeypatch):
         (".png", "of the kind image"): (1, ["f.png"]),
         (".docx.gz", "unknown ending"): (1, ["g.docx.gz"]),
         (".zip", "read it as zip://*::h.zip"): (1, ["h.zip"]),
+        (".srt", "subtitles, read as the text of films"): (1, ["i.srt"]),
     }
     said = []
     files = find_sources([str(tmp_path)], TEXT, on_remark=said.append)

@@ -31,7 +31,7 @@ from tokenize_kit.protocol.grids import check_grid, check_ids, decode_like, deco
 from tokenize_kit.protocol.modality import Modality, Stream, modality_named, modality_of, register_modality, resolved
 from tokenize_kit.protocol.placement import Placement, placed, placement_for
 from tokenize_kit.protocol.registry import EXECUTORS, MODALITIES, MODELS, QUANTIZERS, TOKENIZERS, TRAINERS, Registry
-from tokenize_kit.protocol.spec import TokenSpec
+from tokenize_kit.protocol.spec import MAX_FRAME_RATE, TokenSpec
 from tokenize_kit.protocol.special import allowed_tokens, allowing, with_special
 from tokenize_kit.protocol.tokenizer import (
     DeviceTokenizer,
@@ -55,6 +55,7 @@ __all__ = [
     "CONFIG_FILE",
     "EXECUTORS",
     "FORMAT_VERSION",
+    "MAX_FRAME_RATE",
     "MODALITIES",
     "MODELS",
     "QUANTIZERS",

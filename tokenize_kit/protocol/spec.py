@@ -25,6 +25,10 @@ class UnknownModalityError(MissingPackageError, ValueError):
     """A kind of data that no installed package brings; what is of that kind may be sound."""
 
 
+MAX_FRAME_RATE = 1000
+"""The most frames a second at which videos are read and written."""
+
+
 @dataclass(frozen=True)
 class TokenSpec:
     """What a tokenizer says of itself: enough for shards, vocabularies, trainers and reports to serve it."""

@@ -127,15 +127,14 @@ class _Chunker:
         yield self._take(self._block.size)
 
     def _add(self, decoded: Decoded, row: int) -> None:
+        self._conversions.update(decoded.notes)
         if decoded.failure is not None:
             self._failures.append(decoded.failure)
         elif not decoded.samples:  # what was left out is told, and is no sample
-            self._conversions.update(decoded.notes)
             return
         else:
             self._decoded.append(decoded)
             self._rows.append(row)
-            self._conversions.update(decoded.notes)
             self._size += sum(self._kinds[name].values(sample) for name, sample in decoded.samples.items())
         self._read += 1
 

@@ -103,6 +103,8 @@ class _Run:
         kinds = [modality_named(name) for name in dict.fromkeys(stream.spec.modality for stream in streams)]
         if options.image_size is not None:
             check_image_size(options.image_size, [stream.spec for stream in streams])
+        clips = clips_of(options.clip_frames, options.clip_stride, options.clip_tail)
+        check_timed(options.fps, clips, [stream.spec for stream in streams])
         self.converted = " and ".join(kind.plural for kind in kinds if kind.converts)
         # What a run writes is no input of it: it could not be continued otherwise.
         self.files = find_sources(options.data, read, (options.out, *leave_out), progress.note)
@@ -112,8 +114,6 @@ class _Run:
         shard_schema(streams, read.columns)
         check_codebooks(self.tokenizers, options.codebooks)
         allowed, size = allowed_tokens(options.allow_special), options.image_size
-        clips = clips_of(options.clip_frames, options.clip_stride, options.clip_tail)
-        check_timed(options.fps, clips, [stream.spec for stream in streams])
         self.recipe = Recipe(
             read, streams, size, options.crop, options.codebooks, allowed, options.pad, options.fps, clips
         )

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from tokenize_kit.errors import NoTrackError
 from tokenize_kit.media.subtitles import Subtitles
-from tokenize_kit.protocol import Clips, Modality, Span, TokenSpec, clip_key, modality_of
+from tokenize_kit.protocol import MAX_FRAME_RATE, Clips, Modality, Span, TokenSpec, clip_key, modality_of
 from tokenize_kit.sources.blocks import Content, Failure, one_line
 from tokenize_kit.sources.stored import StoredFile
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenize_kit.protocol import Sample
-
-MAX_FRAME_RATE = 1000.0
-"""The most frames a second that are taken."""
 
 DROPPED = "what was left after the last whole clip left out"
 """What is said of a film whose tail is dropped."""
@@ -198,7 +195,7 @@ def check_timed(fps: float | None, clips: Clips | None, specs: Iterable[TokenSpe
         ValueError: they are not, or the rate is no number of frames a second.
     """
     if fps is not None and not 0 < fps <= MAX_FRAME_RATE:
-        raise ValueError(f"--fps {fps:g} is outside 0 to {MAX_FRAME_RATE:g} frames a second")
+        raise ValueError(f"--fps {fps:g} is outside 0 to {MAX_FRAME_RATE} frames a second")
     given = f"--fps {fps:g}" if fps is not None else "" if clips is None else f"--clip-frames {clips.frames}"
     specs = list(specs)
     if given and not any(modality_of(spec).timed for spec in specs):

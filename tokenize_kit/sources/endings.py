@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Collection
 
+from tokenize_kit.media.subtitles import ENDINGS as SUBTITLES
 from tokenize_kit.opening import COMPRESSIONS
 
 PLAIN = "text"
@@ -73,6 +74,8 @@ def why_not(name: str, kind: str) -> str:
     ending = ending_of(name)
     if kind:
         return f"of the kind {kind}"
+    if ending in SUBTITLES:
+        return "subtitles, read as the text of films"
     for modality in all_modalities():
         if ending in modality.extras:
             return f"needs {modality.extras[ending]}"

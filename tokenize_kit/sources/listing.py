@@ -25,8 +25,8 @@ from tokenize_kit.sources.names import printable
 from tokenize_kit.sources.spool import STANDARD_INPUT, is_kept, spooled
 
 _SHOWN = 3
-_STDIN = "stdin"
 """So many names stand for all that are passed over for one reason."""
+_STDIN = "stdin"
 
 
 @dataclass(frozen=True)

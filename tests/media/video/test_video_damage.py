@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import random
 
 import pytest
+from PIL import Image
 from toys.films import film, moving, written
 
 from tokenize_kit.media.video import read_video
@@ -34,7 +36,7 @@ def test_a_film_that_is_cut_is_a_failure(data):
             read_video(data[: int(share * len(data))])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FILMS if kind != "gif"])
+@pytest.mark.parametrize("kind", FILMS)
 def test_turned_bits_leave_out_no_frame(kind):
     data = FILMS[kind]()
     rng = random.Random(kind)
@@ -49,6 +51,50 @@ def test_turned_bits_leave_out_no_frame(kind):
             failures += 1
     # MPEG-4 decodes nearly everything to something.
     assert failures or kind == "avi"
+
+
+def _sizes_of_blocks(data):
+    """The places of the sizes of all sub-blocks of a GIF."""
+    place, found = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0), []
+    while data[place] != ord(";"):
+        if data[place] == ord("!"):
+            place += 2
+        else:
+            place += 11 + (3 << (data[place + 9] & 7) + 1 if data[place + 9] & 0x80 else 0)
+        while size := data[place]:
+            found.append(place)
+            place += 1 + size
+        found.append(place)
+        place += 1
+    return found
+
+
+def _by_pillow():
+    pictures = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in moving(12)]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=80, loop=0)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("made", [FILMS["gif"], _by_pillow])
+def test_a_damaged_size_takes_no_frame_out_of_a_gif(made):
+    data = made()
+    rng = random.Random(0)
+    assert len(read_video(data).frames) == 12
+    for place in rng.sample(_sizes_of_blocks(data), 40):
+        for size in (data[place] ^ 1 << rng.randrange(8), *rng.sample(range(256), 3)):
+            changed = data[:place] + bytes([size]) + data[place + 1 :]
+            try:
+                assert len(read_video(changed).frames) == 12
+            except ValueError:
+                continue
+
+
+def test_frames_behind_the_end_of_a_gif_are_a_failure():
+    data = FILMS["gif"]()
+    with pytest.raises(ValueError, match=r"a frame of the GIF at byte \d.* behind the end"):
+        read_video(data + data[13:])
+    assert len(read_video(data + b"\0" * 20).frames) == 12
 
 
 @pytest.mark.parametrize("kind", ["mkv", "apng"])

@@ -12,6 +12,8 @@ from tokenize_kit.cli.looking.damage import up_to_damage
 from tokenize_kit.cli.looking.fields import printed
 
 _ENDINGS = 20
+_FIRST = ("image", "video")
+"""What a file is called whose ending several kinds of data share: a film rather than its sound, a picture rather than a film."""
 
 
 def look_tar(url: str, compression: str, shown: int) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def look_folder(folder: Path, shown: int) -> dict[str, Any] | None:
     size = 0
     first: list[str] = []
     for name, path in _files(folder):
-        kind, _ = kind_of(name)
+        kind, _ = kind_of(name, _FIRST)
         if kind is None:
             others[_ending(name)] += 1
             continue

@@ -13,7 +13,6 @@ never a frame less. `VideoReader.notes` says in words what was changed.
 
 from tokenize_kit.media.video.colours import MAX_FRAME_PIXELS
 from tokenize_kit.media.video.reader import (
-    MAX_FRAME_RATE,
     MAX_VALUES,
     Video,
     VideoReader,
@@ -28,7 +27,6 @@ from tokenize_kit.media.video.writing import ENDINGS, write_blocks, write_video
 __all__ = [
     "ENDINGS",
     "MAX_FRAME_PIXELS",
-    "MAX_FRAME_RATE",
     "MAX_VALUES",
     "Video",
     "VideoReader",

@@ -8,22 +8,25 @@ GIF one of 1/100 s, is shown for 100 ms, as browsers do.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tokenize_kit.media.containers.peek import CUT
 from tokenize_kit.media.image import read_image_noting
 from tokenize_kit.media.video.colours import check_size, into
 from tokenize_kit.media.video.shown import Pixels, Shown
 
-CUT = "it is damaged or cut short"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SHORTEST = Fraction(1, 10)
+_GIF_CONTROL = re.compile(rb"!\xf9\x04....\0[!,]", re.DOTALL)
+"""The block that says how long the next frame of a GIF is shown, up to where that one begins."""
 _WEBP_ALPHA = 0x10
 _WEBP_CHUNKS = frozenset((b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"EXIF", b"XMP "))
 
@@ -165,6 +168,7 @@ def _gif(data: bytes) -> Table:
     width, height, flags = struct.unpack_from("<HHB", data.ljust(13, b"\0"), 6)
     place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     durations: list[Fraction] = []
+    controls: set[int] = set()
     delay = 0
     while True:
         mark = data[place : place + 1]
@@ -173,9 +177,12 @@ def _gif(data: bytes) -> Table:
         if not mark:
             raise ValueError(f"the animation ends without its end mark; {CUT}")
         if mark == b"!":
-            if data[place + 1 : place + 3] == b"\xf9\x04":
-                delay = int.from_bytes(data[place + 4 : place + 6], "little")
-            place = _after_blocks(data, place + 2)
+            begin, place = place, _after_blocks(data, place + 2)
+            if data[begin + 1] == 0xF9:
+                if data[begin + 2] != 4 or place != begin + 8:
+                    raise ValueError(f"a control block of the GIF at byte {begin:,} has not 4 bytes; {CUT}")
+                controls.add(begin)
+                delay = int.from_bytes(data[begin + 4 : begin + 6], "little")
         elif mark == b",":
             local = data[place + 9 : place + 10]
             if not local:
@@ -188,6 +195,12 @@ def _gif(data: bytes) -> Table:
             raise ValueError(f"there is no block of a GIF at byte {place:,}; {CUT}")
     if not durations:
         raise ValueError(f"a GIF without a frame; {CUT}")
+    # A GIF states no number of frames: a size that is damaged can take some into another block, or bring the end mark too early.
+    for control in _GIF_CONTROL.finditer(data):
+        if control.start() not in controls:
+            raise ValueError(
+                f"a frame of the GIF at byte {control.start():,} is inside another block or behind the end; {CUT}"
+            )
     return Table("GIF", width, height, tuple(durations))
 
 
@@ -269,9 +282,3 @@ def _png(data: bytes) -> Table | None:
         raise ValueError(f"{said} frames of the animated PNG are said, and {len(durations)} are there; {CUT}")
     width, height = struct.unpack_from(">II", data, 16)
     return Table("PNG", width, height, tuple(durations), int(not still))
-
-
-def read_all(file: IO[bytes]) -> bytes:
-    """Return all bytes of a file."""
-    file.seek(0)
-    return file.read()

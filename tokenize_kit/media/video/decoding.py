@@ -15,11 +15,10 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from tokenize_kit.errors import NoTrackError
+from tokenize_kit.media.containers.peek import CUT
 from tokenize_kit.media.video.colours import MAX_FRAME_PIXELS, Look, check_size, look_of
 from tokenize_kit.media.video.ffv1 import SliceChecks
 from tokenize_kit.media.video.shown import Shown
-
-CUT = "it is damaged or cut short"
 
 # Playlists and scripts, which open what they name, are not among them.
 _DEMUXERS = ",".join(

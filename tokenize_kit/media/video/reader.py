@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenize_kit.media.video.animations import Animation, Still, is_picture, read_all, table_of
+from tokenize_kit.media.video.animations import Animation, Still, is_picture, table_of
 from tokenize_kit.media.video.decoding import Film
 from tokenize_kit.media.video.examine import frames_of
 from tokenize_kit.media.video.shown import Shown, at_rate
 from tokenize_kit.media.video.tensors import CHANNELS
+from tokenize_kit.protocol import MAX_FRAME_RATE
 
 MAX_VALUES = 1 << 29
 """The longest video that is read into memory at once, in bytes (frames times channels times pixels); longer ones only block by
 block."""
 
-MAX_FRAME_RATE = 1000
 BLOCK_VALUES = 1 << 23
 """How much a block holds at most, in bytes, if more than one frame."""
 
@@ -298,7 +298,8 @@ def _as_file(file: bytes | IO[bytes]) -> IO[bytes]:
 def _source(file: IO[bytes], channels: int, at_least: int | None, start: int) -> Source:
     file.seek(0)
     if is_picture(file.read(32)):
-        data = read_all(file)
+        file.seek(0)
+        data = file.read()
         table = table_of(data)
         return Still(data, channels, at_least) if table is None else Animation(data, table)
     return Film(file, channels, frames_of(file, quickly=start > 0))

@@ -27,10 +27,11 @@ from torch import Tensor
 
 from tokenize_kit.files import new_file, sync_file
 from tokenize_kit.media.video.colours import into
-from tokenize_kit.media.video.reader import MAX_FRAME_RATE, exact_rate
+from tokenize_kit.media.video.reader import exact_rate
 from tokenize_kit.media.video.shown import Pixels
 from tokenize_kit.media.video.stills import WRITERS
 from tokenize_kit.media.video.tensors import check_video
+from tokenize_kit.protocol import MAX_FRAME_RATE
 
 _BT709, _LIMITED = 1, 1
 _CRF = "12"

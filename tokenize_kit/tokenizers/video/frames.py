@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenize_kit.media.video import check_video
 from tokenize_kit.protocol import (
+    MAX_FRAME_RATE,
     Tokenizer,
     TokenSpec,
     check_grid,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample
 
 NAME = "frames"
-MAX_FRAME_RATE = 1000.0
 
 
 class FramesTokenizer(Tokenizer):
@@ -46,7 +46,7 @@ class FramesTokenizer(Tokenizer):
 
     def __init__(self, frame_rate: float = 12.0, channels: int = 3) -> None:
         if isinstance(frame_rate, bool) or not 0 < frame_rate <= MAX_FRAME_RATE:
-            raise ValueError(f"frame rate {frame_rate} is outside 0 to {MAX_FRAME_RATE:g} frames a second")
+            raise ValueError(f"frame rate {frame_rate} is outside 0 to {MAX_FRAME_RATE} frames a second")
         if channels not in (1, 3, 4) or isinstance(channels, bool):
             raise ValueError(f"channels {channels!r} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
         axes = ("time", "height", "width") if channels == 1 else ("time", "height", "width", "channel")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from tokenize_kit.protocol import MAX_FRAME_RATE
 from tokenize_kit.tokenizers.learned.parts import build_parts, parts_to_dict
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
 
@@ -37,7 +38,6 @@ BODIES: dict[str, Mapping[str, Any]] = {
     },
 }
 """The options of each body with their defaults."""
-MAX_FRAME_RATE = 1000.0
 HEAD_WIDTH = 64
 """Channels of a head of attention."""
 
@@ -106,7 +106,7 @@ class VideoNetworkConfig:
         if self.channels not in (1, 3, 4):
             raise ValueError(f"channels {self.channels} is not 1 (grey), 3 (RGB) or 4 (RGBA)")
         if isinstance(self.frame_rate, bool) or not 0 < self.frame_rate <= MAX_FRAME_RATE:
-            raise ValueError(f"frame_rate {self.frame_rate} is outside 0 to {MAX_FRAME_RATE:g} frames a second")
+            raise ValueError(f"frame_rate {self.frame_rate} is outside 0 to {MAX_FRAME_RATE} frames a second")
         for name, allowed in (("temporal_factor", (2, 4, 8)), ("spatial_factor", (4, 8, 16))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)} is not one of {', '.join(map(str, allowed))}")
