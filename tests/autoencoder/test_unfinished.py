@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from tokenize_kit.cli import main
 from tokenize_kit.protocol import load_tokenizer
@@ -22,14 +21,6 @@ from trainers.autoencoder.unfinished import is_unfinished, open_unfinished
 from trainers.checkpoints import last_checkpoint
 
 COMMON = {"steps": 6, "validate_every": 2, "checkpoint_every": 2, "device": "cpu", "precision": "32-true"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ class ModelConfig(Protocol):
 
 
 class LossTerms(Protocol):
-    """What every loss configuration has; see `trainers.autoencoder.image.config.LossConfig`."""
+    """What every loss configuration has; `JudgedLossConfig` and `trainers.autoencoder.audio.config.AudioLossConfig` say more."""
 
     @property
     def commitment_weight(self) -> float:
@@ -52,8 +52,13 @@ class LossTerms(Protocol):
 
 @dataclass(frozen=True)
 class JudgedLossConfig:
-    """What pictures and clips are trained for alike: the quantizer's losses, and those of patch discriminators."""
+    """What pictures and clips are trained for alike: LPIPS, the quantizer's losses, and those of patch discriminators."""
 
+    perceptual_weight: float = 0.0
+    """Weight of LPIPS (Zhang et al. 2018) of pictures or single frames; torchvision fetches its weights, or ``perceptual_path``
+    names them."""
+    perceptual_path: str | None = None
+    """File of the LPIPS weights."""
     commitment_weight: float = 0.25
     """Weight of the commitment loss, which holds the encoder near the codes (VQ-VAE: 0.25)."""
     codebook_weight: float = 1.0
@@ -103,6 +108,15 @@ class JudgedLossConfig:
                 "loss feature_matching_weight, lecam_weight and adaptive_weight need a discriminator "
                 "(--loss.discriminator hinge)"
             )
+
+    def check_channels(self, channels: int, what: str) -> None:
+        """Refuse losses that samples of so many channels cannot have.
+
+        Raises:
+            ValueError: LPIPS of what is transparent; ``what`` are such as pictures.
+        """
+        if self.perceptual_weight and channels == 4:
+            raise ValueError(f"--loss.perceptual-weight is for grey and RGB {what}; leave it out with --channels 4")
 
 
 class Recipe(NamedTuple, Generic[M, L]):

@@ -40,7 +40,7 @@ class SampleBatch:
     """Some samples of one shape."""
 
     samples: Tensor
-    """As they are stored, integers: pictures uint8 (B, C, H, W), sounds int16 (B, C, N)."""
+    """As they are stored, integers: pictures uint8 (B, C, H, W), clips uint8 (B, C, T, H, W), sounds int16 (B, C, N)."""
     made: Tensor | None = None
     """What the model made of them in this step, float of the same shape, for the discriminator."""
 

@@ -1,4 +1,4 @@
-"""What tasks have in common that train against patch discriminators: the losses of both sides, their schedules and averages."""
+"""What pictures and clips are trained for alike: LPIPS, and patch discriminators with both sides' losses and averages."""
 
 from __future__ import annotations
 
@@ -8,20 +8,50 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from tokenize_kit.tokenizers.learned.quantizers.base import Quantizer
 from trainers.autoencoder import losses
-from trainers.autoencoder.config import JudgedLossConfig
+from trainers.autoencoder.config import JudgedLossConfig, Recipe
+from trainers.autoencoder.data import NumberedBatches
 from trainers.autoencoder.patches import Verdict
-from trainers.autoencoder.task import QuantizedTask
+from trainers.autoencoder.task import Plan, QuantizedTask
+from trainers.optim import build_optimizers
 from trainers.task import PhaseLoss
 
 J = TypeVar("J", bound=JudgedLossConfig)
 
 
 class JudgedTask(QuantizedTask[J]):
-    """Base of the tasks whose discriminators are `trainers.autoencoder.patches.PatchDiscriminator`, one or several."""
+    """Base of the tasks whose discriminators are `trainers.autoencoder.patches.PatchDiscriminator`, one or several.
+
+    Args: see `QuantizedTask`.
+    """
 
     averages: Sequence[losses.LogitAverages] = ()
     """The moving averages of the logits of each discriminator, for LeCam."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        quantizer: Quantizer,
+        recipe: Recipe[Any, J],
+        data: NumberedBatches,
+        held_out: Sequence[Tensor],
+        plan: Plan,
+    ) -> None:
+        super().__init__(model, quantizer, recipe, data, held_out, plan)
+        self.optimizers["autoencoder"] = build_optimizers(model, recipe.optimizer, quantizer.parameters())
+        self.perceptual: nn.Module | None = None
+        if self.config.perceptual_weight:
+            from tokenize_kit.metrics.perceptual import Perceptual
+
+            self.perceptual = Perceptual(self.config.perceptual_path)
+
+    def perceived(self, made: Tensor, real: Tensor) -> Tensor:
+        """Return LPIPS of pictures (B, C, H, W), summed over them; 0 where it is not wanted."""
+        if self.perceptual is None:
+            return made.new_zeros(())
+        distance: Tensor = self.perceptual.to(made.device)(made, real)
+        return distance.sum()
 
     def add_judges(self, network: nn.Module, count: int = 1) -> None:
         """Train against a network that returns the verdicts of ``count`` discriminators, or a single verdict."""

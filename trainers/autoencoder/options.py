@@ -52,7 +52,11 @@ class LearnedOptions(ShardReading):
     on_collapse: Literal["warn", "stop"] = "warn"
     """Whether a run whose codebook use falls under the floor goes on."""
     media_field: str | None = None
+<<<<<<< HEAD
     """Column of a parquet file that holds the samples; by default the modality, such as image."""
+=======
+    """Column of a parquet file that holds the samples; by default the modality: image, audio or video."""
+>>>>>>> d396552 (Video networks share one half; trainers share what they tell and check; fewer and smaller cases cover the same pairs)
     workers: int = 1
     """Processes that decode the data at the start."""
     max_failures: int = 1000
@@ -77,6 +81,20 @@ class LearnedOptions(ShardReading):
             raise ValueError(f"--usage-floor {self.usage_floor} must be in [0, 1]")
         if self.max_failures < 0:
             raise ValueError(f"--max-failures {self.max_failures} must not be negative")
+
+
+def check_squares(size: int | None, scale: float) -> None:
+    """Refuse an ``--image-size`` and a ``--max-scale`` that no squares can be cut out with.
+
+    Raises:
+        ValueError: names the option and its range.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"--image-size {size} must be at least 1")
+    if not scale >= 1:
+        raise ValueError(f"--max-scale {scale} must be at least 1 (1 cuts squares of image_size)")
+    if scale > 1 and size is None:
+        raise ValueError(f"--max-scale {scale} needs an --image-size to scale to")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,20 @@ class Trained:
     loop: LoopResult
     """How the loop ended."""
 
+    def told(self) -> dict[str, Any]:
+        """Return what every command tells of its run, by name; how many samples there were each calls by its own name."""
+        return {
+            "out": self.out,
+            "fingerprint": self.fingerprint,
+            "parameters": self.parameters,
+            "vocab_size": self.vocab_size,
+            "steps": self.loop.step,
+            "epochs": self.epochs,
+            "resumed_from": self.loop.resumed_from,
+            "best_step": self.loop.best_step,
+            "metrics": self.loop.best_metrics,
+        }
+
 
 class TokenizerRun(ABC, Generic[O, C, S, B]):
     """One run of ``train NAME`` on one kind of data.
@@ -89,10 +103,10 @@ class TokenizerRun(ABC, Generic[O, C, S, B]):
     """What the samples are called in messages, such as ``pictures``."""
     names: ClassVar[tuple[str, ...]]
     """The options that determine the result, besides those of the loop and the recipe, in the order in which they are kept."""
-    rooms: ClassVar[tuple[str, ...]] = (DATA, HELD_OUT)
-    """The folders of decoded samples inside that of the run."""
     later: ClassVar[tuple[str, ...]] = ()
     """The same of options that came later: kept only where they are given, so that runs from before can be continued."""
+    rooms: ClassVar[tuple[str, ...]] = (DATA, HELD_OUT)
+    """The folders of decoded samples inside that of the run."""
 
     def __init__(self, options: O, progress: Progress | None) -> None:
         self.options, self.progress = options, progress

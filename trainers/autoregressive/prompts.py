@@ -207,16 +207,16 @@ def grids_of(
         if stream in prompt.texts:
             grids[stream] = tokenizer.encode(prompt.texts[stream]).numpy()
         elif stream in prompt.files:
-            path = prompt.files[stream]
-            last = stream in template.target and not {*prompt.texts, *prompt.files} & set(template.streams[place + 1 :])
+            path, kind = prompt.files[stream], modality_of(tokenizer.spec)
+            after = template.streams[place + 1 :]
+            film = kind.timed and stream in template.target and not {*prompt.texts, *prompt.files} & {*after}
             try:
                 sample, changes = loaded.preparation.read(path.name, path, tokenizer.spec)
-                kind = modality_of(tokenizer.spec)
-                if kind.timed and last and frames is not None:
+                if film and frames is not None:
                     sample = _first_frames(sample, kind, frames)
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
-                whole = grids[stream].shape in loaded.vocabulary.stream(stream).shapes
-                if kind.timed and last and frames is None and whole and place + 1 == len(template.streams):
+                whole = not after and grids[stream].shape in loaded.vocabulary.stream(stream).shapes
+                if film and frames is None and whole:
                     first = _known_codebooks(loaded, stream, tokenizer.encode(_first_frames(sample, kind, 1)).numpy())
                     if continues(template, loaded.vocabulary, {**grids, stream: first}):
                         grids[stream] = first

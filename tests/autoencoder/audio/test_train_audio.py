@@ -42,15 +42,6 @@ TYPED = [
 JUDGED = {"discriminator": "least-squares", "discriminator_width": 1, "feature_matching_weight": 2.0}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small only wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tone(number, seconds=0.8):
     """A sound with a pitch of its own that falls, and a little noise."""
     at = torch.arange(round(seconds * RATE)) / RATE

@@ -14,7 +14,7 @@ from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import key_fractions
 from trainers.autoencoder import data
-from trainers.autoencoder.cutting import Cutting
+from trainers.autoencoder.cutting import Cutting, check_image_size, check_sides
 from trainers.autoencoder.data import split, spread
 from trainers.autoencoder.image.data import PictureBatches, Pictures, prepare
 from trainers.autoencoder.image.options import TrainImageOptions
@@ -208,19 +208,23 @@ def test_a_set_without_one_readable_picture_is_refused(tmp_path):
         pictures_of(tmp_path, [])
 
 
+@pytest.mark.parametrize(("size", "use"), [(10, "8 or 12"), (3, "4 or 8")])
+def test_squares_that_do_not_fit_are_refused(size, use):
+    with pytest.raises(ValueError, match=rf"--image-size {size} is not a multiple of 4 .*; use {use}"):
+        check_image_size(size, 4)
+
+
 @pytest.mark.parametrize(
-    ("sizes", "size", "message"),
+    ("sizes", "message"),
     [
-        ([(8, 8)], 10, r"--image-size 10 is not a multiple of 4 .*; use 8 or 12"),
-        ([(8, 8)], 3, r"--image-size 3 is not a multiple of 4 .*; use 4 or 8"),
-        ([(8, 8), (8, 12)], None, r"FILES has pictures of different sizes \(8x8 to 8x12\); give an --image-size"),
-        ([(8, 10)], None, r"pictures of 8x10 are no multiple of 4"),
+        ([(8, 8), (8, 12)], r"FILES has pictures of different sizes \(8x8 to 8x12\); give an --image-size"),
+        ([(8, 10)], r"pictures of 8x10 are no multiple of 4"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(tmp_path, sizes, size, message):
+def test_sizes_that_do_not_fit_are_refused(tmp_path, sizes, message):
     pictures = pictures_of(tmp_path, sizes)
     with pytest.raises(ValueError, match=message):
-        pictures.check_sizes(size, 4, "FILES")
+        check_sides(pictures.shapes[:, :2], 4, "pictures", "FILES")
 
 
 def test_a_sheet_shows_every_picture_where_it_belongs():

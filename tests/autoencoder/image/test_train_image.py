@@ -39,15 +39,6 @@ TYPED = [
 PICTURES = 48
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small only wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def emoji(emoji_tar, tmp_path_factory):
     """A folder with the first pictures of the asset, 48x48."""

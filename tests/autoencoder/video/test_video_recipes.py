@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tokenize_kit.cli import main
+from tokenize_kit.tokenizers.learned.quantizers import build_quantizer
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig
 from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
 from trainers.autoencoder.video.config import PRESETS, SIZES, VideoLossConfig, video_recipe
@@ -52,11 +53,13 @@ def test_the_tiny_network_has_about_two_and_a_half_million_parameters():
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_size_of_every_preset_is_a_network_of_the_same_factors(preset, size):
-    found = video_recipe(preset, size)
+    network, quantizer = video_recipe(preset, size).model.network, video_recipe(preset, size).model.quantizer
+    assert network == video_recipe("fsq", size).model.network
     with torch.device("meta"):
-        model = VideoAutoencoder(found.model)
-        latents = model.latents(torch.empty(1, 3, 9, 64, 64))
-    assert latents.shape == (1, found.model.network.dim, 3, 8, 8)
+        if preset == "fsq":
+            latents = VideoAutoencoder(VideoConfig(network, quantizer)).latents(torch.empty(1, 3, 9, 64, 64))
+            assert latents.shape == (1, network.dim, 3, 8, 8)
+        assert build_quantizer(quantizer, network.dim).codebook_sizes
 
 
 def test_values_of_a_preset_can_be_changed_and_another_body_or_kind_begins_anew():

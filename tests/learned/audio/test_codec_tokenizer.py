@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from toys.neural_codec import FSQ, NETWORKS, RVQ, toy_codec, toy_config
+from toys.states import held_bytes
 
 from tokenize_kit.protocol import decode_like
 from tokenize_kit.tokenizers.learned.audio.model import Codec
@@ -216,13 +217,6 @@ def test_an_eager_stream_says_so_when_it_has_handed_out_more_than_the_length():
     assert stream.decode(codec.encode(noise(codec, 11))).shape == (1, 12)
     with pytest.raises(ValueError, match="12 samples of a sound of 11 have been handed out"):
         stream.finish_decode(11)
-
-
-def held_bytes(state):
-    """All memory that a state keeps alive."""
-    if isinstance(state, torch.Tensor):
-        return state.untyped_storage().nbytes()
-    return sum(map(held_bytes, state)) if isinstance(state, tuple) else 0
 
 
 @EVERY

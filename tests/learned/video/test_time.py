@@ -2,13 +2,12 @@
 
 import pytest
 
-from tokenize_kit.tokenizers.learned.video.time import covers, frames_of, latent_steps, steps_seen
+from tokenize_kit.tokenizers.learned.video.time import covers, frames_of, latent_steps
 
 
 def test_the_figures():
     assert [latent_steps(frames, 4) for frames in range(11)] == [0, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4]
     assert [frames_of(steps, 4) for steps in range(5)] == [0, 1, 5, 9, 13]
-    assert [steps_seen(frames, 4) for frames in range(11)] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -17,7 +16,6 @@ def test_a_frame_more_is_a_step_more_just_behind_a_whole_number_of_steps(factor)
         frames = frames_of(steps, factor)
         assert frames == 1 + (steps - 1) * factor
         assert (latent_steps(frames, factor), latent_steps(frames + 1, factor)) == (steps, steps + 1)
-        assert (steps_seen(frames - 1, factor), steps_seen(frames, factor)) == (steps - 1, steps)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])

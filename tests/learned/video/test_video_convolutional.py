@@ -226,8 +226,8 @@ def test_any_pieces_are_the_whole_to_the_bit_in_the_network_itself(network):
 def test_halves_say_what_they_need(network):
     model = toy_model(network)
     time = model.config.network.temporal_factor
-    assert [model.encoder.needs(count) for count in (1, 2, 5)] == [1, 1 + time, 1 + 4 * time]
-    assert [model.decoder.needs(count) for count in (1, 2, 1 + time, 2 + time)] == [1, 2, 2, 3]
+    assert [model.encoder.layers.needs(count) for count in (1, 2, 5)] == [1, 1 + time, 1 + 4 * time]
+    assert [model.decoder.layers.needs(count) for count in (1, 2, 1 + time, 2 + time)] == [1, 2, 2, 3]
 
 
 @pytest.mark.parametrize("network", CONVOLUTIONAL)

@@ -25,8 +25,7 @@ def video(model, steps, seed=0, batch=1):
 
 
 @EVERY
-@pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("quantizer", [FSQ, RVQ], ids=lambda options: options["kind"])
+@pytest.mark.parametrize(("channels", "quantizer"), [(1, FSQ), (4, RVQ)], ids=["grey-fsq", "rgba-rvq"])
 def test_shapes_and_gradients(network, channels, quantizer):
     model = VideoAutoencoder(toy_config(network, quantizer, channels=channels))
     batch = video(model, 3, batch=2)
@@ -119,11 +118,11 @@ def test_no_place_in_space_is_seen_beyond_the_radius(network):
 
 
 @EVERY
-@pytest.mark.parametrize("plan", [[1] * 13, [1, 4, 4, 4], [1, 8, 4], [1, 12], [5, 8], [13]], ids=str)
+@pytest.mark.parametrize("plan", [[1] * 9, [1, 4, 4], [5, 4]], ids=str)
 def test_pieces_are_the_whole(network, plan):
     model = toy_model(network)
     time = model.config.network.temporal_factor
-    batch, codes = video(model, 13), noise(1, 8, 13, 2, 3)
+    batch, codes = video(model, 9), noise(1, 8, 9, 2, 3)
     counts = [plan[0] * time - time + 1, *(count * time for count in plan[1:])]
     for half, whole, sizes in ((model.encoder, batch, counts), (model.decoder, codes, plan)):
         state, made = half.start(), []

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from toys.neural_video import FSQ, NETWORKS, RVQ, toy_video
+from toys.states import held_bytes
 
 from tokenize_kit.protocol import decode_like
 from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
@@ -33,7 +34,7 @@ def noise(tokenizer, frames, height=11, width=18, seed=0):
 def lengths(tokenizer):
     time = tokenizer.config.network.temporal_factor
     edge = frames_of(1 + tokenizer.block, time)
-    return [1, 2, time - 1, time, time + 1, time + 2, edge - 1, edge, edge + 1, edge + time * tokenizer.block, 37]
+    return sorted({1, 2, time, time + 1, time + 2, edge - 1, edge, edge + 1, edge + time * tokenizer.block})
 
 
 def filled(video, tokenizer):
@@ -50,7 +51,7 @@ def filled(video, tokenizer):
 
 @EVERY
 def test_pieces_give_what_the_whole_network_gives(kind):
-    tokenizer = toy_video(**kind)
+    tokenizer = toy_video(**kind, block=2)
     for length in lengths(tokenizer):
         video = noise(tokenizer, length)
         ids = tokenizer.encode(video)
@@ -68,8 +69,9 @@ def test_pieces_give_what_the_whole_network_gives(kind):
 
 @EVERY
 def test_cuttings_of_any_kind_give_the_same_bits(kind):
-    tokenizer = toy_video(**kind)
+    tokenizer = toy_video(**kind, block=2)
     time, block = tokenizer.config.network.temporal_factor, tokenizer.block
+    plain, eager = tokenizer.stream(), tokenizer.stream(eager=True)  # which serve one video after the other
     for length in (1, time + 1, 2 + 2 * block * time):
         video = noise(tokenizer, length)
         ids = tokenizer.encode(video)
@@ -77,20 +79,13 @@ def test_cuttings_of_any_kind_give_the_same_bits(kind):
         for size in (1, 3, block * time + 1):
             pieces = video.split(size)
             assert torch.equal(torch.cat(list(tokenizer.encode_pieces(pieces))), ids)
-            for eager in (False, True):
-                stream = tokenizer.stream(eager)
-                for _ in range(2):  # a stream can serve one video after the other
-                    assert torch.equal(torch.cat([*map(stream.encode, pieces), stream.finish()]), ids)
-        for plan in ([1], [1, 4, 4, 4], [1, 8, 4], [100]):
+            for stream in (plain, eager):
+                assert torch.equal(torch.cat([*map(stream.encode, pieces), stream.finish()]), ids)
+        for plan in ([1], [1, 4], [100]):
             pieces = list(cut(ids, plan))
             assert torch.equal(torch.cat(list(tokenizer.decode_pieces(pieces, length))), made[:length])
-            stream = tokenizer.stream()
-            for _ in range(2):
-                assert torch.equal(
-                    torch.cat([*map(stream.decode, pieces), stream.finish_decode(length)]), made[:length]
-                )
-            stream = tokenizer.stream(eager=True)
-            assert torch.equal(torch.cat([*map(stream.decode, pieces), stream.finish_decode()]), made)
+            assert torch.equal(torch.cat([*map(plain.decode, pieces), plain.finish_decode(length)]), made[:length])
+            assert torch.equal(torch.cat([*map(eager.decode, pieces), eager.finish_decode()]), made)
 
 
 def cut(ids, plan):
@@ -104,9 +99,9 @@ def cut(ids, plan):
 
 @EVERY
 def test_what_comes_later_changes_nothing_and_a_picture_is_the_first_frame(kind):
-    tokenizer = toy_video(**kind)
+    tokenizer = toy_video(**kind, block=2)
     time = tokenizer.config.network.temporal_factor
-    video = noise(tokenizer, 37)
+    video = noise(tokenizer, 1 + 5 * time)
     ids = tokenizer.encode(video)
     made = tokenizer.decode(ids)
     for steps in range(1, len(ids)):
@@ -132,40 +127,41 @@ def test_an_eager_stream_has_the_delay_that_is_said(kind):
 
 
 @EVERY
-@pytest.mark.parametrize("threads", [1, 3])
-def test_batches_and_threads_do_not_change_a_bit(kind, threads):
-    tokenizer = toy_video(**kind)
+def test_batches_and_threads_do_not_change_a_bit(kind):
+    tokenizer = toy_video(**kind, block=2)
     sizes = [(1, 8, 8), (9, 11, 18), (5, 3, 30), (1, 16, 16), (9, 11, 18), (20, 8, 8)]
     videos = [noise(tokenizer, *size, seed=seed) for seed, size in enumerate(sizes)]
     single = [tokenizer.encode(video) for video in videos]
     made = [tokenizer.decode(ids) for ids in single]
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     try:
-        assert all(map(torch.equal, tokenizer.encode_batch(videos), single))
-        with tokenizer.encode_ahead() as begin:
-            running = [begin(videos[:4]), begin(videos[4:])]
-            assert all(map(torch.equal, [ids for wait in running for ids in wait()], single))
-        assert all(map(torch.equal, tokenizer.decode_batch(single), made))
-        assert torch.equal(tokenizer.encode(videos[1]), single[1])
-        cut = tokenizer.decode_sized(single, sizes)
-        assert [each.shape for each in cut] == [video.shape for video in videos]
-        assert torch.get_num_threads() == threads
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            assert all(map(torch.equal, tokenizer.encode_batch(videos), single))
+            with tokenizer.encode_ahead() as begin:
+                running = [begin(videos[:4]), begin(videos[4:])]
+                assert all(map(torch.equal, [ids for wait in running for ids in wait()], single))
+            assert all(map(torch.equal, tokenizer.decode_batch(single), made))
+            assert torch.equal(tokenizer.encode(videos[1]), single[1])
+            cut = tokenizer.decode_sized(single, sizes)
+            assert [each.shape for each in cut] == [video.shape for video in videos]
+            assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
 
 @EVERY
 def test_tiles_are_a_whole_frame(kind):
-    side = toy_video(**kind).config.network.spatial_factor
-    whole, tiled = toy_video(**kind), toy_video(**kind, tile=3 * side)
-    video = noise(whole, 10, 7 * side - 1, 8 * side)
+    whole = toy_video(**kind, block=2)
+    side = whole.config.network.spatial_factor
+    tiled = toy_video(**kind, block=2, tile=3 * side)
+    video = noise(whole, 2 + whole.config.network.temporal_factor, 7 * side - 1, 8 * side)
     ids = whole.encode(video)
     assert torch.equal(tiled.encode(video), ids)
     made, other = whole.decode(ids), tiled.decode(ids)
     assert (made.int() - other.int()).abs().max() <= 1
     # A tile has a memory of its own, and that is what makes its pieces equal.
-    for size in (1, 7):
+    for size in (1, 2):
         assert torch.equal(torch.cat(list(tiled.encode_pieces(video.split(size)))), ids)
         assert torch.equal(torch.cat(list(tiled.decode_pieces(ids.split(size)))), other)
 
@@ -269,43 +265,36 @@ def test_the_first_codebooks_decode_alone():
     assert not torch.equal(made[1], made[2])
 
 
-def held_bytes(state):
-    """All memory that a state keeps alive."""
-    if isinstance(state, torch.Tensor):
-        return state.untyped_storage().nbytes()
-    return sum(map(held_bytes, state)) if isinstance(state, tuple) else 0
-
-
 @EVERY
 def test_memory_does_not_grow_with_the_length(kind):
-    tokenizer = toy_video(**kind)
+    tokenizer = toy_video(**kind, block=2)
     time, pulled = tokenizer.config.network.temporal_factor, []
 
     def endless():
         for place in itertools.count():
             pulled.append(place)
-            yield noise(tokenizer, 3, 32, 32, place)
+            yield noise(tokenizer, 3, 16, 16, place)
 
     produced, seen = 0, []
     for ids in tokenizer.encode_pieces(endless()):
         produced += len(ids)
         seen.append(len(pulled) * 3 - frames_of(produced, time))
-        if frames_of(produced, time) >= 300:
+        if frames_of(produced, time) >= 100:
             break
     # What has come in and not gone out is never more than a block and a piece.
     assert max(seen) < tokenizer.block * time + 3
     for eager in (False, True):
         stream, sizes = tokenizer.stream(eager), []
-        for place in range(40):
-            ids = stream.encode(noise(tokenizer, 5, 32, 32, place))
+        for place in range(20):
+            ids = stream.encode(noise(tokenizer, 5, 16, 16, place))
             if len(ids):
                 stream.decode(ids)
             encoding, decoding = stream._encoding._pieces, stream._decoding._pieces
             waiting = sum(held_bytes(part) for each in (encoding, decoding) for part in each._waiting._parts)
             sizes.append((held_bytes(encoding._state) + held_bytes(decoding._state), waiting))
-        assert len({size for size, _ in sizes[15:]}) == 1
-        assert sizes[15][0] == max(size for size, _ in sizes)
-        assert max(waiting for _, waiting in sizes[15:]) <= 1.5 * max(waiting for _, waiting in sizes[:15])
+        assert len({size for size, _ in sizes[10:]}) == 1
+        assert sizes[10][0] == max(size for size, _ in sizes)
+        assert max(waiting for _, waiting in sizes[10:]) <= 1.5 * max(waiting for _, waiting in sizes[:10])
 
 
 def test_a_state_keeps_no_more_than_it_must():

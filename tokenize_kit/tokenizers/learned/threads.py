@@ -7,7 +7,7 @@ many there are.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -81,3 +81,17 @@ def side_by_side(most: int, device: torch.device) -> Iterator[Begin]:
             yield begin
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def each(work: Callable[[_Given], Tensor], items: Sequence[_Given], device: torch.device) -> list[Tensor]:
+    """Return what ``work`` makes of each item, several side by side.
+
+    Args:
+        work: computes on ``device``.
+        items: what it is given, one after the other.
+        device: where it computes.
+    """
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with side_by_side(len(items), device) as begin:
+        return [wait() for wait in [begin(work, item) for item in items]]

@@ -76,21 +76,13 @@ def train_audio(options: TrainAudioOptions, progress: Progress | None = None) ->
     run = AudioRun(options, progress)
     made = run.run()
     return TrainAudioResult(
-        out=made.out,
-        fingerprint=made.fingerprint,
-        parameters=made.parameters,
+        **made.told(),
         sample_rate=run.network.sample_rate,
         hop=run.network.hop,
-        vocab_size=made.vocab_size,
         bits_per_second=run.bits_per_second(made.vocab_size),
         sounds=made.samples,
         hours=run.hours,
         validation_sounds=made.held_out,
-        steps=made.loop.step,
-        epochs=made.epochs,
-        resumed_from=made.loop.resumed_from,
-        best_step=made.loop.best_step,
-        metrics=made.loop.best_metrics,
     )
 
 

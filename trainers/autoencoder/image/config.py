@@ -24,10 +24,6 @@ class LossConfig(JudgedLossConfig):
     """Absolute or squared error of pixels in [-1, 1]; the squared one gives the highest PSNR."""
     pixel_weight: float = 1.0
     """Weight of the pixel loss."""
-    perceptual_weight: float = 0.0
-    """Weight of LPIPS (Zhang et al. 2018), whose weights torchvision fetches or ``perceptual_path`` names."""
-    perceptual_path: str | None = None
-    """File of the LPIPS weights."""
 
     choices = JudgedLossConfig.choices | {"pixel": ("l1", "l2")}
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
-from trainers.autoencoder.cutting import Cutting, check_image_size, check_sides, scaled
+from trainers.autoencoder.cutting import Cutting, scaled
 from trainers.autoencoder.data import EpochBatches, Ints, SampleBatch, Samples, decode_once
 
 if TYPE_CHECKING:
@@ -36,17 +36,6 @@ class Pictures(Samples):
         """Return a picture (H, W, C), a view of the mapped file."""
         grid = self.grid(number)
         return grid if grid.ndim == 3 else grid[..., None]
-
-    def check_sizes(self, size: int | None, factor: int, source: str) -> None:
-        """Refuse pictures that cannot be put together or do not fit the network.
-
-        Raises:
-            ValueError: names the sizes and what to do.
-        """
-        if size is not None:
-            check_image_size(size, factor)
-            return
-        check_sides(self.shapes[:, :2], factor, "pictures", source)
 
     def cut(self, number: int, cutting: Cutting, draw: np.random.Generator | None) -> Tensor:
         """Return a picture as it is trained on, uint8 (C, H, W); without ``draw`` from its middle, unmirrored."""

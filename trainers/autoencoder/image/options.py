@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from tokenize_kit.tokenizers.learned.image.config import NetworkConfig
 from trainers.autoencoder.image.config import LossConfig
-from trainers.autoencoder.options import RunOptions, SourceOptions
+from trainers.autoencoder.options import RunOptions, SourceOptions, check_squares
 from trainers.overrides import Overrides
 
 
@@ -68,21 +68,6 @@ class TrainImageOptions(RunOptions, PictureOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_learned("batch_size", "validation_pictures")
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"--image-size {self.image_size} must be at least 1")
-        if self.max_scale < 1:
-            raise ValueError(f"--max-scale {self.max_scale} must be at least 1 (1 cuts squares of image_size)")
+        check_squares(self.image_size, self.max_scale)
         if self.pad and self.image_size is None:
             raise ValueError("--pad needs an --image-size: the side of the square that pictures are padded to")
-        if self.max_scale > 1 and self.image_size is None:
-            raise ValueError(f"--max-scale {self.max_scale} needs an --image-size to scale to")
-
-
-def check_loss(config: LossConfig, channels: int) -> None:
-    """Refuse losses that the pictures cannot have.
-
-    Raises:
-        ValueError: LPIPS on transparent pictures.
-    """
-    if config.perceptual_weight and channels == 4:
-        raise ValueError("--loss.perceptual-weight is for grey and RGB pictures; leave it out with --channels 4")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenize_kit.metrics.image import psnr_of
 from tokenize_kit.tokenizers.learned.image.model import Autoencoder
@@ -17,7 +17,6 @@ from trainers.autoencoder.judged import JudgedTask
 from trainers.autoencoder.patches import PatchDiscriminator, discriminator_config
 from trainers.autoencoder.task import Made, Plan
 from trainers.exhibits import Exhibit, grid_of
-from trainers.optim import build_optimizers
 from trainers.runtime import Runtime
 
 SHOWN = 12
@@ -45,12 +44,6 @@ class AutoencoderTask(JudgedTask[LossConfig]):
     ) -> None:
         super().__init__(model, model.quantizer, recipe, data, held_out, plan)
         self.model = model
-        self.optimizers["autoencoder"] = build_optimizers(model, recipe.optimizer, model.quantizer.parameters())
-        self.perceptual: nn.Module | None = None
-        if self.config.perceptual_weight:
-            from tokenize_kit.metrics.perceptual import Perceptual
-
-            self.perceptual = Perceptual(self.config.perceptual_path)
         if self.config.discriminator != "none":
             size = min(data.pictures.cut(int(data.chosen[0]), data.cutting, None).shape[1:])
             self.add_judges(PatchDiscriminator(discriminator_config(size, model.config.network.channels)))
@@ -69,7 +62,7 @@ class AutoencoderTask(JudgedTask[LossConfig]):
         for start in range(0, len(mine), self.data.batch_size):
             real = to_pixels(torch.stack(list(mine[start : start + self.data.batch_size])).to(runtime.device))
             made = self.reconstruct(real)
-            pixel, perceptual = self._pixel(made.samples, real), self._perceptual(made.samples, real)
+            pixel, perceptual = self._pixel(made.samples, real), self.perceived(made.samples, real)
             distortion += float(self.config.pixel_weight * pixel + self.config.perceptual_weight * perceptual)
             errors = (from_pixels(made.samples).float() - from_pixels(real).float()).square().flatten(1).mean(1)
             # A picture that comes back exactly counts as one with an error of half a level in one value.
@@ -92,18 +85,12 @@ class AutoencoderTask(JudgedTask[LossConfig]):
     def _pixel(self, made: Tensor, real: Tensor) -> Tensor:
         return (losses.l1 if self.config.pixel == "l1" else losses.l2)(made, real)
 
-    def _perceptual(self, made: Tensor, real: Tensor) -> Tensor:
-        if self.perceptual is None:
-            return made.new_zeros(())
-        distance: Tensor = self.perceptual.to(made.device)(made, real)
-        return distance.sum()
-
     def compare(self, made: Tensor, real: Tensor, step: int, logs: dict[str, Tensor]) -> Tensor:  # noqa: ARG002
         """Return the weighted loss of pixels and of features."""
         config = self.config
         logs["pixel"] = self._pixel(made, real)
         distortion = config.pixel_weight * logs["pixel"]
         if self.perceptual is not None:
-            logs["perceptual"] = self._perceptual(made, real)
+            logs["perceptual"] = self.perceived(made, real)
             distortion = distortion + config.perceptual_weight * logs["perceptual"]
         return distortion

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tokenize_kit.tokenizers.learned.image.config import AutoencoderConfig
 from trainers.autoencoder.image.config import ImageRecipe, recipe
-from trainers.autoencoder.image.options import TrainImageOptions, check_loss
+from trainers.autoencoder.image.options import TrainImageOptions
 from trainers.autoencoder.run import TokenizerRun
 
 if TYPE_CHECKING:
@@ -70,18 +70,10 @@ def train_image(options: TrainImageOptions, progress: Progress | None = None) ->
     run = ImageRun(options, progress)
     made = run.run()
     return TrainImageResult(
-        out=made.out,
-        fingerprint=made.fingerprint,
-        parameters=made.parameters,
+        **made.told(),
         downsample_factor=run.factor,
-        vocab_size=made.vocab_size,
         pictures=made.samples,
         validation_pictures=made.held_out,
-        steps=made.loop.step,
-        epochs=made.epochs,
-        resumed_from=made.loop.resumed_from,
-        best_step=made.loop.best_step,
-        metrics=made.loop.best_metrics,
     )
 
 
@@ -150,7 +142,7 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
             loss=options.loss.given(),
             optimizer=options.optimizer.given(),
         )
-        check_loss(found.loss, options.channels)
+        found.loss.check_channels(options.channels, "pictures")
         if options.image_size is not None:
             from trainers.autoencoder.cutting import check_image_size
 
@@ -170,10 +162,12 @@ class ImageRun(TokenizerRun[TrainImageOptions, AutoencoderConfig, "Pictures", "P
             ValueError: they cannot be put together or do not fit the network.
         """
         from tokenize_kit.shards import ShardSet
+        from trainers.autoencoder.cutting import check_sides
         from trainers.autoencoder.image.data import Pictures
 
         pictures = Pictures(ShardSet.open(folder, self.options.trust_shards))
-        pictures.check_sizes(self.options.image_size, self.factor, ", ".join(data))
+        if self.options.image_size is None:
+            check_sides(pictures.shapes[:, :2], self.factor, "pictures", ", ".join(data))
         if self._picture is None:  # not of those to measure on, which come later
             self._picture = tuple(pictures.cut(0, self._cutting, None).shape)
         return pictures

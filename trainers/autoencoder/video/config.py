@@ -30,10 +30,6 @@ class VideoLossConfig(JudgedLossConfig):
     """Weight of the same of the high bands (LeanVAE: 0.1)."""
     difference_weight: float = 0.0
     """Weight of the absolute error of the differences of following frames, against flicker; pictures have none."""
-    perceptual_weight: float = 0.0
-    """Weight of LPIPS of each frame (Zhang et al. 2018), whose weights torchvision fetches or ``perceptual_path`` names."""
-    perceptual_path: str | None = None
-    """File of the LPIPS weights."""
     judges: Literal["clips", "frames", "both"] = "clips"
     """Whether the discriminator sees patches of clips, with their motion, of each frame by itself, or there are two of them."""
 

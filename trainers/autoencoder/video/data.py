@@ -21,15 +21,15 @@ from tokenize_kit.protocol.notes import counted
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 from tokenize_kit.tokenizers.video.frames import FramesTokenizer
-from trainers.autoencoder.cutting import Cutting, check_image_size, check_sides, scaled
+from trainers.autoencoder.cutting import Cutting, scaled
 from trainers.autoencoder.data import EpochBatches, Ints, SampleBatch, Samples, decode_once
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from trainers.autoencoder.video.options import TrainVideoOptions
 
-_ORDER, _CUT, _KIND, _PICTURES = range(4)
-"""What a random number is for: with the seed and the number of a batch it begins a generator."""
+_CUT, _KIND, _PICTURES = 1, 2, 3
+"""What a random number is for: behind the seed it begins a generator. 0 is for the orders of `EpochBatches`."""
 
 
 class Films(Samples):
@@ -48,7 +48,6 @@ class Films(Samples):
         """(films, 2) height and width of each."""
         self.lengths: Ints = np.ones(len(self.shapes), np.int64) if self._still else self.shapes[:, 0].copy()
         """(films,) frames of each."""
-        self.channels = int(self.shapes[0, -1]) if self.shapes.shape[1] == (3 if self._still else 4) else 1
 
     def frames(self, number: int) -> NDArray[np.uint8]:
         """Return the frames of a film (T, H, W, C), a view of the mapped file."""
@@ -56,17 +55,6 @@ class Films(Samples):
         if self._still:
             grid = grid[None]
         return grid if grid.ndim == 4 else grid[..., None]
-
-    def check_sizes(self, size: int | None, factor: int, what: str, source: str) -> None:
-        """Refuse films that cannot be put together or do not fit the network.
-
-        Raises:
-            ValueError: names the sizes and what to do.
-        """
-        if size is None:
-            check_sides(self.sizes, factor, what, source)
-        else:
-            check_image_size(size, factor)
 
     def clip(self, number: int, length: int, cutting: Cutting, draw: np.random.Generator | None) -> NDArray[np.uint8]:
         """Return a clip as it is trained on, uint8 (T, H, W, C): a view of the mapped file where nothing is scaled.
@@ -155,12 +143,10 @@ class ClipBatches(EpochBatches):
                 draw = np.random.default_rng([self.seed, _PICTURES, place])
                 clips.append(pictures.clip(int(draw.integers(len(pictures))), 1, self.cutting, draw))
             return SampleBatch(joined(clips, 1))
-        draws = [np.random.default_rng([self.seed, _CUT, place]) for place in places]
-        numbers = [self.number(place) for place in places]
-        clips = [
-            self.films.clip(number, self.length, self.cutting, draw)
-            for number, draw in zip(numbers, draws, strict=True)
-        ]
+        clips = []
+        for place in places:
+            draw = np.random.default_rng([self.seed, _CUT, place])
+            clips.append(self.films.clip(self.number(place), self.length, self.cutting, draw))
         return SampleBatch(joined(clips, self.length))
 
 

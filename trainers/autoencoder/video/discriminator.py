@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 from torch import Tensor, nn
 
 from trainers.autoencoder.patches import PatchDiscriminator, Verdict, discriminator_config
@@ -31,11 +34,8 @@ class ClipDiscriminator(nn.Module):
 
         The logits and features of frames have the axes (B, T, ...): what is said of a clip is said of all of its frames.
         """
-        return [
-            judge(clips) if judge.config.clips else _of_frames(judge, clips)
-            for judge in self.judges.values()
-            if isinstance(judge, PatchDiscriminator)
-        ]
+        judges = cast("Iterable[PatchDiscriminator]", self.judges.values())
+        return [judge(clips) if judge.config.clips else _of_frames(judge, clips) for judge in judges]
 
 
 def _of_frames(judge: PatchDiscriminator, clips: Tensor) -> Verdict:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tokenize_kit.tokenizers.learned.video.config import VideoNetworkConfig
-from trainers.autoencoder.options import RunOptions, SourceOptions
+from trainers.autoencoder.options import RunOptions, SourceOptions, check_squares
 from trainers.autoencoder.video.config import VideoLossConfig
 from trainers.overrides import Overrides
 
@@ -83,12 +83,7 @@ class TrainVideoOptions(RunOptions, FilmOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_learned("batch_size", "validation_clips", "clip_frames")
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"--image-size {self.image_size} must be at least 1")
-        if not self.max_scale >= 1:
-            raise ValueError(f"--max-scale {self.max_scale} must be at least 1 (1 cuts squares of image_size)")
-        if self.max_scale > 1 and self.image_size is None:
-            raise ValueError(f"--max-scale {self.max_scale} needs an --image-size to scale to")
+        check_squares(self.image_size, self.max_scale)
         if self.film_frames is not None and self.film_frames < self.clip_frames:
             raise ValueError(
                 f"--film-frames {self.film_frames} are fewer than the --clip-frames {self.clip_frames} of a clip"
@@ -114,13 +109,3 @@ def check_clips(options: FilmOptions, factor: int) -> None:
             f"--clip-frames {options.clip_frames} is not 1 + n * {factor} (the tokenizer's temporal factor); use {lower} or "
             f"{higher}"
         )
-
-
-def check_loss(config: VideoLossConfig, channels: int) -> None:
-    """Refuse losses that the frames cannot have.
-
-    Raises:
-        ValueError: LPIPS on transparent frames.
-    """
-    if config.perceptual_weight and channels == 4:
-        raise ValueError("--loss.perceptual-weight is for grey and RGB frames; leave it out with --channels 4")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenize_kit.metrics.image import psnr_of
 from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
@@ -18,7 +18,6 @@ from trainers.autoencoder.video.config import VideoLossConfig, VideoRecipe
 from trainers.autoencoder.video.data import ClipBatches, joined
 from trainers.autoencoder.video.discriminator import ClipDiscriminator
 from trainers.exhibits import Exhibit, grid_of
-from trainers.optim import build_optimizers
 from trainers.runtime import Runtime
 
 SHOWN = 4
@@ -46,12 +45,6 @@ class VideoTask(JudgedTask[VideoLossConfig]):
     ) -> None:
         super().__init__(model, model.quantizer, recipe, data, held_out, plan)
         self.model, self.network, self.length = model, recipe.model.network, data.length
-        self.optimizers["autoencoder"] = build_optimizers(model, recipe.optimizer, model.quantizer.parameters())
-        self.perceptual: nn.Module | None = None
-        if self.config.perceptual_weight:
-            from tokenize_kit.metrics.perceptual import Perceptual
-
-            self.perceptual = Perceptual(self.config.perceptual_path)
         if self.config.discriminator != "none":
             size = min(data.films.clip(int(data.chosen[0]), 1, data.cutting, None).shape[1:3])
             judges = ClipDiscriminator(self.config.judges, size, self.network.channels)
@@ -99,15 +92,9 @@ class VideoTask(JudgedTask[VideoLossConfig]):
         if config.difference_weight and real.shape[2] > 1:
             terms["difference"] = losses.differences(made, real)
         if self.perceptual is not None:
-            terms["perceptual"] = self._perceptual(made, real)
+            frames = (clips.transpose(1, 2).flatten(0, 1) for clips in (made, real))
+            terms["perceptual"] = self.perceived(*frames) / real.shape[2]  # a mean over the frames of each clip
         return terms
-
-    def _perceptual(self, made: Tensor, real: Tensor) -> Tensor:
-        """Return LPIPS: mean over the frames of each clip, sum over the batch."""
-        assert self.perceptual is not None
-        one, other = (clips.transpose(1, 2).flatten(0, 1) for clips in (made, real))
-        distance: Tensor = self.perceptual.to(made.device)(one, other)
-        return distance.sum() / real.shape[2]
 
     def measure(self, mine: Sequence[Tensor], counts: Sequence[Tensor], runtime: Runtime) -> dict[str, float]:
         """Return the loss without the discriminator's part, and three kinds of PSNR (dB), each a mean over clips: of all frames,
@@ -115,7 +102,7 @@ class VideoTask(JudgedTask[VideoLossConfig]):
 
         What a short clip was filled up with counts for the loss alone.
         """
-        sums = dict.fromkeys(("loss", "psnr", "psnr_differences", "psnr_first", "moving"), 0.0)
+        sums = dict.fromkeys(("loss", "psnr", "psnr_first", "psnr_differences", "moving"), 0.0)
         for start in range(0, len(mine), self.data.batch_size):
             clips = list(mine[start : start + self.data.batch_size])
             stored = joined([clip.numpy() for clip in clips], self.length).to(runtime.device)
@@ -133,9 +120,9 @@ class VideoTask(JudgedTask[VideoLossConfig]):
                     sums["psnr_differences"] += _psnr(error[:, 1:] - error[:, :-1])
                     sums["moving"] += 1
             self.count_ids(made.ids, counts)
-        *means, differences, moving = runtime.sums([sums[name] for name in _MEASURES])
-        metrics = {name: value / len(self.held_out) for name, value in zip(_MEASURES, means, strict=False)}
-        return metrics | ({"psnr_differences": differences / moving} if moving else {})
+        sums = dict(zip(sums, runtime.sums(list(sums.values())), strict=True))
+        metrics = {name: sums[name] / len(self.held_out) for name in ("loss", "psnr", "psnr_first")}
+        return metrics | ({"psnr_differences": sums["psnr_differences"] / sums["moving"]} if sums["moving"] else {})
 
     def shown(self) -> dict[str, Exhibit]:
         """Return held-out clips, each above its reconstruction, as one video."""
@@ -146,9 +133,6 @@ class VideoTask(JudgedTask[VideoLossConfig]):
             grid_of([list(above), list(below)]) for above, below in zip(stored.unbind(2), made.unbind(2), strict=True)
         ]
         return {"reconstructions": Exhibit("video", torch.stack(sheets), frame_rate=self.network.frame_rate)}
-
-
-_MEASURES = ("loss", "psnr", "psnr_first", "psnr_differences", "moving")
 
 
 def _psnr(error: Tensor) -> float:

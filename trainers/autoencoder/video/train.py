@@ -15,7 +15,7 @@ from tokenize_kit.progress import several
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig, VideoNetworkConfig
 from trainers.autoencoder.run import TokenizerRun
 from trainers.autoencoder.video.config import VideoRecipe, video_recipe
-from trainers.autoencoder.video.options import TrainVideoOptions, check_clips, check_loss
+from trainers.autoencoder.video.options import TrainVideoOptions, check_clips
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,22 +83,14 @@ def train_video(options: TrainVideoOptions, progress: Progress | None = None) ->
     run = VideoRun(options, progress)
     made = run.run()
     return TrainVideoResult(
-        out=made.out,
-        fingerprint=made.fingerprint,
-        parameters=made.parameters,
+        **made.told(),
         frame_rate=run.network.frame_rate,
         temporal_factor=run.network.temporal_factor,
         spatial_factor=run.network.spatial_factor,
-        vocab_size=made.vocab_size,
         bits_per_pixel=run.bits_per_pixel(made.vocab_size),
         films=made.samples,
         pictures=run.pictures,
         validation_clips=made.held_out,
-        steps=made.loop.step,
-        epochs=made.epochs,
-        resumed_from=made.loop.resumed_from,
-        best_step=made.loop.best_step,
-        metrics=made.loop.best_metrics,
     )
 
 
@@ -179,7 +171,7 @@ class VideoRun(TokenizerRun[TrainVideoOptions, VideoConfig, "Films", "ClipBatche
             loss=options.loss.given(),
             optimizer=options.optimizer.given(),
         )
-        check_loss(found.loss, options.channels)
+        found.loss.check_channels(options.channels, "frames")
         check_clips(options, found.model.network.temporal_factor)
         if options.image_size is not None:
             from trainers.autoencoder.cutting import check_image_size
@@ -203,10 +195,12 @@ class VideoRun(TokenizerRun[TrainVideoOptions, VideoConfig, "Films", "ClipBatche
 
     def _films(self, folder: Path, stream: str, what: str, data: tuple[str, ...]) -> Films:
         from tokenize_kit.shards import ShardSet
+        from trainers.autoencoder.cutting import check_sides
         from trainers.autoencoder.video.data import Films
 
         films = Films(ShardSet.open(folder, self.options.trust_shards), stream)
-        films.check_sizes(self.options.image_size, self.network.spatial_factor, what, ", ".join(data))
+        if self.options.image_size is None:
+            check_sides(films.sizes, self.network.spatial_factor, what, ", ".join(data))
         if self._sides is None:  # not of those to measure on, which come later
             self._sides = (int(films.sizes[0, 0]), int(films.sizes[0, 1]))
         return films

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from tokenize_kit.tokenizers.learned.audio.config import CodecConfig
 from tokenize_kit.tokenizers.learned.audio.model import Codec, fold_weight_norm
 from tokenize_kit.tokenizers.learned.audio.stream import CodecStream, Coder, Decoding, Encoding
 from tokenize_kit.tokenizers.learned.folder import is_mixed, load_network, save_network
-from tokenize_kit.tokenizers.learned.threads import side_by_side
+from tokenize_kit.tokenizers.learned.threads import each
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 NAME = "codec"
 BLOCK_SECONDS = 1.0
 """About how much sound goes through the network at once."""
-
-_Given = TypeVar("_Given")
 
 
 class CodecTokenizer(Tokenizer):
@@ -109,16 +107,16 @@ class CodecTokenizer(Tokenizer):
 
     def encode_batch(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Encode sounds of mixed lengths, several side by side."""
-        return self._each(self._encoded, [check_audio(sample, self._spec.channels) for sample in samples])
+        return each(self._encoded, [check_audio(sample, self._spec.channels) for sample in samples], self._coder.device)
 
     def decode_batch(self, grids: Sequence[Tensor]) -> list[Sample]:
         """Decode grids of mixed lengths, several side by side."""
-        return list(self._each(self._decoded, [(check_grid(ids, self._spec), None) for ids in grids]))
+        return list(each(self._decoded, [(check_grid(ids, self._spec), None) for ids in grids], self._coder.device))
 
     def decode_sized(self, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
         """Decode grids, each cut to its true number of samples."""
         pairs = [(check_grid(ids, self._spec), size[0]) for ids, size in zip(grids, sizes, strict=True)]
-        return list(self._each(self._decoded, pairs))
+        return list(each(self._decoded, pairs, self._coder.device))
 
     def encode_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Encode a sound that comes in pieces (C, n), in bounded memory: yield its ids in pieces.
@@ -177,10 +175,3 @@ class CodecTokenizer(Tokenizer):
     def _decoded(self, given: tuple[Tensor, int | None]) -> Tensor:
         decoding = Decoding(self._coder)
         return torch.cat([decoding.push(given[0]), decoding.finish(given[1])], 1)
-
-    def _each(self, work: Callable[[_Given], Tensor], items: Sequence[_Given]) -> list[Tensor]:
-        """Return what is made of each item, several side by side."""
-        if len(items) < 2:
-            return [work(item) for item in items]
-        with side_by_side(len(items), self._coder.device) as begin:
-            return [wait() for wait in [begin(work, item) for item in items]]

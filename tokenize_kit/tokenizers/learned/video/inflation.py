@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from tokenize_kit.tokenizers.learned.layers import CausalConvolution
 from tokenize_kit.tokenizers.learned.parts import build_options
 from tokenize_kit.tokenizers.learned.quantizers.config import QuantizerConfig
-from tokenize_kit.tokenizers.learned.streaming import Chain
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig, VideoNetworkConfig
 from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
 from tokenize_kit.tokenizers.learned.video.networks.blocks import Factorised
 from tokenize_kit.tokenizers.learned.video.networks.convolutional import pictured
+from tokenize_kit.tokenizers.learned.video.networks.half import Half
 from tokenize_kit.weights import load_tensors
 
 _SAME = ("channels", "width", "multipliers", "attention", "norm", "latent_channels")
@@ -100,7 +100,7 @@ def _differences(ours: VideoNetworkConfig | QuantizerConfig, theirs: VideoNetwor
 def _targets(half: str, model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of the encoder or decoder that a picture network has too, by their names there."""
     ours = model.get_submodule(half)
-    assert isinstance(ours.layers, Chain)
+    assert isinstance(ours, Half)
     places = pictured(ours.layers)
     apart = [module for module in ours.modules() if isinstance(module, Factorised)]
     frames, times = ({id(getattr(module, part)) for module in apart} for part in ("frame", "time"))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, cast
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tokenize_kit.tokenizers.learned.quantizers import build_quantizer
-from tokenize_kit.tokenizers.learned.streaming import State
-from tokenize_kit.tokenizers.learned.video.config import VideoConfig
+from tokenize_kit.tokenizers.learned.video.config import VideoConfig, VideoNetworkConfig
 from tokenize_kit.tokenizers.learned.video.networks.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
+from tokenize_kit.tokenizers.learned.video.networks.half import Half
 from tokenize_kit.tokenizers.learned.video.networks.latent import LatentDecoder, LatentEncoder
 
 
@@ -25,44 +26,12 @@ class VideoReconstruction(NamedTuple):
     """The quantizer's own losses: unweighted means, float32 scalars."""
 
 
-class Half(Protocol):
-    """What the encoder and the decoder of every body are: modules that take videos whole or in pieces along the time.
-
-    The encoder turns pixels (B, C, T, H, W) into latents (B, D, t, h, w), the decoder latents into pixels. A piece is some whole
-    steps: the first frame of the first piece is a step, and then each ``temporal_factor`` frames are one. All that belongs to
-    the steps of a piece comes out at once, since nothing looks at later ones.
-    """
-
-    radius: int | None
-    """How far in space, in ids, it looks; None where no distance is enough."""
-
-    def __call__(self, x: Tensor, /) -> Tensor:
-        """Return what a whole video becomes."""
-        ...
-
-    def start(self) -> State:
-        """Return the state before the first piece."""
-        ...
-
-    def push(self, x: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
-        """Return what one more piece becomes, and the new state."""
-        ...
-
-
-class HalfDecoder(Half, Protocol):
-    """The decoder of a body."""
-
-    @property
-    def last_weight(self) -> Tensor:
-        """The weight of the last layer that all pixels go through, by whose gradients VQGAN balances its losses."""
-        ...
-
-
-BODIES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+BODIES: dict[str, tuple[Callable[[VideoNetworkConfig], Half], Callable[[VideoNetworkConfig], Half]]] = {
     "latent": (LatentEncoder, LatentDecoder),
     "convolutional": (ConvolutionalEncoder, ConvolutionalDecoder),
 }
-"""Encoder and decoder of each body; both are called with the configuration of the network."""
+"""What makes the encoder and the decoder of each body. A decoder has a ``last_weight`` besides: that of the last layer that all
+pixels go through, by whose gradients VQGAN balances its losses."""
 
 
 class VideoAutoencoder(nn.Module):
@@ -75,8 +44,7 @@ class VideoAutoencoder(nn.Module):
     def __init__(self, config: VideoConfig) -> None:
         super().__init__()
         self.config = config
-        encoder, decoder = (half(config.network) for half in BODIES[config.network.body])
-        self.encoder, self.decoder = cast("Half", encoder), cast("HalfDecoder", decoder)
+        self.encoder, self.decoder = (half(config.network) for half in BODIES[config.network.body])
         self.quantizer = build_quantizer(config.quantizer, config.network.dim)
 
     def forward(self, pixels: Tensor, quantize: bool = True) -> VideoReconstruction:
@@ -114,7 +82,8 @@ class VideoAutoencoder(nn.Module):
             raise ValueError(
                 f"frames of {height}x{width} are no multiples of the spatial factor {side}; pad or cut them"
             )
-        return self.encoder(pixels)
+        latents: Tensor = self.encoder(pixels)
+        return latents
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -124,4 +93,5 @@ class VideoAutoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
         """Return the whole videos of ids, float32."""
-        return self.decoder(self.quantizer.decode(ids)).float()
+        pixels: Tensor = self.decoder(self.quantizer.decode(ids)).float()
+        return pixels

@@ -23,12 +23,6 @@ def frames_of(steps: int, factor: int) -> int:
     return 1 + (steps - 1) * factor if steps else 0
 
 
-def steps_seen(frames: int, factor: int) -> int:
-    """Return how many latent steps are whole once ``frames`` frames have been seen."""
-    assert frames >= 0
-    return 1 + (frames - 1) // factor if frames else 0
-
-
 def covers(steps: int, frames: int, factor: int) -> bool:
     """Return whether a video of ``frames`` frames has ``steps`` latent steps."""
     return frames > 0 and latent_steps(frames, factor) == steps

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from tokenize_kit.media.video import check_video
 from tokenize_kit.protocol import Tokenizer, TokenSpec, check_grid, fingerprint_of
 from tokenize_kit.tokenizers.learned.folder import is_mixed, load_network, save_network
-from tokenize_kit.tokenizers.learned.threads import side_by_side
+from tokenize_kit.tokenizers.learned.threads import each, side_by_side
 from tokenize_kit.tokenizers.learned.video.config import VideoConfig
 from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
 from tokenize_kit.tokenizers.learned.video.stream import Coder, Decoding, Encoding, VideoStream
@@ -27,8 +27,6 @@ BLOCK_STEPS = 4
 """Steps of the ids that go through the network at once."""
 TILE_PIXELS = 512
 """Frames with a longer side are cut into tiles of this side."""
-
-_Given = TypeVar("_Given")
 
 
 class VideoTokenizer(Tokenizer):
@@ -117,7 +115,7 @@ class VideoTokenizer(Tokenizer):
 
     def encode_batch(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Encode videos of mixed sizes and lengths, several side by side."""
-        return self._each(self._encoded, [check_video(sample, self._spec.channels) for sample in samples])
+        return each(self._encoded, [check_video(sample, self._spec.channels) for sample in samples], self._coder.device)
 
     @contextmanager
     def encode_ahead(self) -> Iterator[Callable[[Sequence[Sample]], Callable[[], list[Tensor]]]]:
@@ -133,7 +131,7 @@ class VideoTokenizer(Tokenizer):
 
     def decode_batch(self, grids: Sequence[Tensor]) -> list[Sample]:
         """Decode grids of mixed sizes and lengths, several side by side."""
-        return list(self._each(self._decoded, [(check_grid(ids, self._spec), None) for ids in grids]))
+        return list(each(self._decoded, [(check_grid(ids, self._spec), None) for ids in grids], self._coder.device))
 
     def decode_sized(self, grids: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> list[Sample]:
         """Decode grids, each cut to its true (T, H, W)."""
@@ -147,7 +145,7 @@ class VideoTokenizer(Tokenizer):
                     f"a grid that covers {rows}x{columns} pixels is not that of frames of {sides[0]}x{sides[1]}"
                 )
             pairs.append((ids, size))
-        return list(self._each(self._decoded, pairs))
+        return list(each(self._decoded, pairs, self._coder.device))
 
     def encode_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Encode a video that comes in pieces (n, C, H, W), in bounded memory: yield its ids in pieces.
@@ -214,10 +212,3 @@ class VideoTokenizer(Tokenizer):
         length, height, width = size
         frames = [part[..., :height, :width] for part in self.decode_pieces([ids], length)]
         return torch.cat(frames)
-
-    def _each(self, work: Callable[[_Given], Tensor], items: Sequence[_Given]) -> list[Tensor]:
-        """Return what is made of each item, several side by side."""
-        if len(items) < 2:
-            return [work(item) for item in items]
-        with side_by_side(len(items), self._coder.device) as begin:
-            return [wait() for wait in [begin(work, item) for item in items]]

@@ -21,10 +21,10 @@ import math
 from functools import partial
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenize_kit.tokenizers.learned.layers import Silu
-from tokenize_kit.tokenizers.learned.streaming import Chain, Layer, State
+from tokenize_kit.tokenizers.learned.streaming import Chain, Layer
 from tokenize_kit.tokenizers.learned.video.config import VideoNetworkConfig
 from tokenize_kit.tokenizers.learned.video.networks.attention import FrameAttention, TimeAttention
 from tokenize_kit.tokenizers.learned.video.networks.blocks import (
@@ -37,14 +37,14 @@ from tokenize_kit.tokenizers.learned.video.networks.blocks import (
     frame_convolution,
     make_norm,
 )
+from tokenize_kit.tokenizers.learned.video.networks.half import Half
 from tokenize_kit.tokenizers.learned.video.networks.resampling import TimeDown, TimeUp
 
 
-class ConvolutionalEncoder(nn.Module):
+class ConvolutionalEncoder(Half):
     """Pixels (B, C, T, H, W) to latents (B, D, t, h, w)."""
 
     def __init__(self, config: VideoNetworkConfig) -> None:
-        super().__init__()
         options = config.options()
         widths, norm, make = level_widths(config), options["norm"], partial(_layer, config)
         patch, times = patch_side(config), time_factors(config)
@@ -61,33 +61,19 @@ class ConvolutionalEncoder(nn.Module):
                 layers.append(TimeAttention(widths[-1], norm, options["attention_window"]))
             layers += [Block(widths[-1], norm, make)]
         layers += [make_norm(widths[-1], norm), Silu(), frame_convolution(widths[-1], config.dim, 1)]
-        self.patches = SpaceToChannels(patch)
-        self.layers = Chain(layers)
-        self.radius = _radii(config)[0]
+        super().__init__(layers, _radii(config)[0])
+        self.squares = SpaceToChannels(patch)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the latents of whole videos."""
-        return _channels_second(self.layers(self.patches(_channels_last(pixels))))
-
-    def start(self) -> State:
-        """See `Layer.start`."""
-        return self.layers.start()
-
-    def push(self, pixels: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
-        """Return the latents of the steps that are whole after one more piece, and the new state."""
-        latents, state = self.layers.push(self.patches(_channels_last(pixels)), state, last)
-        return _channels_second(latents), state
-
-    def needs(self, count: int) -> int:
-        """Return how many frames the first ``count`` steps look at."""
-        return self.layers.needs(count)
+    def enter(self, x: Tensor) -> Tensor:
+        """Return squares of pixels as the channels of one place."""
+        y: Tensor = self.squares(x)
+        return y
 
 
-class ConvolutionalDecoder(nn.Module):
+class ConvolutionalDecoder(Half):
     """Latents (B, D, t, h, w) to pixels (B, C, T, H, W)."""
 
     def __init__(self, config: VideoNetworkConfig) -> None:
-        super().__init__()
         options = config.options()
         widths, norm, make = level_widths(config), options["norm"], partial(_layer, config)
         patch, times = patch_side(config), time_factors(config)
@@ -102,32 +88,16 @@ class ConvolutionalDecoder(nn.Module):
                 layers += [frame_convolution(widths[level], 4 * widths[level - 1], 1), ChannelsToSpace(2)]
             if times[level] > 1:
                 layers.append(TimeUp(widths[max(0, level - 1)], times[level]))
-        self.layers = Chain(layers)
+        super().__init__(layers, _radii(config)[1])
         self.norm = make_norm(widths[0], norm)
         # Each frame by itself: all pixels go through these weights alone.
         self.out = frame_convolution(widths[0], config.channels * patch**2, 3)
         self.squares = ChannelsToSpace(patch)
-        self.radius = _radii(config)[1]
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Return the pixels of whole videos."""
-        return self._pixels(self.layers(_channels_last(latents)))
-
-    def start(self) -> State:
-        """See `Layer.start`."""
-        return self.layers.start()
-
-    def push(self, latents: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
-        """Return the pixels of one more piece, and the new state."""
-        x, state = self.layers.push(_channels_last(latents), state, last)
-        return self._pixels(x), state
-
-    def needs(self, count: int) -> int:
-        """Return how many steps the first ``count`` frames look at."""
-        return self.layers.needs(count)
-
-    def _pixels(self, x: Tensor) -> Tensor:
-        return _channels_second(self.squares(self.out.push(F.silu(self.norm(x)), None, True)[0]))
+    def leave(self, x: Tensor) -> Tensor:
+        """Return the pixels of the places of the first level."""
+        y: Tensor = self.squares(self.out.push(F.silu(self.norm(x)), None, True)[0])
+        return y
 
     @property
     def last_weight(self) -> Tensor:
@@ -181,11 +151,3 @@ def _radii(config: VideoNetworkConfig) -> tuple[int | None, int | None]:
         encoder += place * (2 * options["encoder_levels"][level] + (level == 0))
         decoder += place * (2 * options["decoder_levels"][level] + (level == 0) + (level == levels - 1))
     return math.ceil(encoder), math.ceil(decoder)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 4, 1)
-
-
-def _channels_second(x: Tensor) -> Tensor:
-    return x.permute(0, 4, 1, 2, 3)

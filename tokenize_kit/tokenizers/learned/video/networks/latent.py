@@ -22,21 +22,20 @@ from torch import Tensor, nn
 from tokenize_kit.tokenizers.learned.layers import Linear, Norm
 from tokenize_kit.tokenizers.learned.streaming import Chain, Layer, Residual, State
 from tokenize_kit.tokenizers.learned.video.config import VideoNetworkConfig
+from tokenize_kit.tokenizers.learned.video.networks.half import Half
 from tokenize_kit.tokenizers.learned.video.networks.patches import Frames, Patches
 
 TAPS = 3
 """Places that a depthwise convolution sees along each axis."""
 
 
-class LatentEncoder(nn.Module):
+class LatentEncoder(Half):
     """Pixels (B, C, T, H, W) to latents (B, D, t, h, w)."""
 
     def __init__(self, config: VideoNetworkConfig) -> None:
-        super().__init__()
         options = config.options()
         width, total, apart = options["width"], options["encoder_blocks"], options["band_blocks"]
-        self.radius: int | None = total
-        self.layers = Chain(
+        super().__init__(
             [
                 Patches(config, width, options["haar"], bool(apart)),
                 *([Apart(width, apart, options["expansion"])] if apart else []),
@@ -44,32 +43,18 @@ class LatentEncoder(nn.Module):
                 *blocks(width, options["expansion"], total - apart),
                 Norm(width),
                 Linear(width, config.dim),
-            ]
+            ],
+            radius=total,
         )
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the latents of whole videos."""
-        return _channels_second(self.layers(_channels_last(pixels)))
 
-    def start(self) -> State:
-        """See `Layer.start`."""
-        return self.layers.start()
-
-    def push(self, pixels: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
-        """Return the latents of the steps that are whole after one more piece, and the new state."""
-        latents, state = self.layers.push(_channels_last(pixels), state, last)
-        return _channels_second(latents), state
-
-
-class LatentDecoder(nn.Module):
+class LatentDecoder(Half):
     """Latents (B, D, t, h, w) to pixels (B, C, T, H, W)."""
 
     def __init__(self, config: VideoNetworkConfig) -> None:
-        super().__init__()
         options = config.options()
         width, total, apart = options["width"], options["decoder_blocks"], options["band_blocks"]
-        self.radius: int | None = total
-        self.layers = Chain(
+        super().__init__(
             [
                 Linear(config.dim, width),
                 *blocks(width, options["expansion"], total - apart),
@@ -77,21 +62,9 @@ class LatentDecoder(nn.Module):
                 *([Apart(width, apart, options["expansion"])] if apart else []),
                 Norm(width),
                 Frames(config, width, options["haar"], bool(apart)),
-            ]
+            ],
+            radius=total,
         )
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Return the pixels of whole videos."""
-        return _channels_second(self.layers(_channels_last(latents)))
-
-    def start(self) -> State:
-        """See `Layer.start`."""
-        return self.layers.start()
-
-    def push(self, latents: Tensor, state: State, last: bool, /) -> tuple[Tensor, State]:
-        """Return the pixels of one more piece, and the new state."""
-        pixels, state = self.layers.push(_channels_last(latents), state, last)
-        return _channels_second(pixels), state
 
     @property
     def last_weight(self) -> Tensor:
@@ -190,11 +163,3 @@ class Apart(Layer):
         parts = zip((self.low, self.high), torch.split(x, self.sizes, -1), state, strict=True)
         (low, low_state), (high, high_state) = (layer.push(part, before, last) for layer, part, before in parts)
         return torch.cat([low, high], -1), (low_state, high_state)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 4, 1)
-
-
-def _channels_second(x: Tensor) -> Tensor:
-    return x.permute(0, 4, 1, 2, 3)

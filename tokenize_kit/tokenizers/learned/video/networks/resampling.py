@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokenize_kit.tokenizers.learned.layers import CausalConvolution
 from tokenize_kit.tokenizers.learned.streaming import Layer, State, Windowed
 from tokenize_kit.tokenizers.learned.video.networks.blocks import pass_on
-from tokenize_kit.tokenizers.learned.video.time import steps_seen
+from tokenize_kit.tokenizers.learned.video.time import latent_steps
 
 BLEND = 2.0
 """The a of a fresh layer: 88 % are pooled or repeated."""
@@ -83,7 +83,7 @@ class TimeUp(Layer):
 
     def needs(self, count: int) -> int:
         """See `Layer.needs`."""
-        return steps_seen(count + self.factor - 1, self.factor)
+        return latent_steps(count, self.factor)
 
     def _frames(self, x: Tensor, convolved: Tensor, first: bool) -> Tensor:
         convolved = convolved.view(*x.shape[:-1], self.factor, x.shape[-1]).movedim(-2, 2).flatten(1, 2)
