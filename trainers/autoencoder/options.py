@@ -52,11 +52,7 @@ class LearnedOptions(ShardReading):
     on_collapse: Literal["warn", "stop"] = "warn"
     """Whether a run whose codebook use falls under the floor goes on."""
     media_field: str | None = None
-<<<<<<< HEAD
-    """Column of a parquet file that holds the samples; by default the modality, such as image."""
-=======
     """Column of a parquet file that holds the samples; by default the modality: image, audio or video."""
->>>>>>> d396552 (Video networks share one half; trainers share what they tell and check; fewer and smaller cases cover the same pairs)
     workers: int = 1
     """Processes that decode the data at the start."""
     max_failures: int = 1000

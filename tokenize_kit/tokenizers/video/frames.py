@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from tokenize_kit.media.video import MAX_FRAME_RATE, check_video
+from tokenize_kit.media.video import check_video
 from tokenize_kit.protocol import (
     MAX_FRAME_RATE,
     Tokenizer,
