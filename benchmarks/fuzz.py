@@ -132,7 +132,10 @@ def work(form: Format, first: int, inputs: int, seed: int, sending: int) -> None
 def processes() -> list[Path]:
     """The worker itself and what it started."""
     me = Path("/proc/self")
-    children = [pid for task in (me / "task").iterdir() for pid in (task / "children").read_text().split()]
+    children: list[str] = []
+    for task in (me / "task").iterdir():
+        with suppress(OSError):  # a thread that ends just now
+            children += (task / "children").read_text().split()
     return [me, *(Path("/proc") / pid for pid in children)]
 
 

@@ -41,6 +41,15 @@ VIDEOS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """How a batch is shared out among threads may change the last bit, and a film is a batch of its frames."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def picture_model(pictures, quantizer=RVQ):
     with torch.random.fork_rng([]):
         torch.manual_seed(1)

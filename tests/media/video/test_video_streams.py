@@ -7,6 +7,7 @@ import struct
 
 import av
 import pytest
+import torch
 from toys.films import film, moving, written
 from toys.sounds import muxed
 
@@ -106,12 +107,16 @@ def test_what_is_no_video_is_refused_and_opens_nothing(tmp_path):
         ("avi", "mjpeg", {}),
     ],
 )
-def test_other_containers_and_raw_streams_are_read(kind, codec, options):
+def test_other_containers_and_raw_streams_are_read(kind, codec, options, monkeypatch):
     kind, pixels = {"mpegvideo": "mpeg2video"}.get(kind, kind), "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    video = read_video(film(moving(12), kind, codec, pixels, 25, matrix=5, full=codec == "mjpeg", options=options))
+    data = film(moving(12), kind, codec, pixels, 25, matrix=5, full=codec == "mjpeg", options=options)
+    video = read_video(data)
     assert len(video.frames) == 12
     assert video.frame_rate == 25
     assert (video.frames.float() - moving(12).float()).abs().mean() < 8
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(read_video(data).frames, video.frames)
 
 
 def test_huge_frames_are_refused_before_they_are_decoded():

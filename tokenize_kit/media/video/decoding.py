@@ -303,7 +303,8 @@ def _decoder(stream: Any) -> Any:
     context.flags |= _OUTPUT_CORRUPT
     # Workers compute with one thread each, as torch does in them; the frames do not depend on it.
     context.thread_count = max(1, min(torch.get_num_threads(), _MOST_THREADS))
-    context.thread_type = "AUTO"
+    # By slices the decoders of MPEG-1 and MPEG-2 take sound frames for damaged.
+    context.thread_type = "FRAME"
     return context
 
 
