@@ -123,6 +123,7 @@ CASES: dict[str, Case] = {
     "create mulaw": Case("create mulaw --out out"),
     "create pcm": Case("create pcm --out out"),
     "create pixels": Case("create pixels --out out"),
+    "create frames": Case("create frames --out out"),
     "import bpe": Case("import bpe --source world/text/tokenizer.json --out out"),
     "encode": Case("encode --tokenizer world/text --data world/rows.jsonl --shard-mb 0.001 --out out"),
     "encode pictures": Case("encode --tokenizer world/pixels --data world/pictures --shard-mb 0.001 --out out"),
@@ -133,8 +134,12 @@ CASES: dict[str, Case] = {
         "encode --tokenizer world/text --data world/rows.jsonl --shard-mb 0.001 --workers 2 --executor ray --out out",
         workers=True,
     ),
+    "encode clips": Case(
+        "encode --tokenizer world/frames --data world/films --clip-frames 2 --shard-mb 0.001 --out out"
+    ),
     "decode": Case("decode --shards world/shards --tokenizer world/text --limit 6 --out out"),
     "decode pictures": Case("decode --shards world/shown --tokenizer world/pixels --out out"),
+    "decode clips": Case("decode --shards world/clips --tokenizer world/frames --limit 8 --out out"),
     "evaluate": Case(
         "evaluate --tokenizer world/pixels --data world/pictures --limit 2 --no-codecs --out out",
         loose=("evaluation.json", "report.html"),
@@ -143,6 +148,7 @@ CASES: dict[str, Case] = {
     "compress pieces": Case("compress world/sounds/0.wav out/a.tkc --tokenizer world/pcm"),
     "decompress": Case("decompress world/a.tkc out/a.png --tokenizer world/pixels"),
     "decompress pieces": Case("decompress world/s.tkc out/a.wav --tokenizer world/pcm"),
+    "decompress film": Case("decompress world/f.tkc out/a.mkv --tokenizer world/frames"),
     "generate": Case("generate --model world/model --count 3 --prompt All --device cpu --out out"),
 }
 
@@ -231,11 +237,14 @@ class Bench:
             "train bpe --data corpus.txt --vocab-size 280 --out text",
             "create pixels --out pixels",
             "create pcm --out pcm",
+            "create frames --out frames",
             "encode --tokenizer text --data rows.jsonl --out shards",
             "encode --tokenizer pixels --data pictures --out shown",
+            "encode --tokenizer frames --data films --clip-frames 2 --out clips",
             f"train transformer --shards shards --template text {MODEL} {TRAIN} --out model",
             "compress pictures/0.bmp a.tkc --tokenizer pixels",
             "compress sounds/0.wav s.tkc --tokenizer pcm",
+            "compress films/0.webp f.tkc --tokenizer frames",
         ):
             code, said = self.run(line, world)
             assert code == 0, f"{line}: {said}"
