@@ -148,7 +148,27 @@ def test_two_beginnings_of_an_opus_track_are_a_failure():
 def test_an_edit_list_says_what_is_played(seconds, start, samples):
     data, place = bytearray(M4A), box(M4A, b"moov", b"trak", b"edts", b"elst")
     struct.pack_into(">Ii", data, place + 8, round(seconds * 1000), start)
+    struct.pack_into(">I", data, box(M4A, b"moov", b"trak", b"tkhd") + 20, round(seconds * 1000))
     assert read(bytes(data)).shape == (1, samples)
+
+
+@pytest.mark.parametrize(
+    ("names", "at", "value", "message"),
+    [
+        ((b"edts", b"elst"), 8, 400, r"the edits of a track are 400 long, and the track 1,0\d\d"),
+        ((b"edts", b"elst"), 4, 0, "a table elst says 0 entries in 20 bytes"),
+        ((b"edts", b"elst"), 4, 7, "a table elst says 7 entries in 20 bytes"),
+        ((b"mdia", b"mdhd"), 12, 0, "a track without its head"),
+        ((b"mdia", b"hdlr"), -4, 0, "a track without its head"),
+        ((b"mdia", b"minf", b"stbl"), -4, 0, "a track without its table of samples"),
+        ((b"mdia", b"minf", b"stbl", b"stts"), 4, 9, "a table stts says 9 entries"),
+    ],
+)
+def test_tables_that_do_not_agree_are_a_failure(names, at, value, message):
+    data = bytearray(M4A)
+    struct.pack_into(">I", data, box(M4A, b"moov", b"trak", *names) + at, value)
+    with pytest.raises(ValueError, match=message):
+        read(bytes(data))
 
 
 def test_a_length_that_is_too_small_hides_no_sound():

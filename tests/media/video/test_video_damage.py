@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 
 import pytest
 from PIL import Image
@@ -120,3 +121,52 @@ def test_damage_behind_a_clip_does_not_concern_it():
     changed = bytearray(data)
     changed[9 * len(data) // 12] ^= 16
     assert read_video(bytes(changed), frames=5).frames.equal(read_video(data, frames=5).frames)
+
+
+def _changed(data, name, at, value):
+    changed = bytearray(data)
+    struct.pack_into(">I", changed, data.index(name) + 4 + at, value)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value", "message"),
+    [
+        (b"ctts", 4, 0, "a table ctts says 0 entries"),
+        (b"ctts", 8, 9, r"a track says when \d+ of its 12 samples are shown"),
+        (b"elst", 8, 100, "the edits of a track are 100 long, and the track 500"),
+        (b"mdhd", 12, 0, "a track without its head"),
+    ],
+)
+def test_tables_of_a_film_that_do_not_agree_are_a_failure(name, at, value, message):
+    data = film(moving(12), options={"bf": "2"})
+    assert len(read_video(data).frames) == 12
+    with pytest.raises(ValueError, match=message):
+        read_video(_changed(data, name, at, value))
+
+
+def test_a_time_that_goes_back_is_a_failure():
+    data = bytearray(film(moving(12), "webm", "libvpx-vp9"))
+    blocks = [
+        place
+        for place in range(len(data) - 4)
+        if data[place] == 0xA3 and data[place + 1] & 0x80 and data[place + 2] == 0x81
+    ]
+    assert len(blocks) > 8
+    data[blocks[6] + 3] ^= 2
+    with pytest.raises(ValueError, match=r"the frame at 0\.\d+ s comes after that at 0\.\d+ s"):
+        read_video(bytes(data))
+
+
+def test_no_frame_hides_in_a_number():
+    data = bytearray(film(moving(12), "webm", "libvpx-vp9"))
+    block = next(place for place in range(len(data) // 2, len(data)) if data[place] == 0xA3 and data[place + 2] == 0x81)
+    data[block] ^= 8
+    with pytest.raises(ValueError, match="is none of a cluster"):
+        read_video(bytes(data))
+
+
+def test_colours_that_no_converter_knows_are_a_failure():
+    data = film(moving(2), options={"x264-params": "colormatrix=YCgCo"}, tagged=False)
+    with pytest.raises(ValueError, match="a frame in yuv420p with the colour space 8 cannot be converted"):
+        read_video(data)

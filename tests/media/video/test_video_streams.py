@@ -132,6 +132,9 @@ def test_huge_frames_are_refused_before_they_are_decoded():
     webp[24:30] = b"\xff\x3f\0\xff\x3f\0"
     with pytest.raises(ValueError, match=r"16384x16384 pixels is outside the limit"):
         read_video(bytes(webp))
+    webp[24:30] = b"\xff\x0f\0\xff\x0f\0"
+    with pytest.raises(ValueError, match=r"4096x4096 pixels is outside the limit of 1 to 12,582,912"):
+        read_video(bytes(webp))
     raw = b"YUV4MPEG2 W30000 H30000 F25:1 C420jpeg\nFRAME\n"
     with pytest.raises(ValueError, match=r"limit|not a video|cannot|no frames"):
         read_video(raw + bytes(1000))

@@ -18,6 +18,8 @@ _MOST_EDITS = 1000
 _MOST_UNLISTED = 1 << 20
 """Samples of a fragment that has no table of them."""
 _HARMLESS = (b"free", b"skip", b"wide")
+_ENTRIES = {b"stts": 8, b"ctts": 8, b"stsc": 12, b"stco": 4, b"co64": 8, b"stss": 4}
+"""Bytes of an entry of the tables of a track."""
 
 
 class Movie(NamedTuple):
@@ -162,20 +164,72 @@ def _child(peek: Peek, place: int, end: int, *names: bytes) -> tuple[int, int] |
     return place, end
 
 
-def _check_tables(peek: Peek, place: int, end: int) -> None:
-    """Refuse a track whose tables say more samples than the file has bytes, which FFmpeg would make room for.
+def _check_tables(peek: Peek, place: int, end: int, fragmented: bool) -> None:
+    """Refuse a track whose tables say more samples than the file has bytes, which FFmpeg would make room for, or do not agree.
 
     Raises:
         ValueError: it does.
     """
-    sizes = _child(peek, place, end, b"mdia", b"minf", b"stbl", b"stsz")
+    sizes, count = _child(peek, place, end, b"mdia", b"minf", b"stbl", b"stsz"), 0
     if sizes:
         each, count = struct.unpack(">II", peek.at(sizes[0] + 4, 8).ljust(8, b"\0"))
         if count * (each or 4) > (peek.size if each else sizes[1] - sizes[0]):
             raise ValueError(f"a track says {count:,} samples, more than the file has room for; {CUT}")
-    edits = _child(peek, place, end, b"edts", b"elst")
-    if edits and int.from_bytes(peek.at(edits[0] + 4, 4), "big") > _MOST_EDITS:
+    if not _scale(peek, _child(peek, place, end, b"mdia", b"mdhd"))[0] or not _child(
+        peek, place, end, b"mdia", b"hdlr"
+    ):
+        raise ValueError(f"a track without its head; {CUT}")
+    samples = _child(peek, place, end, b"mdia", b"minf", b"stbl")
+    if samples is None:
+        raise ValueError(f"a track without its table of samples; {CUT}")
+    for name, inside, stop in _children(peek, *samples):
+        if name in _ENTRIES:
+            _check_entries(peek, name, inside, stop, _ENTRIES[name])
+    late = _child(peek, *samples, b"ctts")
+    if late and sizes and (said := _entries(peek, *late)) and sum(said[::2]) != count:
+        raise ValueError(f"a track says when {sum(said[::2]):,} of its {count:,} samples are shown; it is damaged")
+    _check_edits(peek, place, end, fragmented)
+
+
+def _check_entries(peek: Peek, name: bytes, place: int, end: int, size: int) -> None:
+    """Refuse a table whose number of entries is another than that for which it has room."""
+    count = int.from_bytes(peek.at(place + 4, 4), "big")
+    stop = place + 8 + count * size
+    if stop > end or (stop < end and not peek.empty(stop, end)):
+        raise ValueError(f"a table {name.decode()} says {count:,} entries in {end - place:,} bytes; it is damaged")
+
+
+def _entries(peek: Peek, place: int, end: int) -> tuple[int, ...]:
+    """Return the 32-bit numbers of a table."""
+    data = peek.at(place + 8, (end - place - 8) // 4 * 4)
+    return struct.unpack(f">{len(data) // 4}I", data)
+
+
+def _check_edits(peek: Peek, place: int, end: int, fragmented: bool) -> None:
+    """Refuse edits that are together shorter than the track, whose length they are by the format.
+
+    Raises:
+        ValueError: they are, or there are too many.
+    """
+    edits, header = _child(peek, place, end, b"edts", b"elst"), _child(peek, place, end, b"tkhd")
+    if edits is None or header is None:
+        return
+    wide = peek.at(edits[0], 1) == b"\1"
+    _check_entries(peek, b"elst", *edits, 20 if wide else 12)
+    count = int.from_bytes(peek.at(edits[0] + 4, 4), "big")
+    if count > _MOST_EDITS:
         raise ValueError(f"a track has more than {_MOST_EDITS:,} edits")
+    lengths = [
+        one
+        for one, *_ in struct.iter_unpack(
+            ">Qqi" if wide else ">Iii", peek.at(edits[0] + 8, count * (20 if wide else 12))
+        )
+    ]
+    long = peek.at(header[0], 1) == b"\1"
+    said = int.from_bytes(peek.at(header[0] + (28 if long else 20), 8 if long else 4), "big")
+    # Of fragments an edit of no length lasts to the end.
+    if sum(lengths) + count < said < (1 << (64 if long else 32)) - 1 and (sum(lengths) or not fragmented):
+        raise ValueError(f"the edits of a track are {sum(lengths):,} long, and the track {said:,}; it is damaged")
 
 
 def _check_runs(peek: Peek, place: int, end: int) -> None:
@@ -207,10 +261,11 @@ def _note_defaults(peek: Peek, place: int, end: int, fragments: Fragments) -> No
 
 
 def _movie(peek: Peek, place: int, end: int) -> Movie:
+    extends = _child(peek, place, end, b"mvex")
     for name, start, stop in _children(peek, place, end):
         if name == b"trak":
-            _check_tables(peek, start, stop)
-    if not (extends := _child(peek, place, end, b"mvex")):
+            _check_tables(peek, start, stop, extends is not None)
+    if extends is None:
         return Movie(False, 0.0)
     seconds, header, length = 0.0, _child(peek, place, end, b"mvhd"), _child(peek, *extends, b"mehd")
     if header and length:

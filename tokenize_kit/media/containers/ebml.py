@@ -20,7 +20,8 @@ _TOP = frozenset(
 _VOID = (0xEC, 0xBF)
 _TRACKS, _ENTRY, _NUMBER, _TYPE = 0x1654AE6B, 0xAE, 0xD7, 0x83
 _FILM, _SOUND = 1, 2
-_OTHERS = frozenset((*_VOID, 0xA7, 0xAB, 0xAF, 0x5854))
+_NUMBERS = (0xA7, 0xAB)
+_OTHERS = frozenset((*_VOID, *_NUMBERS, 0xAF, 0x5854))
 """Position, size of the one before, encrypted block, silent tracks: what else may be in a cluster."""
 _TIME, _SIMPLE_BLOCK, _GROUP, _BLOCK, _LENGTH = 0xE7, 0xA3, 0xA0, 0xA1, 0x9B
 _SCALE, _DURATION = 0x2AD7B1, 0x4489
@@ -125,7 +126,7 @@ def _check_cluster(peek: Peek, place: int, end: int, unknown: bool, tracks: dict
             reached = max(reached, base + _block_time(peek, inside, tracks))
         elif name == _GROUP:
             reached = max(reached, base + _group_time(peek, inside, inside + size, tracks))
-        elif name not in _OTHERS:
+        elif name not in _OTHERS or (name in _NUMBERS and size > 8):
             raise ValueError(f"the element at byte {place:,} is none of a cluster; the file is damaged")
         place = inside + size
     return place, reached

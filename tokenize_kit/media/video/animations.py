@@ -23,6 +23,9 @@ from tokenize_kit.media.image import read_image_noting
 from tokenize_kit.media.video.colours import check_size, into
 from tokenize_kit.media.video.shown import Pixels, Shown
 
+MAX_ANIMATION_PIXELS = 3 << 22
+"""The largest frame of an animation, which takes up to 30 bytes a pixel to compose (4K has 8,294,400 pixels)."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SHORTEST = Fraction(1, 10)
 _GIF_CONTROL = re.compile(rb"!\xf9\x04....\0[!,]", re.DOTALL)
@@ -61,7 +64,7 @@ class Animation:
     """
 
     def __init__(self, data: bytes, table: Table) -> None:
-        check_size(table.width, table.height)
+        check_size(table.width, table.height, MAX_ANIMATION_PIXELS)
         if table.format == "WEBP" and not data[20] & _WEBP_ALPHA:
             # What no frame covers is transparent also where no frame is; without the mark Pillow makes it black.
             data = data[:20] + bytes([data[20] | _WEBP_ALPHA]) + data[21:]

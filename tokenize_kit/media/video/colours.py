@@ -18,6 +18,8 @@ from tokenize_kit.media.video.shown import Pixels
 MAX_FRAME_PIXELS = 1 << 25
 """The largest frame that is decoded (8K has 33,177,600 pixels); larger ones are refused before memory is taken for them."""
 
+_BAND = 1 << 20
+"""Pixels that are put together at once."""
 _HD_HEIGHT = 576
 """Up to so many lines BT.601 is taken where a file does not say, BT.709 above, as players do."""
 _BT709, _RGB_MATRIX, _UNSPECIFIED = 1, 0, 2
@@ -29,15 +31,15 @@ _WIDEST = 16
 _GREY = (19595, 38470, 7471)
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse what has no pixels or too many.
+def check_size(width: int, height: int, most: int = MAX_FRAME_PIXELS) -> None:
+    """Refuse what has no pixels or more than ``most``.
 
     Raises:
         ValueError: it has.
     """
-    if width < 1 or height < 1 or width * height > MAX_FRAME_PIXELS:
+    if width < 1 or height < 1 or width * height > most:
         raise ValueError(
-            f"a video of {width}x{height} pixels is outside the limit of 1 to {MAX_FRAME_PIXELS:,} pixels; scale it down first"
+            f"a video of {width}x{height} pixels is outside the limit of 1 to {most:,} pixels; scale it down first"
         )
 
 
@@ -68,21 +70,27 @@ class Look:
         into(out, planes)
 
     def _planes(self, frame: Any) -> list[Pixels]:
+        import av
         from av.video.reformatter import Interpolation
 
         width, height = (self.height, self.width) if self.turn % 2 else (self.width, self.height)
         alpha = "a" in _components(frame)
         scaled = (frame.width, frame.height) != (width, height)
-        ready = frame.reformat(
-            width=width,
-            height=height,
-            format="gbrap" if alpha else "gbrp",
-            src_colorspace=_matrix(frame),
-            src_color_range=_range(frame),
-            dst_color_range=2,
-            interpolation=(Interpolation.BICUBIC if scaled else Interpolation.BILINEAR) | Interpolation.ACCURATE_RND,
-            threads=1,
-        )
+        try:
+            ready = frame.reformat(
+                width=width,
+                height=height,
+                format="gbrap" if alpha else "gbrp",
+                src_colorspace=_matrix(frame),
+                src_color_range=_range(frame),
+                dst_color_range=2,
+                interpolation=(Interpolation.BICUBIC if scaled else Interpolation.BILINEAR)
+                | Interpolation.ACCURATE_RND,
+                threads=1,
+            )
+        except av.FFmpegError as error:
+            look = f"a frame in {frame.format.name} with the colour space {int(frame.colorspace)}"
+            raise ValueError(f"{look} cannot be converted to RGB ({error.strerror})") from None
         found = []
         for index in (2, 0, 1, 3)[: 4 if alpha else 3]:
             plane = ready.planes[index]
@@ -92,7 +100,16 @@ class Look:
 
 
 def into(out: Pixels, planes: list[Pixels]) -> None:
-    """Write planes R, G, B and perhaps alpha into an array of 1, 3 or 4 channels, by the rules of `tokenize_kit.media.video`."""
+    """Write planes R, G, B and perhaps alpha into an array of 1, 3 or 4 channels, by the rules of `tokenize_kit.media.video`.
+
+    Band by band, so that what is made in between stays small.
+    """
+    rows = max(1, _BAND // out.shape[2])
+    for top in range(0, out.shape[1], rows):
+        _band_into(out[:, top : top + rows], [plane[top : top + rows] for plane in planes])
+
+
+def _band_into(out: Pixels, planes: list[Pixels]) -> None:
     channels = len(out)
     if len(planes) == 4 and channels < 4:
         planes = _on_white(planes)

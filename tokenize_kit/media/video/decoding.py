@@ -220,9 +220,17 @@ class Film:
 
     def _timed(self, frames: Iterator[Any]) -> Iterator[Shown]:
         before: Fraction | None = None
+        last: Fraction | None = None
         for frame in frames:
             time = self._time(frame, before)
-            # Stamps that do not grow are those of broken writers; the frame is shown as soon as it can be.
+            last = time if last is None else last
+            if time < last:
+                raise ValueError(
+                    f"the frame at {float(time):.2f} s comes after that at {float(last):.2f} s; {CUT}, or was joined from "
+                    "films whose times begin anew: write it again with any tool that sets new times"
+                )
+            last = time
+            # Equal stamps are those of broken writers; the frame is shown as soon as it can be.
             if before is not None and time <= before:
                 time = before + self._tick
             before = time
