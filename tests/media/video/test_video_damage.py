@@ -170,3 +170,42 @@ def test_colours_that_no_converter_knows_are_a_failure():
     data = film(moving(2), options={"x264-params": "colormatrix=YCgCo"}, tagged=False)
     with pytest.raises(ValueError, match="a frame in yuv420p with the colour space 8 cannot be converted"):
         read_video(data)
+
+
+AVI = film(moving(12), "avi", "mpeg4")
+
+
+def test_a_healthy_avi_has_all_of_its_frames():
+    assert len(read_video(AVI).frames) == 12
+    # A stream that nobody came back to: sizes of no meaning, and no index.
+    live = bytearray(AVI[: AVI.rindex(b"idx1")])
+    for place in (4, AVI.index(b"movi") - 4):
+        struct.pack_into("<I", live, place, 0)
+    assert len(read_video(bytes(live)).frames) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value", "message"),
+    [
+        (b"avih", 0, b"avig", "an AVI file without its head"),
+        (b"strh", 0, b"strg", "a stream of an AVI file without its head"),
+        (b"strh", 28, bytes(4), "a video stream of an AVI file without a rate"),
+        (b"strh", 31, b"\x04", r"its frame rate is said to be 0.\d+ a second|\de-\d\d"),
+        (b"hdrl", 0, b"hdrk", "is of no stream"),
+        (b"00dc", 0, b"04dc", "is of no stream"),
+        (b"00dc", 0, b"JUNK", "names 12 chunks of a stream, and 11 are there"),
+        (b"00dc", 0, b"\0\0\0\0", "there is no chunk at byte"),
+    ],
+)
+def test_no_chunk_of_an_avi_is_left_out(name, at, value, message):
+    place = AVI.rindex(name, 0, AVI.rindex(b"idx1")) if name == b"00dc" else AVI.index(name)
+    damaged = bytearray(AVI)
+    damaged[place + at : place + at + len(value)] = value
+    with pytest.raises(ValueError, match=message):
+        read_video(bytes(damaged))
+
+
+def test_what_is_zero_up_to_the_end_of_an_avi_is_no_padding():
+    place = AVI.rindex(b"00dc", 0, AVI.rindex(b"idx1"))
+    with pytest.raises(ValueError, match="there is no chunk at byte"):
+        read_video(AVI[:place] + bytes(len(AVI) - place))

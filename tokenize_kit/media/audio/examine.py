@@ -18,9 +18,10 @@ from tokenize_kit.media.audio.ogg import ogg_parts
 from tokenize_kit.media.audio.part import Part, Pieces
 from tokenize_kit.media.audio.speakers import WAV
 from tokenize_kit.media.audio.wav import W64_RIFF, wav_parts, wave64_parts
-from tokenize_kit.media.containers.boxes import MP4_TYPES, check_avi, check_mp4
+from tokenize_kit.media.containers.boxes import MP4_TYPES, check_mp4
 from tokenize_kit.media.containers.ebml import check_matroska
 from tokenize_kit.media.containers.peek import CUT, Peek, start_without_tags
+from tokenize_kit.media.containers.riff import check_avi
 
 _AMR = {b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5), b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5)}
 """Bytes of a frame after its first, by its type."""

@@ -1,4 +1,4 @@
-"""MP4, MOV and M4A files (ISO/IEC 14496-12), and AVI files: whether every box and chunk is there.
+"""MP4, MOV and M4A files (ISO/IEC 14496-12): whether every box is there.
 
 FFmpeg takes a file that was cut for one that ends there. The boxes say their sizes, and an index of segments (``sidx``) those of
 what follows it.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tokenize_kit.media.containers.fragments import Fragments
-from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags, is_placeholder
+from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags
 
 MP4_TYPES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
 _MOST_EDITS = 1000
@@ -287,47 +287,3 @@ def _check_index(peek: Peek, place: int, end: int) -> None:
     total = sum(size & 0x7FFFFFFF for (size,) in struct.iter_unpack(">I8x", entries[: len(entries) // 12 * 12]))
     if end + first + total > peek.size:
         raise ValueError(f"the file ends after {peek.size:,} of {end + first + total:,} bytes; {CUT}")
-
-
-def check_avi(peek: Peek) -> None:
-    """Refuse an AVI file that is cut short.
-
-    Raises:
-        ValueError: it is.
-    """
-    place = 0
-    while peek.size - place >= 12:
-        head = peek.at(place, 12)
-        size = int.from_bytes(head[4:8], "little")
-        if head[:4] != b"RIFF":
-            if peek.empty(place, peek.size) or head[:4] in (b"JUNK", b"LIST", b"idx1"):
-                return
-            raise ValueError(f"{peek.size - place:,} bytes that are no chunk follow in an AVI file; {CUT}")
-        end = place + 8 + size
-        if is_placeholder(size):
-            _check_movie_chunks(peek, place + 12, peek.size)
-            return
-        if end > peek.size:
-            raise ValueError(f"the file ends after {peek.size - place - 8:,} of {size:,} bytes; {CUT}")
-        _check_movie_chunks(peek, place + 12, end)
-        place = end + size % 2
-
-
-def _check_movie_chunks(peek: Peek, place: int, end: int) -> None:
-    """Refuse lists and chunks of an AVI file that do not end where the next begins."""
-    while end - place >= 8:
-        head = peek.at(place, 12)
-        size = int.from_bytes(head[4:8], "little")
-        if head[:4] == b"LIST" and (head[8:12] in (b"movi", b"rec ")):
-            # Its chunks lie one behind the other, so the walk goes on inside.
-            if not is_placeholder(size) and place + 8 + size > end:
-                raise ValueError(f"the file ends inside a list of {size:,} bytes; {CUT}")
-            place += 12
-            continue
-        if not head[:4].isascii() or min(head[:4]) < 0x20:
-            if peek.empty(place, end):
-                return
-            raise ValueError(f"there is no chunk at byte {place:,} of an AVI file; {CUT}")
-        place += 8 + size + size % 2
-        if place > end + 1:
-            raise ValueError(f"the file ends inside a chunk of {size:,} bytes; {CUT}")

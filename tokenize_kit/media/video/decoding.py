@@ -40,6 +40,8 @@ _PICTURES = frozenset(("mjpeg", "png", "bmp", "gif", "tiff", "webp"))
 _BACK = (Fraction(0), Fraction(2), Fraction(10), Fraction(60))
 """Seconds before the place that is sought, if what is decoded from the key frame before it does not reach back to it."""
 _MOST_THREADS = 8
+_SLOWEST = Fraction(1, 50_000)
+"""Frames a second; half a day a frame is the slowest film."""
 _LATE = Fraction(1, 1000)
 
 
@@ -81,6 +83,8 @@ class Film:
         self._first: Any | None = first
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
         """Frames a second, on average."""
+        if self.rate < _SLOWEST:
+            raise ValueError(f"its frame rate is said to be {float(self.rate):.3g} a second; {CUT}")
         self.origin = self._time(first, None)
         """When the first frame is shown, on the clock of the file."""
         self._look: Look = look_of(first, stream, channels)

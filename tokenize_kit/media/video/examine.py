@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import IO
 
-from tokenize_kit.media.containers.boxes import MP4_TYPES, check_avi, check_mp4
+from tokenize_kit.media.containers.boxes import MP4_TYPES, check_mp4
 from tokenize_kit.media.containers.ebml import check_matroska
 from tokenize_kit.media.containers.peek import Peek
+from tokenize_kit.media.containers.riff import check_avi
 
 _QUICK = 1 << 26
 """Bytes of a file that is walked over whatever is wanted of it."""
@@ -35,6 +36,6 @@ def frames_of(file: IO[bytes], *, quickly: bool = False) -> tuple[int, ...]:
         return ()
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return check_matroska(peek).films
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        check_avi(peek)
+    if head[:4] == b"RIFF" and head[8:12] != b"WAVE":
+        return check_avi(peek)
     return ()
