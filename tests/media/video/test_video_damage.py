@@ -136,6 +136,9 @@ def _changed(data, name, at, value):
         (b"ctts", 8, 9, r"a track says when \d+ of its 12 samples are shown"),
         (b"elst", 8, 100, "the edits of a track are 100 long, and the track 500"),
         (b"mdhd", 12, 0, "a track without its head"),
+        (b"mdhd", 12, 1 << 30, "a track without its head"),
+        (b"mvhd", 12, 1 << 30, "a movie whose second has more than 100,000,000 ticks"),
+        (b"ctts", 20, 1536, r"two frames are shown at 0\.08 s"),
     ],
 )
 def test_tables_of_a_film_that_do_not_agree_are_a_failure(name, at, value, message):
@@ -209,3 +212,11 @@ def test_what_is_zero_up_to_the_end_of_an_avi_is_no_padding():
     place = AVI.rindex(b"00dc", 0, AVI.rindex(b"idx1"))
     with pytest.raises(ValueError, match="there is no chunk at byte"):
         read_video(AVI[:place] + bytes(len(AVI) - place))
+
+
+def test_damage_in_av1_leaves_out_no_frame():
+    data = bytearray(film(moving(12), "mp4", "libsvtav1", options={"preset": "12", "svtav1-params": "lp=1"}))
+    place = data.index(b"mdat") + 200
+    data[place : place + 60] = bytes(60)
+    with pytest.raises(ValueError, match=r"the frame at 0\.\d\d s cannot be decoded"):
+        read_video(bytes(data))

@@ -15,6 +15,8 @@ from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags
 
 MP4_TYPES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
 _MOST_EDITS = 1000
+_MOST_TICKS = 100_000_000
+"""Of a second; writers use up to ten million."""
 _MOST_UNLISTED = 1 << 20
 """Samples of a fragment that has no table of them."""
 _HARMLESS = (b"free", b"skip", b"wide")
@@ -175,9 +177,8 @@ def _check_tables(peek: Peek, place: int, end: int, fragmented: bool) -> None:
         each, count = struct.unpack(">II", peek.at(sizes[0] + 4, 8).ljust(8, b"\0"))
         if count * (each or 4) > (peek.size if each else sizes[1] - sizes[0]):
             raise ValueError(f"a track says {count:,} samples, more than the file has room for; {CUT}")
-    if not _scale(peek, _child(peek, place, end, b"mdia", b"mdhd"))[0] or not _child(
-        peek, place, end, b"mdia", b"hdlr"
-    ):
+    ticks = _scale(peek, _child(peek, place, end, b"mdia", b"mdhd"))[0]
+    if not 0 < ticks <= _MOST_TICKS or not _child(peek, place, end, b"mdia", b"hdlr"):
         raise ValueError(f"a track without its head; {CUT}")
     samples = _child(peek, place, end, b"mdia", b"minf", b"stbl")
     if samples is None:
@@ -262,6 +263,8 @@ def _note_defaults(peek: Peek, place: int, end: int, fragments: Fragments) -> No
 
 def _movie(peek: Peek, place: int, end: int) -> Movie:
     extends = _child(peek, place, end, b"mvex")
+    if _scale(peek, _child(peek, place, end, b"mvhd"))[0] > _MOST_TICKS:
+        raise ValueError(f"a movie whose second has more than {_MOST_TICKS:,} ticks; it is damaged")
     for name, start, stop in _children(peek, place, end):
         if name == b"trak":
             _check_tables(peek, start, stop, extends is not None)

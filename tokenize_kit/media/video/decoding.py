@@ -29,6 +29,8 @@ _DEMUXERS = ",".join(
 )
 _SEEKABLE = frozenset(("mp4", "matroska", "avi"))
 """Formats whose index or clusters say where key frames are; of others a clip is decoded from the beginning."""
+_NEVER_EQUAL = frozenset(("mp4",))
+"""Formats that say how long each frame is shown, so that no two can appear at once."""
 _ONE_EACH = frozenset(
     ("h264", "hevc", "vp8", "vp9", "av1", "ffv1", "mjpeg", "png", "qtrle", "huffyuv", "utvideo", "prores")
 )
@@ -177,7 +179,7 @@ class Film:
         import av
 
         container, stream, decoder, _ = opened
-        expects, waiting, key = stream.codec_context.name in _ONE_EACH, set[int](), first
+        expects, waiting, key = self.codec in _ONE_EACH, set[int](), first
         time, found = Fraction(0), 0
         checks = SliceChecks() if stream.codec_context.name == "ffv1" else None
         try:
@@ -233,6 +235,8 @@ class Film:
                     f"the frame at {float(time):.2f} s comes after that at {float(last):.2f} s; {CUT}, or was joined from "
                     "films whose times begin anew: write it again with any tool that sets new times"
                 )
+            if time == last and before is not None and self.format in _NEVER_EQUAL:
+                raise ValueError(f"two frames are shown at {float(time):.2f} s; {CUT}")
             last = time
             # Equal stamps are those of broken writers; the frame is shown as soon as it can be.
             if before is not None and time <= before:
