@@ -12,6 +12,7 @@ import soundfile
 from PIL import Image
 
 from tokenize_kit.cli import main
+from tokenize_kit.media.video import read_video
 from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.shards import ShardSet
 
@@ -20,8 +21,12 @@ SMALL = {
     "colors": 8,
     "image_size": 8,
     "learned_size": 16,
+    "film_size": 16,
     "codebooks": 2,
-    **{f"{name}_steps": 2 for name in ("tokenizer", "codec", "text", "image", "learned", "speech")},
+    **{
+        f"{name}_steps": 2
+        for name in ("tokenizer", "film_tokenizer", "codec", "text", "image", "learned", "film", "speech")
+    },
 }
 
 
@@ -32,6 +37,10 @@ def assets(tmp_path_factory, udhr_txt, emoji_tar):
     (root / "udhr.txt").write_text(udhr_txt.read_text(encoding="utf-8")[:20_000], encoding="utf-8")
     with tarfile.open(emoji_tar) as source, tarfile.open(root / "emoji.tar", "w") as target:
         for member in source.getmembers()[:120]:
+            target.addfile(member, source.extractfile(member))
+    animated = emoji_tar.parent / "animated-emoji.tar"
+    with tarfile.open(animated) as source, tarfile.open(root / "animated-emoji.tar", "w") as target:
+        for member in source.getmembers()[:40]:
             target.addfile(member, source.extractfile(member))
     (root / "speech").mkdir()
     for name in ("cold-hearted", "ten-of-clubs"):
@@ -106,10 +115,21 @@ def test_the_sheet_has_everything_in_one_picture(made, result):
     with Image.open(kept) as picture:
         top = round(picture.height * width / picture.width)
     with Image.open(made[0] / "pictures.png") as sheet:
-        assert sheet.size == (width, top + 32 + 4 * 56 + 32 + 96 + 8)
+        # Films: three rows of two, five frames each.
+        films = round(3 * 16 * (width - 16) / (2 * 5 * 16 + 8))
+        assert sheet.size == (width, top + 32 + 4 * 56 + 32 + films + 8 + 32 + 96 + 8)
         # The third spectrogram at the bottom is none of a blank strip.
         strip = sheet.crop((width * 2 // 3 + 8, sheet.height - 104, width - 8, sheet.height - 8))
         assert len(strip.getcolors(1 << 20)) > 50
+
+
+def test_films_are_drawn_from_captions(made, result):
+    films = [read_video(Path(name).read_bytes(), 12.0).frames for name in result["films"]]
+    assert [tuple(film.shape) for film in films] == [(17, 3, 16, 16)] * 6
+    assert result["film_psnr"] > 0
+    html = (made[0] / "report.html").read_text(encoding="utf-8")
+    assert 'alt="beating heart"' in html
+    assert "in 20 tokens" in html
 
 
 def test_run_again_it_trains_nothing_and_other_options_are_refused(made, result, capsys):
@@ -128,7 +148,7 @@ def test_run_again_it_trains_nothing_and_other_options_are_refused(made, result,
 def test_wrong_assets_and_sizes_are_refused(assets, tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "out"), "--assets", str(tmp_path)]) == 1
     assert f"the demo needs {tmp_path / 'udhr.txt'}" in capsys.readouterr().err
-    for name in ("udhr.txt", "emoji.tar"):
+    for name in ("udhr.txt", "emoji.tar", "animated-emoji.tar"):
         (tmp_path / name).symlink_to(assets / name)
     (tmp_path / "speech").mkdir()
     assert main(["demo", "--out", str(tmp_path / "out"), "--assets", str(tmp_path)]) == 1

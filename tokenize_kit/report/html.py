@@ -206,6 +206,19 @@ class Page:
             figures += f'<figure class="pair video">{parts}<figcaption>{caption}</figcaption></figure>'
         self._parts.append(f"<div>{figures}</div>")
 
+    def films(self, films: Sequence[tuple[Tensor, str]], frame_rate: float) -> None:
+        """Add videos side by side, playing.
+
+        Args:
+            films: pairs of a uint8 tensor ``(T, C, H, W)`` and its caption.
+            frame_rate: frames a second.
+        """
+        figures = ""
+        for film, caption in films:
+            part = _playing(film, frame_rate, max(1, _ENLARGED_TO // max(film.shape[-2:])), caption)
+            figures += f"<figure>{part}<figcaption>{escape(caption)}</figcaption></figure>"
+        self._parts.append(f"<div>{figures}</div>")
+
     def curves(
         self,
         curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
@@ -307,16 +320,22 @@ def _player(sound: Tensor, sample_rate: int, what: str) -> str:
 
 
 def _animated(pair: VideoPair, frame_rate: float) -> str:
-    from tokenize_kit.report.animation import GAP, animation, side_by_side
+    from tokenize_kit.report.animation import GAP, side_by_side
 
     scale = max(1, _ENLARGED_TO // max(pair.original.shape[-2:]))
     # The gap is enlarged with the rest.
     both = side_by_side([pair.original, pair.reconstruction], max(1, GAP // scale))
-    made = animation(both, frame_rate, 2 * _LARGEST_SHOWN)
+    return f"<div>{_playing(both, frame_rate, scale, 'original and reconstruction, playing')}</div>"
+
+
+def _playing(film: Tensor, frame_rate: float, scale: int, what: str) -> str:
+    from tokenize_kit.report.animation import animation
+
+    made = animation(film, frame_rate, 2 * _LARGEST_SHOWN)
     data = base64.b64encode(made.data).decode("ascii")
     return (
-        f'<div><img src="data:image/webp;base64,{data}" width="{made.width * scale}" height="{made.height * scale}" '
-        'alt="original and reconstruction, playing"></div>'
+        f'<img src="data:image/webp;base64,{data}" width="{made.width * scale}" height="{made.height * scale}" '
+        f'alt="{escape(what)}">'
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import struct
 
 import pytest
@@ -222,3 +223,15 @@ def test_damage_in_av1_leaves_out_no_frame():
     data[place : place + 60] = bytes(60)
     with pytest.raises(ValueError, match=r"the frame at 0\.\d\d s cannot be decoded"):
         read_video(bytes(data))
+
+
+def test_a_frame_of_mpeg4_that_gives_nothing_is_a_failure():
+    said = []
+    for start in re.finditer(bytes.fromhex("000001b6"), AVI):
+        for damage in (b"\0\0\0\x80", bytes(30)):
+            damaged = AVI[: start.end()] + damage + AVI[start.end() + len(damage) :]
+            try:
+                assert len(read_video(damaged).frames) == 12
+            except ValueError as error:
+                said.append(str(error))
+    assert any("1 of 12 frames cannot be decoded" in words for words in said)

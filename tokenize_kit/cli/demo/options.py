@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """The whole way for text, pictures and sound on the bundled assets, in a few minutes: tokenizers, shards, models, samples,
-    report.html.
+    """The whole way for text, pictures, films and sound on the bundled assets, in a few minutes: tokenizers, shards, models,
+    samples, report.html.
     """
 
     out: str = "demo_out"
     """Folder for everything that is made; open its report.html."""
     assets: str | None = None
-    """Folder with udhr.txt, emoji.tar and speech; that of the repository if not given."""
+    """Folder with udhr.txt, emoji.tar, animated-emoji.tar and speech; that of the repository if not given."""
     text_vocab: int = 2048
     """Tokens of the text tokenizer."""
     colors: int = 64
@@ -23,10 +23,14 @@ class DemoOptions:
     """Side of the palette's pictures in pixels; a picture is this many tokens squared."""
     learned_size: int = 32
     """Side of the learned tokenizer's pictures in pixels; 4x4 of them are one token."""
+    film_size: int = 32
+    """Side of the films in pixels; 4 frames of 8x8 of them are one token."""
     codebooks: int = 4
     """Codebooks of the audio codec that the model of speech sees, of 12."""
     tokenizer_steps: int = 700
     """Training steps of the learned tokenizer."""
+    film_tokenizer_steps: int = 200
+    """Training steps of the video tokenizer."""
     codec_steps: int = 320
     """Training steps of the neural audio codec."""
     text_steps: int = 120
@@ -35,6 +39,8 @@ class DemoOptions:
     """Training steps of the model from captions to palette tokens."""
     learned_steps: int = 600
     """Training steps of the model from captions to learned tokens."""
+    film_steps: int = 150
+    """Training steps of the model from captions to tokens of films."""
     speech_steps: int = 100
     """Training steps of the model from words to tokens of speech."""
     seed: int = 0
@@ -66,6 +72,10 @@ class DemoResult:
     """Of the learned tokenizer on held-out emoji, in dB."""
     learned_bits_per_token: float
     """Of the model over learned tokens, on held-out emoji."""
+    films: tuple[str, ...]
+    """Films that the model drew from captions."""
+    film_psnr: float
+    """Of the video tokenizer on held-out films, in dB."""
     codec_kilobits_per_second: float
     """Of the audio codec: a sentence that it was not trained on as a .tkc file, all bytes counted."""
     codec_mel_distance: float

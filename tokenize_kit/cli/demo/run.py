@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenize_kit.claims import owned
+from tokenize_kit.cli.demo.films import FilmPart
 from tokenize_kit.cli.demo.options import DemoOptions, DemoResult
 from tokenize_kit.cli.demo.pictures import PicturePart
 from tokenize_kit.cli.demo.sheet import write_sheet
@@ -34,12 +35,13 @@ def demo(options: DemoOptions, progress: Progress) -> DemoResult:
 
 
 def _demo(shop: Workshop, began: float) -> DemoResult:
-    text, pictures, sound = TextPart(shop), PicturePart(shop), SoundPart(shop)
+    text, pictures, films, sound = TextPart(shop), PicturePart(shop), FilmPart(shop), SoundPart(shop)
     shop.claim()
     text.make()
     pictures.make()
+    films.make()
     sound.make()
-    report = shop.stage("report", lambda: _report(shop, text, pictures, sound))
+    report = shop.stage("report", lambda: _report(shop, text, pictures, films, sound))
     assert sound.packed.kilobits_per_second is not None, "a sound has a rate"
     return DemoResult(
         str(report),
@@ -48,6 +50,8 @@ def _demo(shop: Workshop, began: float) -> DemoResult:
         pictures.palette_bits,
         pictures.tokenizer.metrics["psnr"],
         pictures.learned_bits,
+        films.files,
+        films.psnr,
         sound.packed.kilobits_per_second,
         sound.heard.mel_distance,
         sound.heard.si_sdr,
@@ -56,16 +60,17 @@ def _demo(shop: Workshop, began: float) -> DemoResult:
     )
 
 
-def _report(shop: Workshop, text: TextPart, pictures: PicturePart, sound: SoundPart) -> Path:
+def _report(shop: Workshop, text: TextPart, pictures: PicturePart, films: FilmPart, sound: SoundPart) -> Path:
     from tokenize_kit.report import Page
 
     page = Page("tokenize-kit demo")
     page.paragraph(
-        f"Four tokenizers and four small Transformers, trained on the CPU in {sum(shop.stages.values()):.0f} seconds from "
-        f"{text.source.name} (1 MB of the Universal Declaration of Human Rights), {pictures.source.name} (emoji and names) and "
-        f"{sound.source.name} (five spoken sentences)."
+        f"Five tokenizers and five small Transformers, trained on the CPU in {sum(shop.stages.values()):.0f} seconds from "
+        f"{text.source.name} (1 MB of the Universal Declaration of Human Rights), {pictures.source.name} (emoji and names), "
+        f"{films.source.name} (255 of them in motion) and {sound.source.name} (five spoken sentences)."
     )
     pictures.report(page)
+    films.report(page)
     sound.report(page)
     text.report(page)
     page.heading("Training")
@@ -73,7 +78,7 @@ def _report(shop: Workshop, text: TextPart, pictures: PicturePart, sound: SoundP
     pictures.evaluation(page)
     page.heading("Time")
     page.table(("stage", "seconds"), list(shop.stages.items()))
-    write_sheet(pictures.drawn, pictures.kept(), sound.strips(), shop.out / "pictures.png")
+    write_sheet(pictures.drawn, pictures.kept(), films.strip(), sound.strips(), shop.out / "pictures.png")
     return page.write(shop.out / "report.html")
 
 

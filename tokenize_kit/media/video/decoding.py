@@ -35,6 +35,8 @@ _ONE_EACH = frozenset(
     ("h264", "hevc", "vp8", "vp9", "av1", "ffv1", "mjpeg", "png", "qtrle", "huffyuv", "utvideo", "prores")
 )
 """Codings of which each packet is one frame that is shown, so that one that is left out is known."""
+_EMPTY_MPEG4 = 8
+"""Bytes of a packet of MPEG-4 that stands for a frame that is none, or that was in the one before."""
 _DAMAGE = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
 _OUTPUT_CORRUPT = 1 << 3
 _COPY_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
@@ -180,13 +182,14 @@ class Film:
 
         container, stream, decoder, _ = opened
         expects, waiting, key = self.codec in _ONE_EACH, set[int](), first
-        time, found = Fraction(0), 0
+        time, found, coded, decoded = Fraction(0), 0, 0, 0
         checks = SliceChecks() if stream.codec_context.name == "ffv1" else None
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     raise ValueError(f"a packet at {float(time):.2f} s is not whole; {CUT}")
                 found += packet.size > 0 and not packet.is_discard
+                coded += packet.size > _EMPTY_MPEG4
                 if checks is not None and packet.size and checks.is_damaged(bytes(memoryview(packet))):
                     at = float((packet.pts or 0) * self._tick)
                     raise ValueError(f"a slice of the frame at {at:.2f} s has a wrong checksum; {CUT}")
@@ -197,6 +200,7 @@ class Film:
                 if expects and not leads and packet.size and packet.pts is not None and _is_shown(packet, stream):
                     waiting.add(packet.pts)
                 for frame in decoder.decode(packet if packet.size else None):
+                    decoded += 1
                     frame_time = frame.pts if frame.pts is not None else frame.dts
                     if frame_time is not None:
                         time = frame_time * self._tick
@@ -217,6 +221,8 @@ class Film:
         stated = self._stated(container, stream)
         if first is not None and found < stated:
             raise ValueError(f"the video has {stated:,} frames, and {found:,} can be read; it is damaged")
+        if first is not None and self.codec == "mpeg4" and decoded < coded:
+            raise ValueError(f"{coded - decoded:,} of {coded:,} frames cannot be decoded; {CUT}")
         if expects and waiting:
             raise ValueError(f"the frame at {float(min(waiting) * self._tick):.2f} s cannot be decoded; {CUT}")
 
