@@ -164,6 +164,15 @@ def test_a_time_that_goes_back_is_a_failure():
         read_video(bytes(data))
 
 
+def test_a_block_that_says_to_hold_several_frames_hides_none():
+    data = bytearray(film(moving(12), "webm", "libvpx-vp9"))
+    for block in re.finditer(rb"\xa3.\x81(..)\0", bytes(data), re.DOTALL):
+        damaged = bytearray(data)
+        damaged[block.end() - 1] = 2
+        with pytest.raises(ValueError, match="video streams are found in 1 video tracks|can be read|damaged"):
+            read_video(bytes(damaged))
+
+
 def test_no_frame_hides_in_a_number():
     data = bytearray(film(moving(12), "webm", "libvpx-vp9"))
     block = next(place for place in range(len(data) // 2, len(data)) if data[place] == 0xA3 and data[place + 2] == 0x81)

@@ -228,7 +228,11 @@ class Film:
 
     def _stated(self, container: Any, stream: Any) -> int:
         films = _films(container)
-        return self._packets[films.index(stream)] if len(films) == len(self._packets) else -1
+        if len(films) == len(self._packets):
+            return self._packets[films.index(stream)]
+        if self._packets and self.format == "matroska":
+            raise ValueError(f"{len(films)} video streams are found in {len(self._packets)} video tracks; {CUT}")
+        return -1
 
     def _timed(self, frames: Iterator[Any]) -> Iterator[Shown]:
         before: Fraction | None = None
