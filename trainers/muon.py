@@ -2,9 +2,8 @@
 
 The update is that of ``torch.optim.Muon``, which takes matrices alone. Here a convolution is the matrix of its output
 channels by everything else, as the authors flatten it, and matrices of one shape are made orthogonal together, in fewer and
-larger products. The tests hold it to torch's on matrices. It is here for the convolutions, which torch refuses, not for
-speed: on a CPU without bfloat16 the steps are torch's to the bit and torch takes 1.0 to 1.1 times as long
-(``benchmarks/libraries.py --only muon``).
+larger products. The products are in bfloat16 as in torch's where the device has it, to which the tests hold them; elsewhere in
+float32, since emulated they take ten times as long and more (``benchmarks/libraries.py --only muon``).
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from trainers.runtime import has_bfloat16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic whose repetition drives all singular values near 1 (Jordan's)."""
@@ -74,8 +75,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: list[Tensor]) -> Tensor:
-    """Return matrices (N of shape (R, C)) with their singular values near 1, float32 (N, R, C): Newton-Schulz in bfloat16."""
-    stack = torch.stack(matrices).bfloat16()
+    """Return matrices (N of shape (R, C)) with their singular values near 1, float32 (N, R, C): Newton-Schulz."""
+    stack = torch.stack(matrices)
+    stack = stack.bfloat16() if has_bfloat16(stack.device.type) else stack.float()
     flipped = stack.shape[1] > stack.shape[2]
     if flipped:
         stack = stack.mT

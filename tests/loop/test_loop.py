@@ -20,7 +20,7 @@ from trainers.checkpoints import (
 from trainers.config import LoopConfig
 from trainers.logs import read_log, rewind_log
 from trainers.loop import run
-from trainers.runtime import resolve_device, resolve_precision, start
+from trainers.runtime import has_bfloat16, resolve_device, resolve_precision, start
 from trainers.task import PhaseLoss, Task
 
 
@@ -288,8 +288,10 @@ def test_bfloat16_is_chosen_only_where_it_is_native(monkeypatch):
         ("amx_bf16 amx_tile", "bf16-mixed"),
     ]:
         Info.flags = flags
+        has_bfloat16.cache_clear()
         assert resolve_precision("auto", "cpu") == precision
         assert resolve_precision("32-true", "cpu") == "32-true"
+    has_bfloat16.cache_clear()
 
 
 def test_a_missing_gpu_is_named(monkeypatch):

@@ -28,7 +28,8 @@ def train(optimizer, weights, steps, first=0):
         optimizer.step()
 
 
-def test_it_equals_that_of_torch_on_matrices():
+def test_it_equals_that_of_torch_on_matrices(monkeypatch):
+    monkeypatch.setattr("trainers.muon.has_bfloat16", lambda device: True)
     ours, theirs = parameters(SHAPES), parameters(SHAPES)
     options = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}
     train(Muon(ours, **options), ours, 8)
@@ -36,6 +37,18 @@ def test_it_equals_that_of_torch_on_matrices():
     for one, other, start in zip(ours, theirs, parameters(SHAPES), strict=True):
         assert torch.allclose(one, other, atol=1e-5), tuple(one.shape)
         assert float((one - start).detach().square().mean()) ** 0.5 > 0.01, "the steps are not lost in the tolerance"
+
+
+def test_float32_gives_nearly_the_update_of_bfloat16(monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    gradient = torch.randn(24, 40, generator=generator)
+    updates = []
+    for native in (True, False):
+        monkeypatch.setattr("trainers.muon.has_bfloat16", lambda device, native=native: native)
+        (update,) = orthogonal([gradient])
+        assert update.dtype == torch.float32
+        updates.append(update)
+    assert 0 < float((updates[0] - updates[1]).abs().max()) < 0.02
 
 
 def test_the_update_has_singular_values_near_one_whatever_the_gradient():

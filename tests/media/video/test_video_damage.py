@@ -169,7 +169,7 @@ def test_a_block_that_says_to_hold_several_frames_hides_none():
     for block in re.finditer(rb"\xa3.\x81(..)\0", bytes(data), re.DOTALL):
         damaged = bytearray(data)
         damaged[block.end() - 1] = 2
-        with pytest.raises(ValueError, match="video streams are found in 1 video tracks|can be read|damaged"):
+        with pytest.raises(ValueError, match=r"video streams are found in 1 video tracks|damaged"):
             read_video(bytes(damaged))
 
 
