@@ -107,7 +107,7 @@ def resolve_precision(precision: str, device: str) -> str:
 def has_bfloat16(device: str) -> bool:
     """Return whether a device, ``cpu`` or ``cuda``, computes in bfloat16 natively."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = ""
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.is_file():

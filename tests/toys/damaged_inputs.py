@@ -208,6 +208,7 @@ RARE = [
     Format("b.mp4", _stream("mp4", "aac"), "audio"),
     Format("c.apng", _animation(".apng"), "video", checked=True),
     Format("a.avi", _film("avi", "mpeg4"), "video"),
+    Format("a.ogv", _film("ogg", "libvpx"), "video", checked=True),
     Format("a.mov", _film("mov", "png", "rgb24"), "video"),
     Format("b.mkv", _film("matroska", "libx264"), "video"),
     Format("c.webm", _film("webm", "libvpx"), "video"),

@@ -20,6 +20,7 @@ FILMS = {
     "webm": lambda: film(moving(12), "webm", "libvpx-vp9", options={"g": "4"}),
     "mkv": lambda: film(moving(12), "matroska", "ffv1", "bgr0", options={"level": "3", "slicecrc": "1"}),
     "avi": lambda: film(moving(12), "avi", "mpeg4", options={"g": "4"}),
+    "ogv": lambda: film(moving(12), "ogg", "libvpx"),
     "gif": lambda: written(moving(12), ".gif"),
     "webp": lambda: written(moving(12), ".webp"),
     "apng": lambda: written(moving(12), ".apng"),
@@ -244,3 +245,9 @@ def test_a_frame_of_mpeg4_that_gives_nothing_is_a_failure():
             except ValueError as error:
                 said.append(str(error))
     assert any("1 of 12 frames cannot be decoded" in words for words in said)
+
+
+def test_two_ogg_films_in_one_are_a_failure():
+    data = FILMS["ogv"]()
+    with pytest.raises(ValueError, match="two Ogg files in one"):
+        read_video(data + data)

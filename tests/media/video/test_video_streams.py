@@ -96,6 +96,7 @@ def test_what_is_no_video_is_refused_and_opens_nothing(tmp_path):
     [
         ("h264", "libx264", {"bf": "0"}),
         ("ivf", "libvpx-vp9", {}),
+        ("ogg", "libvpx", {}),
         ("m4v", "mpeg4", {}),
         ("mpegvideo", "mpeg2video", {}),
         ("mpegts", "libx264", {}),
@@ -117,6 +118,17 @@ def test_other_containers_and_raw_streams_are_read(kind, codec, options, monkeyp
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert torch.equal(read_video(data).frames, video.frames)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_edits_say_which_frames_are_played(first):
+    data = bytearray(film(moving(12), rate=12, options={"bf": "0"}))
+    whole = read_video(bytes(data)).frames
+    edit, track = data.index(b"elst") + 12, data.index(b"tkhd") + 24
+    assert struct.unpack_from(">Ii", data, edit) == (1000, 0)
+    struct.pack_into(">Ii", data, edit, 500, first * 1024)
+    struct.pack_into(">I", data, track, 500)
+    assert torch.equal(read_video(bytes(data)).frames, whole[first : first + 6])
 
 
 def test_huge_frames_are_refused_before_they_are_decoded():

@@ -1,24 +1,20 @@
-"""Ogg files (RFC 3533): every page of every link, and the pages of one sound apart from those of other tracks.
+"""Sounds in Ogg files (RFC 3533): each link, and the pages of one sound apart from those of other tracks.
 
-A chained file is several files one behind the other, its links: each gets a decoder of its own. A page has a checksum, the
-serial number of its track and a number of its own, and the last page of a track is marked; so a page that is damaged,
-missing or cut off is found without decoding anything.
+A chained file is several files one behind the other, its links: each gets a decoder of its own. Whether all pages are there
+says `tokenize_kit.media.containers.ogg`.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tokenize_kit.errors import NoTrackError
 from tokenize_kit.media.audio.part import Part, Pieces
 from tokenize_kit.media.audio.speakers import VORBIS, WAV
-from tokenize_kit.media.containers.peek import CUT, Peek, end_without_tags
-
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_MOST_TRACKS = 256
+from tokenize_kit.media.containers.ogg import Page, pages
+from tokenize_kit.media.containers.peek import CUT, Peek
 
 
 class _Sound(NamedTuple):
@@ -40,8 +36,6 @@ class _Track:
     sound: _Sound | None
     pages: list[tuple[int, int]] = field(default_factory=list)
     """Stretches of the file; pages that follow one another are one."""
-    number: int = -1
-    """Of the last page."""
     ended: bool = False
     packets: int = 0
     """So many ended on the page that had a granule position first."""
@@ -57,57 +51,28 @@ def ogg_parts(peek: Peek, start: int) -> list[Part]:
     Raises:
         ValueError: a page is damaged, missing or cut, or a link holds no sound that is known.
     """
-    links: list[dict[int, _Track]] = [{}]
-    place, end, begun = start, end_without_tags(peek, start), False
-    while place < end:
-        head = peek.at(place, 27)
-        if head[:4] != b"OggS":
-            if peek.empty(place, end):
-                break
-            raise ValueError(f"there is no Ogg page at byte {place:,}; {CUT}")
-        if len(head) < 27:
-            raise ValueError("the sound ends in the middle of an Ogg page; it is damaged or cut short")
-        _, kind, granule, serial, number, checksum, count = struct.unpack("<xxxxBBqIIIB", head)
-        table = peek.at(place + 27, count)
-        body = sum(table)
-        size = 27 + count + body
-        page = peek.at(place, size)
-        if len(page) < size or place + size > end:
-            raise ValueError(f"the sound ends in the middle of an Ogg page; {CUT}")
-        if _checksum(page[:22] + bytes(4) + page[26:]) != checksum:
-            raise ValueError(f"the Ogg page at byte {place:,} does not fit its checksum; the sound is damaged")
-        if kind & 2:
-            if begun:
-                links.append({})
-            begun = False
-            if len(links[-1]) > _MOST_TRACKS:
-                raise ValueError(f"an Ogg file of more than {_MOST_TRACKS} tracks")
-            track = links[-1][serial] = _Track(_sound_of(page[27 + count :]), number=number - 1)
-        else:
-            begun = True
-            found = links[-1].get(serial)
-            if found is None:
-                raise ValueError(f"the Ogg page at byte {place:,} belongs to no track; {CUT}")
-            track = found
-        if number != (track.number + 1) & 0xFFFFFFFF:
-            raise ValueError(f"Ogg pages are missing before byte {place:,}; {CUT}")
-        _add(track, place, size, granule, sum(length < 255 for length in table))
-        track.number, track.ended = number, bool(kind & 4)
-        place += size
+    links: list[dict[int, _Track]] = []
+    for page in pages(peek, start):
+        if page.link == len(links):
+            links.append({})
+        if page.first:
+            links[-1][page.serial] = _Track(_sound_of(page.body))
+        _add(links[-1][page.serial], page)
     return [_part(peek, link, index) for index, link in enumerate(links)]
 
 
-def _add(track: _Track, place: int, size: int, granule: int, packets: int) -> None:
-    if track.pages and track.pages[-1][1] == place:
-        track.pages[-1] = (track.pages[-1][0], place + size)
+def _add(track: _Track, page: Page) -> None:
+    if track.pages and track.pages[-1][1] == page.place:
+        track.pages[-1] = (track.pages[-1][0], page.place + page.size)
     else:
-        track.pages.append((place, place + size))
-    if granule > 0 or (granule == 0 and track.last > 0):
+        track.pages.append((page.place, page.place + page.size))
+    if page.granule > 0 or (page.granule == 0 and track.last > 0):
         if track.first < 0:
-            track.first, track.packets = granule, packets
-        if granule < track.last and track.sound:
-            raise ValueError(f"the Ogg page at byte {place:,} goes back in time; the sound is damaged")
-        track.last = granule
+            track.first, track.packets = page.granule, page.packets
+        if page.granule < track.last and track.sound:
+            raise ValueError(f"the Ogg page at byte {page.place:,} goes back in time; the sound is damaged")
+        track.last = page.granule
+    track.ended = page.last
 
 
 def _part(peek: Peek, link: dict[int, _Track], index: int) -> Part:
@@ -151,12 +116,3 @@ def _sound_of(head: bytes) -> _Sound | None:
         rate, _, _, channels, _, frame, _, per_packet = struct.unpack_from("<8I", head, 36)
         return _Sound(rate, channels, (), max(1, frame * max(1, per_packet)))
     return None
-
-
-def _checksum(page: bytes) -> int:
-    """Return the checksum of a page whose own is zero.
-
-    It is that of zlib with the bits of each byte and of the result reversed, and without its inversions.
-    """
-    value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{value:032b}"[::-1], 2)

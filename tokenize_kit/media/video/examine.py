@@ -6,6 +6,7 @@ from typing import IO
 
 from tokenize_kit.media.containers.boxes import MP4_TYPES, check_mp4
 from tokenize_kit.media.containers.ebml import check_matroska
+from tokenize_kit.media.containers.ogg import check_ogg
 from tokenize_kit.media.containers.peek import Peek
 from tokenize_kit.media.containers.riff import check_avi
 
@@ -36,6 +37,8 @@ def frames_of(file: IO[bytes], *, quickly: bool = False) -> tuple[int, ...]:
         return ()
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return check_matroska(peek).films
+    if head[:4] == b"OggS":
+        check_ogg(peek)
     if head[:4] == b"RIFF" and head[8:12] != b"WAVE":
         return check_avi(peek)
     return ()
