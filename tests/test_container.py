@@ -192,6 +192,20 @@ def test_a_video_has_its_frame_rate_in_the_file(tmp_path, rate):
             from_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_raw_frames_go_through_in_pieces(tmp_path, channels):
+    tokenizer = FramesTokenizer(12.0, channels)
+    video = torch.randint(0, 256, (9, channels, 3, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    compress(tokenizer, video, tmp_path / "whole.tkc")
+    compress_pieces(tokenizer, video.split(4), tmp_path / "pieces.tkc")
+    assert (tmp_path / "pieces.tkc").read_bytes() == (tmp_path / "whole.tkc").read_bytes()
+    assert torch.equal(torch.cat(list(decompress_pieces(tokenizer, tmp_path / "pieces.tkc"))), video)
+    ids = tokenizer.encode(video).split(4)
+    assert torch.equal(torch.cat(list(tokenizer.decode_pieces(ids, 6))), video[:6])
+    with pytest.raises(ValueError, match="ids of 9 frames do not cover 10"):
+        list(tokenizer.decode_pieces(ids, 10))
+
+
 def crafted(size=(5,), shape=(5,), widths=(8,), content=b"12345", modality=(3,)):
     """A file whose sums are right, whatever its header says."""
     numbers = [*modality, 16_000, 1, len(size), *size, len(shape), *shape, len(widths), *widths]

@@ -7,8 +7,9 @@ trainers keep films that were decoded once.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -79,6 +80,25 @@ class FramesTokenizer(Tokenizer):
         if ids.shape[3] != self._spec.channels:
             raise ValueError(f"an id grid of shape {tuple(ids.shape)} must have {self._spec.channels} channels last")
         return ids.to(torch.uint8).permute(0, 3, 1, 2).contiguous()
+
+    def encode_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Encode the pieces (t, C, H, W) of one video, each by itself; yield the ids of each."""
+        return map(self.encode, pieces)
+
+    def decode_pieces(self, grids: Iterable[Tensor], length: int | None = None) -> Iterator[Tensor]:
+        """Decode the pieces of one grid; yield those of the video, cut to ``length`` frames if it is given.
+
+        Raises:
+            ValueError: as `decode`, or they have fewer frames than that.
+        """
+        frames = 0
+        for ids in grids:
+            piece = cast("Tensor", self.decode(ids))
+            left = len(piece) if length is None else max(0, length - frames)
+            frames += len(piece)
+            yield piece[:left]
+        if length is not None and frames < length:
+            raise ValueError(f"ids of {frames:,} frames do not cover {length:,}")
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``tokenizer_config.json`` into ``folder``."""
