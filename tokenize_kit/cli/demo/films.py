@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tokenize_kit.report import Page
     from trainers.autoencoder.video.train import TrainVideoResult
 
-PROMPTS = ("beating heart", "ghost", "fire", "cat face", "grinning face", "full moon face")
+PROMPTS = ("beating heart", "ghost", "winking face", "blue heart", "alien monster", "face with tears of joy")
 FPS = 12.0
 FRAMES = 17
 """Of each film, which is one clip."""

@@ -67,7 +67,7 @@ def _report(shop: Workshop, text: TextPart, pictures: PicturePart, films: FilmPa
     page.paragraph(
         f"Five tokenizers and five small Transformers, trained on the CPU in {sum(shop.stages.values()):.0f} seconds from "
         f"{text.source.name} (1 MB of the Universal Declaration of Human Rights), {pictures.source.name} (emoji and names), "
-        f"{films.source.name} (255 of them in motion) and {sound.source.name} (five spoken sentences)."
+        f"{films.source.name} (56 of them in motion) and {sound.source.name} (five spoken sentences)."
     )
     pictures.report(page)
     films.report(page)
