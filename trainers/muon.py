@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from trainers.runtime import has_bfloat16
+from trainers.processor import has_bfloat16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic whose repetition drives all singular values near 1 (Jordan's)."""

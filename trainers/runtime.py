@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from trainers.config import LoopConfig
 from trainers.memory import keep_freed_memory
+from trainers.processor import has_bfloat16
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -101,18 +100,6 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     return "bf16-mixed" if has_bfloat16(device) else "32-true"
-
-
-@cache
-def has_bfloat16(device: str) -> bool:
-    """Return whether a device, ``cpu`` or ``cuda``, computes in bfloat16 natively."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = ""
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.is_file():
-        flags = next((line for line in cpu_info.read_text().splitlines() if line.startswith("flags")), "")
-    return bool({"amx_bf16", "avx512_bf16"} & set(flags.split()))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from tokenize_kit.files import read_json_object
-from trainers import runtime as runtime_module
 from trainers.checkpoints import (
     claim_folder,
     last_checkpoint,
@@ -20,7 +19,8 @@ from trainers.checkpoints import (
 from trainers.config import LoopConfig
 from trainers.logs import read_log, rewind_log
 from trainers.loop import run
-from trainers.runtime import has_bfloat16, resolve_device, resolve_precision, start
+from trainers.processor import has_bfloat16
+from trainers.runtime import resolve_device, resolve_precision, start
 from trainers.task import PhaseLoss, Task
 
 
@@ -281,7 +281,7 @@ def test_bfloat16_is_chosen_only_where_it_is_native(monkeypatch):
         def read_text(self):
             return f"processor: 0\nflags : fpu {self.flags}\n"
 
-    monkeypatch.setattr(runtime_module, "Path", Info)
+    monkeypatch.setattr("trainers.processor.Path", Info)
     for flags, precision in [
         ("avx2 avx512f", "32-true"),
         ("avx512_bf16", "bf16-mixed"),
