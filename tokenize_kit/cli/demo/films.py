@@ -17,6 +17,8 @@ PROMPTS = ("beating heart", "ghost", "winking face", "blue heart", "alien monste
 FPS = 12.0
 FRAMES = 17
 """Of each film, which is one clip."""
+HELD_OUT = 0.1
+"""The part of the films that the tokenizer does not learn from."""
 
 
 class FilmPart:
@@ -101,6 +103,7 @@ class FilmPart:
             fps=FPS,
             clip_frames=FRAMES,
             flip=True,
+            validation_fraction=HELD_OUT,
             batch_size=16,
             steps=steps,
             validate_every=max(1, steps // 3),
