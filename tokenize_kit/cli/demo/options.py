@@ -35,7 +35,7 @@ class DemoOptions:
     """Training steps of the neural audio codec."""
     text_steps: int = 120
     """Training steps of the text model."""
-    image_steps: int = 250
+    image_steps: int = 200
     """Training steps of the model from captions to palette tokens."""
     learned_steps: int = 600
     """Training steps of the model from captions to learned tokens."""
