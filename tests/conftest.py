@@ -28,6 +28,15 @@ def no_waiting_for_the_disk():
         yield
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch computes with one thread: small models only wait for each other's threads, and with a busy neighbour all the more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def emoji_tar():
     """1,441 emoji, 48x48 RGBA, with captions."""

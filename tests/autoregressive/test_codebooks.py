@@ -29,20 +29,14 @@ from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPECS = {
     "text": TokenSpec("text", 200, ("time",), (None,), lossless=True),
     "audio": TokenSpec("audio", (30, 20, 25, 7), ("time", "codebook"), (320, None), lossless=False, channels=1),
     "patches": TokenSpec("image", (9, 8, 7), ("height", "width", "codebook"), (8, 8, None), lossless=False, channels=3),
 }
 layouts = st.sampled_from(list(LAYOUTS))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_documents(text, rows, codebooks=3, seed=0, longest=6):

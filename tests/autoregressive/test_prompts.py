@@ -26,13 +26,7 @@ from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.autoregressive.train import train_transformer
 from trainers.checkpoints import last_checkpoint
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(out, shards, template, **changes):

@@ -16,15 +16,9 @@ from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHADES = ("black", "dark", "light", "white")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def trained(folder, samples, template, **changes):

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 from toys.world import text_samples, write_shards
 
 from tokenize_kit import disk
@@ -17,14 +16,7 @@ from trainers.autoregressive.sample import generate_samples
 from trainers.autoregressive.train import train_transformer
 from trainers.checkpoints import last_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small only wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

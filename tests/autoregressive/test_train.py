@@ -25,17 +25,10 @@ from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
 from trainers.logs import TIMING, read_log
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HERE = Path(__file__).parent
 SMALL = TransformerOverrides(layers=1, width=16, heads=2, dropout=0.1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small only wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

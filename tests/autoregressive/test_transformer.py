@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,15 +15,6 @@ from trainers.autoregressive.models.losses import linear_next_token_loss, next_t
 from trainers.autoregressive.models.transformer import Transformer
 
 IDS = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Tiny tensors are not worth a second thread, and with a busy neighbour it costs a lot."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_llama_style_equals_transformers_llama() -> None:

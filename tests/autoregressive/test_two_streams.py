@@ -20,15 +20,9 @@ from trainers.autoregressive.sample import generate_samples
 from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PAIRS = {"red": "apple", "blue": "sea and sky", "green": "tree", "white": "snow"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,9 @@ from tokenize_kit.tokenizers.learned.video.config import VideoConfig, VideoNetwo
 from tokenize_kit.tokenizers.learned.video.inflation import from_pictures, from_videos, picture_options
 from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
 
+# How a batch is shared out among threads may change the last bit, and a film is a batch of its frames.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PICTURES = {
     "default": {"width": 8, "latent_channels": 16},
     "vqgan": {
@@ -39,15 +42,6 @@ VIDEOS = {
     "full": {"convolution": "full", "temporal_factor": 8},
     "zeros": {"padding": "zeros", "temporal_factor": 2, "attention_window": 3, "temporal_kernel": 2},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """How a batch is shared out among threads may change the last bit, and a film is a batch of its frames."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def picture_model(pictures, quantizer=RVQ):

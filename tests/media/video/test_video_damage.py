@@ -152,6 +152,7 @@ def test_tables_of_a_film_that_do_not_agree_are_a_failure(name, at, value, messa
         read_video(_changed(data, name, at, value))
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_time_that_goes_back_is_a_failure():
     data = bytearray(film(moving(12), "webm", "libvpx-vp9"))
     blocks = [

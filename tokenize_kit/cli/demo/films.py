@@ -109,7 +109,12 @@ class FilmPart:
             validate_every=max(1, steps // 3),
             seed=self._shop.options.seed,
         )
-        return train_video(options, self._shop.progress)
+        made = train_video(options, self._shop.progress)
+        if "psnr" not in made.metrics:
+            raise ValueError(
+                f"the demo needs films that the hash of their names holds out; of those in {self.source} none is"
+            )
+        return made
 
     def _films(self) -> list[tuple[Path, str, Tensor]]:
         made = self._shop.generate("films", "video", PROMPTS)

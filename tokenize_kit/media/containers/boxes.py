@@ -189,8 +189,12 @@ def _check_tables(peek: Peek, place: int, end: int, fragmented: bool, second: in
         if name in _ENTRIES:
             _check_entries(peek, name, inside, stop, _ENTRIES[name])
     late = _child(peek, *samples, b"ctts")
-    if late and sizes and (said := _entries(peek, *late)) and sum(said[::2]) != count:
-        raise ValueError(f"a track says when {sum(said[::2]):,} of its {count:,} samples are shown; it is damaged")
+    if late and sizes and (entries := int.from_bytes(peek.at(late[0] + 4, 4), "big")):
+        # An entry is of one sample and more.
+        table = peek.at(late[0] + 8, 8 * min(entries, count + 1))
+        shown = sum(number for (number,) in struct.iter_unpack(">I4x", table))
+        if shown != count:
+            raise ValueError(f"a track says when {shown:,} of its {count:,} samples are shown; it is damaged")
     _check_edits(peek, place, end, fragmented, second)
 
 
@@ -200,12 +204,6 @@ def _check_entries(peek: Peek, name: bytes, place: int, end: int, size: int) -> 
     stop = place + 8 + count * size
     if stop > end or (stop < end and not peek.empty(stop, end)):
         raise ValueError(f"a table {name.decode()} says {count:,} entries in {end - place:,} bytes; it is damaged")
-
-
-def _entries(peek: Peek, place: int, end: int) -> tuple[int, ...]:
-    """Return the 32-bit numbers of a table."""
-    data = peek.at(place + 8, (end - place - 8) // 4 * 4)
-    return struct.unpack(f">{len(data) // 4}I", data)
 
 
 def _check_edits(peek: Peek, place: int, end: int, fragmented: bool, second: int) -> None:
