@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train import assert_same_run, one_thread, options_for, train_until  # noqa: F401
+from test_train import assert_same_run, options_for, train_until
 from toys.progress import Told
 from toys.world import text_samples, write_shards
 
