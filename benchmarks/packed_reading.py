@@ -29,7 +29,7 @@ from tokenize_kit.sequences.layouts import LAYOUTS
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, open_shard
 from trainers.autoregressive.data import PackedDataset, TokenData
-from trainers.autoregressive.packing import Documents, vocabulary_of
+from tokenize_kit.sequences.documents import Documents, vocabulary_of
 
 SHAPES = ((8, 256), (12, 1024), (64, 256))
 LENGTHS = {"lines": 25, "paragraphs": 120, "articles": 800}

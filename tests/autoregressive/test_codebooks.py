@@ -16,6 +16,9 @@ from toys.world import LETTERS, Letters, MeanConfig, MeanModel
 from tokenize_kit.files import write_json
 from tokenize_kit.protocol import TokenSpec, tokenizer_name
 from tokenize_kit.sequences.layouts import LAYOUTS
+from tokenize_kit.sequences.documents import Documents, vocabulary_of
+from tokenize_kit.sequences.packing import fill_rows
+from tokenize_kit.sequences.plans import Plan, plan_whole
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, dtype_for, open_shard
@@ -23,7 +26,7 @@ from trainers.autoregressive.data import PackedDataset, TokenData, every_row_onc
 from trainers.autoregressive.likelihood import score
 from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides
-from trainers.autoregressive.packing import Documents, Plan, fill_rows, plan_whole, vocabulary_of
+
 from trainers.autoregressive.sample import draw, generate_samples, prompt_grids
 from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.autoregressive.train import train_transformer
@@ -62,7 +65,7 @@ def make_documents(text, rows, codebooks=3, seed=0, longest=6):
 def slow_rows(documents, plan, context, ended=None):
     """Each row as (id, label, position, document) tuples, from `flatten` and the plan, one token at a time."""
     rows = []
-    ends = {stream.ids.end for stream in documents.streams}
+    ends = {stream.ids.end for stream in documents.segments}
     for row in range(plan.rows):
         places = []
         for number, piece in enumerate(range(plan.offsets[row], plan.offsets[row + 1])):
@@ -100,8 +103,8 @@ forms = st.sampled_from(
 )
 def test_packed_rows_equal_flatten_token_by_token(text, rows, codebooks, room, seed):
     documents = make_documents(text, rows, codebooks, seed)
-    context = int(documents.pairs.max()) + room
-    plan = plan_whole(documents.pairs, context)
+    context = int((documents.tokens - 1).max()) + room
+    plan = plan_whole(documents.tokens - 1, context)
     expected = slow_rows(documents, plan, context)
     tuples = np.stack(fill_rows(documents, plan, np.arange(plan.rows), context), -1)
     assert [[tuple(place) for place in row] for row in tuples.tolist()] == expected
@@ -112,9 +115,9 @@ def test_packed_rows_equal_flatten_token_by_token(text, rows, codebooks, room, s
 def test_any_part_of_a_document_is_filled_with_its_own_tokens_and_labels(layout, codebooks, size, seed):
     """`fill_rows` asks no plan for whole documents: cut anywhere, the labels at the cuts are right too."""
     documents = make_documents(f"audio:{layout}", [3], codebooks, seed)
-    first = np.concatenate([np.arange(0, pairs, size) for pairs in documents.pairs])
-    document = np.repeat(np.arange(3), -(-documents.pairs // size))
-    length = np.minimum(size, documents.pairs[document] - first)
+    first = np.concatenate([np.arange(0, pairs, size) for pairs in (documents.tokens - 1)])
+    document = np.repeat(np.arange(3), -(-(documents.tokens - 1) // size))
+    length = np.minimum(size, (documents.tokens - 1)[document] - first)
     plan = Plan(np.arange(len(first) + 1), document, first, length)
     tuples = np.stack(fill_rows(documents, plan, np.arange(plan.rows), size), -1)
     assert [[tuple(place) for place in row] for row in tuples.tolist()] == slow_rows(documents, plan, size)
@@ -132,10 +135,10 @@ def test_long_sounds_are_cut_into_whole_documents_that_hold_each_step_once(layou
     for piece in range(len(pieces)):
         grid = pieces.grids(piece)["audio"]
         ids, _ = documents.template.flatten({"audio": grid}, documents.vocabulary)
-        assert len(ids) == pieces.pairs[piece] + 1
+        assert len(ids) == pieces.tokens[piece]
         assert grammar.accepts(ids)
         parts[-1].append(grid)
-        if pieces.streams[0].ended[piece]:
+        if pieces.segments[0].ended[piece]:
             parts.append([])
     assert parts.pop() == []
     assert len(parts) == len(chosen)
@@ -143,8 +146,8 @@ def test_long_sounds_are_cut_into_whole_documents_that_hold_each_step_once(layou
         assert np.array_equal(np.concatenate(found), documents.grids(document)["audio"])
         # All but the last piece are as long as the context allows.
         assert {len(grid) for grid in found[:-1]} <= {(context - documents.tokens_of_steps(0)) // codebooks}
-    plan = plan_whole(pieces.pairs, context)
-    expected = slow_rows(pieces, plan, context, ended=pieces.streams[0].ended)
+    plan = plan_whole(pieces.tokens - 1, context)
+    expected = slow_rows(pieces, plan, context, ended=pieces.segments[0].ended)
     tuples = np.stack(fill_rows(pieces, plan, np.arange(plan.rows), context), -1)
     assert [[tuple(place) for place in row] for row in tuples.tolist()] == expected
 
@@ -321,7 +324,7 @@ def test_validation_is_that_of_the_slow_reference(template, layout, shards, tmp_
     for document in range(len(documents)) if context else held_out.tolist():
         grids = documents.grids(document)
         ids, mask = loaded.template.flatten(grids, loaded.vocabulary)
-        if not documents.streams[-1].ended[document]:
+        if not documents.segments[-1].ended[document]:
             mask &= ids != loaded.vocabulary.special("<end:audio>")
         scores = score(loaded.model, [ids.tolist()])[0].double().numpy()
         audio = np.cumsum(ids == loaded.vocabulary.special("<begin:audio>"))[1:] > 0

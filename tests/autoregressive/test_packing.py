@@ -5,11 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.sequences.documents import Documents, vocabulary_of
+from tokenize_kit.sequences.packing import fill_rows
+from tokenize_kit.sequences.plans import plan_stream, plan_whole
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import StreamArray
 from trainers.autoregressive.data import PackedDataset, every_row_once
-from trainers.autoregressive.packing import Documents, fill_rows, plan_stream, plan_whole, vocabulary_of
+
 
 SPECS = {
     "text": TokenSpec("text", 200, ("time",), (None,), lossless=True),
@@ -74,10 +77,10 @@ def test_packed_rows_equal_the_slow_reference(template, rows, room, seed) -> Non
     chosen = np.flatnonzero(rng.random(len(documents)) < 0.8)
     if documents.is_stream:
         context = room
-        plan = plan_stream(documents.pairs, context, rng.permutation(chosen))
+        plan = plan_stream(documents.tokens - 1, context, rng.permutation(chosen))
     else:
-        context = int(documents.pairs.max()) + room
-        plan = plan_whole(documents.pairs, context, chosen)
+        context = int((documents.tokens - 1).max()) + room
+        plan = plan_whole(documents.tokens - 1, context, chosen)
     expected = slow_rows(documents, plan, context)
     wanted = rng.integers(0, plan.rows, 5) if plan.rows else np.zeros(0, np.int64)
     for picked in (np.arange(plan.rows), wanted):
@@ -176,7 +179,7 @@ def test_validation_shows_each_row_once_whatever_the_number_of_ranks(world) -> N
     chosen = np.arange(0, 37, 2)
     batches = [b for rank in range(world) for b in every_row_once(documents, chosen, 30, 4, rank, world)]
     rows = sorted(tuple(row) for batch in batches for row in batch.ids.tolist())
-    plan = plan_whole(documents.pairs, 30, chosen)
+    plan = plan_whole(documents.tokens - 1, 30, chosen)
     assert rows == sorted(tuple(row) for row in fill_rows(documents, plan, np.arange(plan.rows), 30).ids.tolist())
     assert sum(batch.weight for batch in batches) == sum(
         documents.template.flatten(documents.grids(i), documents.vocabulary)[1].sum() for i in chosen
@@ -185,7 +188,7 @@ def test_validation_shows_each_row_once_whatever_the_number_of_ranks(world) -> N
 
 def test_rows_of_one_document_need_no_document_mask() -> None:
     documents = make_documents("image", [9])
-    context = int(documents.pairs.max()) + 1
+    context = int((documents.tokens - 1).max()) + 1
     batch = PackedDataset(documents, np.arange(9), context, 4).batch(0)
     assert batch.documents is None
     assert batch.positions is None
@@ -202,7 +205,7 @@ def test_ids_up_to_the_limits_of_the_narrow_types_do_not_wrap() -> None:
         arrays = {"text": [StreamArray(values, np.array([0, 3]), np.array([[3]]))]}
         template = SequenceTemplate.parse("text")
         documents = Documents(template, vocabulary_of(template, specs, arrays), arrays)
-        rows = fill_rows(documents, plan_stream(documents.pairs, 8), np.array([0]), 8)
+        rows = fill_rows(documents, plan_stream(documents.tokens - 1, 8), np.array([0]), 8)
         offset = documents.vocabulary.offset("text")
         assert rows.ids[0, 2:5].tolist() == [size - 1 + offset, offset, size - 1 + offset]
 
@@ -212,10 +215,10 @@ def test_an_id_outside_the_vocabulary_is_refused() -> None:
     template = SequenceTemplate.parse("text")
     documents = Documents(template, Vocabulary({"text": SPECS["text"]}), arrays)
     with pytest.raises(ValueError, match=r"id 200, outside its vocabulary of 200; .*verify"):
-        fill_rows(documents, plan_stream(documents.pairs, 8), np.array([0]), 8)
+        fill_rows(documents, plan_stream(documents.tokens - 1, 8), np.array([0]), 8)
 
 
 def test_reading_copies_nothing_of_the_shards() -> None:
     documents = make_documents("text", [5])
-    values = documents.streams[0].values[0]
-    assert np.shares_memory(documents.grids(int(np.argmax(documents.pairs)))["text"], values)
+    values = documents.segments[0].values[0]
+    assert np.shares_memory(documents.grids(int(np.argmax(documents.tokens - 1)))["text"], values)

@@ -12,7 +12,7 @@ from test_layouts import slow_end, slow_order
 
 from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.sequences.layouts import LAYOUTS
-from tokenize_kit.sequences.template import SequenceTemplate
+from tokenize_kit.sequences.template import Part, SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 
 SIZES = (3, 2, 4, 2, 5)
@@ -297,20 +297,27 @@ def test_the_orders_of_the_documentation_are_those_of_the_layouts():
 
 
 @pytest.mark.parametrize(
-    ("text", "canonical", "layouts"),
+    ("text", "canonical", "parts"),
     [
-        ("audio", "audio", ()),
-        ("audio:flatten", "audio", ()),
-        ("audio:delay", "audio:delay", (("audio", "delay"),)),
-        ("text->audio:coarse-first", "text -> audio:coarse-first", (("audio", "coarse-first"),)),
-        ("audio:coarse-first->text", "audio:coarse-first -> text", (("audio", "coarse-first"),)),
-        ("patches:delay audio:delay", "patches:delay audio:delay", (("patches", "delay"), ("audio", "delay"))),
+        ("audio", "audio", [Part("audio")]),
+        ("audio:flatten", "audio", [Part("audio")]),
+        ("audio:raster", "audio", [Part("audio")]),
+        ("audio:delay", "audio:delay", [Part("audio", layout="delay")]),
+        (
+            "text->audio:coarse-first",
+            "text -> audio:coarse-first",
+            [Part("text"), Part("audio", layout="coarse-first")],
+        ),
+        ("audio:delay->text", "audio:delay -> text", [Part("audio", layout="delay"), Part("text")]),
+        ("patches:spiral", "patches:spiral", [Part("patches", "spiral")]),
+        ("patches:delay:spiral", "patches:spiral:delay", [Part("patches", "spiral", "delay")]),
+        ("audio audio:delay", "audio audio:delay", [Part("audio"), Part("audio", layout="delay")]),
     ],
 )
-def test_layouts_are_part_of_the_template(text, canonical, layouts):
+def test_orders_and_layouts_are_part_of_the_template(text, canonical, parts):
     template = SequenceTemplate.parse(text, known=SPECS)
     assert str(template) == canonical
-    assert template.layouts == layouts
+    assert list(template.parts) == parts
     assert SequenceTemplate.parse(canonical) == template
     assert hash(SequenceTemplate.parse(canonical)) == hash(template)
 
@@ -319,23 +326,35 @@ def test_layouts_are_part_of_the_template(text, canonical, layouts):
     ("text", "message"),
     [
         ("audio:dealy", "^template 'audio:dealy': no layout is named 'dealy'.*did you mean 'delay'"),
+        ("patches:sprial", "no layout is named 'sprial'.*no order .*did you mean 'spiral'"),
         ("text -> audio:", r"no layout is named '' \(known: flatten, delay, coarse-first\)"),
-        ("audio:delay:delay", "no layout is named 'delay:delay'.*did you mean 'delay'"),
+        (
+            "audio:delay:delay",
+            "^template 'audio:delay:delay': 'audio:delay:delay' has two layouts, 'delay' and 'delay'",
+        ),
+        ("patches:spiral:column", "has two orders, 'spiral' and 'column'"),
         ("audoi:delay", "no stream is named 'audoi'.*did you mean 'audio'"),
-        ("audio:delay audio", "^template 'audio:delay audio' names the stream 'audio' twice"),
     ],
 )
-def test_wrong_layouts_are_refused(text, message):
+def test_wrong_marks_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         SequenceTemplate.parse(text, known=SPECS)
 
 
-def test_a_layout_of_a_stream_that_is_not_in_the_template_is_refused():
-    assert SequenceTemplate(("text",), ("audio",), (("audio", "delay"),)) == SequenceTemplate.parse(
-        "text -> audio:delay"
-    )
-    with pytest.raises(ValueError, match=r"a layout of a stream that it does not have.*did you mean 'audio'"):
-        SequenceTemplate((), ("audio",), (("audios", "delay"),))
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "text:spiral",
+            r"the order 'spiral', but its grids \(axes time\) have not the 2 axes of places in a known shape",
+        ),
+        ("text:random", "the order 'random', but its grids .* have not the one axis"),
+        ("text -> audio:hilbert", r"the order 'hilbert', but its grids \(axes time, codebook\) have not the 2 axes"),
+    ],
+)
+def test_orders_of_streams_with_nothing_to_order_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        SequenceTemplate.parse(text, known=SPECS).grammar(VOCABULARY)
 
 
 def test_a_layout_of_a_stream_without_codebooks_is_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tokenize_kit.sequences.layouts import ENDLESS, LAYOUTS, order, unknown_layout
+from tokenize_kit.sequences.layouts import ENDLESS, LAYOUTS, order
 
 WRITTEN = {
     "flatten": "00 01 02 10 11 12 20 21 22 30 31 32 E",
@@ -71,10 +71,3 @@ def test_hours_of_sound_have_every_place_once(name):
     for index in (0, 66, 67, 12345, steps * codebooks - 67, steps * codebooks - 66, steps * codebooks - 1):
         step, codebook = LAYOUTS[name].place(index, steps, codebooks)
         assert places[index] == step * codebooks + codebook
-
-
-def test_unknown_layouts_come_with_a_suggestion():
-    assert unknown_layout("dealy") == (
-        "no layout is named 'dealy' (known: flatten, delay, coarse-first); did you mean 'delay'?"
-    )
-    assert unknown_layout("zigzag").endswith("coarse-first)")

@@ -130,3 +130,9 @@ QUANTIZERS: Registry[Any] = Registry("tokenize_kit.quantizers", "quantizer")
 
 EXECUTORS: Registry[Any] = Registry("tokenize_kit.executors", "executor")
 """Where the units of a run are encoded."""
+
+ORDERS: Registry[Any] = Registry("tokenize_kit.orders", "order")
+"""How the places of a grid follow each other in a sequence, one object each; see `tokenize_kit.sequences.orders`."""
+
+OBJECTIVES: Registry[Any] = Registry("tokenize_kit.objectives", "objective")
+"""What sequence models are trained to predict, one object each; see `trainers.autoregressive.objectives`."""

@@ -21,7 +21,6 @@ Here is only arithmetic; what a whole document looks like is `tokenize_kit.seque
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from math import isqrt
 from typing import Protocol
 
@@ -143,10 +142,3 @@ def order(layout: Layout, steps: int, codebooks: int) -> Ints:
     """Return for each place in the sequence the place in the grid, int64 ``(steps * codebooks,)``, row by row."""
     index = np.arange(steps * codebooks)
     return layout.places(index, np.full(len(index), steps), codebooks)
-
-
-def unknown_layout(name: str) -> str:
-    """Return the error message for a layout that does not exist, with the closest name."""
-    close = get_close_matches(name, LAYOUTS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"no layout is named {name!r} (known: {', '.join(LAYOUTS)}){hint}"

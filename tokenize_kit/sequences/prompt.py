@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenize_kit.sequences.template import Grammar, GrammarState, SequenceTemplate, longer_shapes
+from tokenize_kit.sequences.grammar import Grammar, GrammarState, longer_shapes
+from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 
 Grids = Mapping[str, NDArray[Any]]
@@ -36,34 +37,39 @@ def continues(template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids) 
     """
     if not grids:
         return False
-    last = template.streams[len(grids) - 1]
-    stream = vocabulary.stream(last)
+    last = template.names[len(grids) - 1]
+    stream = vocabulary.stream(template.parts[len(grids) - 1].stream)
     if last not in template.target or stream.is_open:
         return last in template.target
     shape = np.asarray(grids[last]).shape
     return shape not in stream.shapes and bool(longer_shapes(stream, shape))
 
 
-def begin(template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids, max_length: int) -> Beginning:
+def begin(
+    template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids, max_length: int, seed: int = 0
+) -> Beginning:
     """Lay a prompt out as the beginning of a document.
 
-    In a layout in which ids of a prompt come later than its end, the grammar keeps them for their places.
+    In a layout or an order in which ids of a prompt come later than others, the grammar keeps them for their places.
 
     Args:
         template: what a document is.
         vocabulary: the id space.
         grids: grids of the template's first streams; may be empty.
         max_length: the most tokens that the document may have.
+        seed: for orders that are drawn.
 
     Raises:
         ValueError: the prompt does not fit the template or the vocabulary, or leaves no room for the rest of a document.
     """
     unfinished = continues(template, vocabulary, grids)
-    ids = template.prompt_ids(grids, vocabulary, unfinished=unfinished).tolist()
-    last = template.streams[len(grids) - 1] if grids else ""
-    forced = unfinished and (last in dict(template.layouts) or not vocabulary.stream(last).is_open)
-    begun = {last: grids[last]} if forced else None
-    grammar = template.grammar(vocabulary, max_length, begun)
+    ids = template.prompt_ids(grids, vocabulary, unfinished=unfinished, seed=seed).tolist()
+    begun = {}
+    if unfinished:
+        last = template.segments(vocabulary)[len(grids) - 1]
+        if not (last.stream.is_open and last.arrangement.in_grid_order):
+            begun[last.name] = grids[last.name]
+    grammar = template.grammar(vocabulary, max_length, begun or None, seed)
     state = grammar.start()
     for token in ids:
         try:

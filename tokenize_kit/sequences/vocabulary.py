@@ -25,6 +25,9 @@ MAX_SHAPES = 1024
 
 Shape = tuple[int, ...]
 
+INNER_AXES = ("codebook", "channel")
+"""A last axis of one of these names is inside a place of the grid: its ids are of the same pixel, patch or time step."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
@@ -75,9 +78,29 @@ class StreamIds:
         """Return how many codebooks take turns in the flat ids of a grid of ``shape``."""
         return shape[-1] if self.has_codebooks else 1
 
-    def steps(self, shape: Shape) -> int:
-        """Return how many steps a closed grid of ``shape`` has: its places, each with an id from every codebook."""
-        return prod(shape) // self.codebooks(shape)
+    def depth(self, shape: Shape) -> int:
+        """Return how many ids a place of a grid of ``shape`` has: one a codebook or channel."""
+        return shape[-1] if self.spec.axes[-1] in INNER_AXES else 1
+
+    def place_shape(self, shape: Shape) -> Shape:
+        """Return ``shape`` without codebooks and channels: of an open stream the places of one time step, else all."""
+        return shape[:-1] if self.spec.axes[-1] in INNER_AXES else shape
+
+    def places(self, shape: Shape) -> int:
+        """Return how many places a closed grid of ``shape`` has, or each time step of an open one."""
+        return prod(self.place_shape(shape))
+
+    @property
+    def place_axes(self) -> tuple[str, ...]:
+        """Names of the axes of the places, time included: all but codebooks and channels."""
+        axes = self.spec.axes
+        return axes[:-1] if axes[-1] in INNER_AXES else axes
+
+    def range_of(self, codebook: int) -> tuple[int, int]:
+        """Return the ids of a codebook, from the first to before the last; of a stream without codebooks all are of the first."""
+        sizes = self.spec.codebook_sizes
+        first = self.offsets[codebook if self.has_codebooks else 0]
+        return first, first + sizes[min(codebook, len(sizes) - 1)]
 
     def shape_index(self, shape: Sequence[int]) -> int:
         """Return the position of ``shape`` (without time) in `shapes`.
@@ -127,7 +150,7 @@ class Vocabulary:
             known = _checked_shapes(name, spec, shapes.get(name))
             begin, end, first_shape = len(names), None, None
             names.append(f"<begin:{name}>")
-            if is_open(spec):
+            if spec.is_open:
                 end = len(names)
                 names.append(f"<end:{name}>")
             if len(known) > 1:
@@ -231,20 +254,6 @@ class Vocabulary:
         return f"Vocabulary({', '.join(self._streams)}; {len(self._names)} special, {self.size} ids)"
 
 
-def is_open(spec: TokenSpec) -> bool:
-    """Whether a grid of ``spec`` is a row of steps, whose number only an end token can tell.
-
-    Raises:
-        ValueError: its length is open and a step has several places, which no sequence holds yet.
-    """
-    if spec.is_open and spec.axes[1:] not in ((), ("codebook",)):
-        raise ValueError(
-            f"grids of the axes {', '.join(spec.axes)} whose {spec.axes[0]} is open cannot be put into a sequence; "
-            "only a row of steps, each of one place, can"
-        )
-    return spec.is_open
-
-
 def distinct_shapes(name: str, spec: TokenSpec, shapes: Iterable[Sequence[int]]) -> tuple[Shape, ...]:
     """Return the distinct shapes of a stream's grids as `Vocabulary` wants them: sorted, the time of open streams dropped.
 
@@ -256,7 +265,7 @@ def distinct_shapes(name: str, spec: TokenSpec, shapes: Iterable[Sequence[int]])
     Raises:
         ValueError: there are more than `MAX_SHAPES`.
     """
-    start = 1 if is_open(spec) else 0
+    start = 1 if spec.is_open else 0
     found = {tuple(int(size) for size in shape[start:]) for shape in shapes}
     if len(found) > MAX_SHAPES:
         raise ValueError(
@@ -280,7 +289,7 @@ def unknown_stream(name: str, known: Iterable[str]) -> str:
 
 
 def _checked_shapes(name: str, spec: TokenSpec, shapes: Iterable[Sequence[int]] | None) -> tuple[Shape, ...]:
-    axes = spec.axes[1:] if is_open(spec) else spec.axes
+    axes = spec.axes[1:] if spec.is_open else spec.axes
     if shapes is None:
         if axes:
             raise ValueError(f"stream {name!r} needs the shapes that its grids have (axes {axes})")

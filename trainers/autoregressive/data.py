@@ -8,7 +8,7 @@ materialised some hundred at a time, which makes a batch a slice: reading costs 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,23 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.files import canonical_json
+from tokenize_kit.sequences.documents import Documents, FlatStream, vocabulary_of
+from tokenize_kit.sequences.orders.random import mixed
+from tokenize_kit.sequences.packing import IGNORED, Ints, Places, Rows, fill_places, fill_rows
+from tokenize_kit.sequences.plans import Plan, plan_stream, plan_whole
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import ShardSet, StreamInfo
 from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.sources.heldout import KeyList, check_fraction, key_fractions
-from trainers.autoregressive.packing import (
-    IGNORED,
-    Documents,
-    FlatStream,
-    Ints,
-    Plan,
-    Rows,
-    fill_rows,
-    plan_stream,
-    plan_whole,
-    vocabulary_of,
-)
+from trainers.autoregressive.objectives import Objective
+from trainers.autoregressive.objectives.next_token import NEXT_TOKEN
 
 CHUNK_TOKENS = 1 << 18
 """Tokens that are materialised at once: enough to make the cost of numpy calls vanish, few enough for the CPU's cache."""
@@ -47,21 +41,23 @@ class Batch(NamedTuple):
     ids: Tensor
     """Input tokens."""
     labels: Tensor
-    """The next tokens, -100 where there is no loss."""
+    """For each the token that is to be predicted there, -100 where there is no loss."""
     positions: Tensor | None
     """Place of each token in its document; None if every row is one document, so that it is the place in the row."""
     documents: Tensor | None
     """Number of the document in its row, -1 for padding; None if every row is one document (padding then comes last)."""
     weight: int
     """Number of labels that count."""
+    roles: Tensor | None = None
+    """What each token is there for (`tokenize_kit.sequences.document.Role`); only for a model that asks."""
+    axial: Tensor | None = None
+    """(rows, context, 3): positions along several axes, see `tokenize_kit.sequences.packing.Places`; only for a model that asks."""
+    following: Tensor | None = None
+    """(rows, context, 3): coordinates of the token that follows each one; only for a model that asks."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
-        moved = [None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self[:4]]
-        ids, labels, positions, documents = moved
-        assert ids is not None
-        assert labels is not None
-        return Batch(ids, labels, positions, documents, self.weight)
+        return Batch(*(part.to(device, non_blocking=True) if isinstance(part, Tensor) else part for part in self))
 
 
 @dataclass(frozen=True)
@@ -122,6 +118,8 @@ class TokenData:
             name: [array for shard_set in sets for array in shard_set.stream_arrays(name)] for name in parsed.streams
         }
         keys = tuple(key for shard_set in sets for key in shard_set.column("key").to_pylist())
+        # A document of several samples goes by the name of its first.
+        keys = keys[: len(keys) // parsed.samples * parsed.samples : parsed.samples]
         if vocabulary is None:
             vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays)
         hashes = [[file.sha256 for file in shard_set.files] for shard_set in sets]
@@ -164,7 +162,7 @@ def split_documents(
         )
     validation = np.flatnonzero(held_out)
     validation = validation[np.argsort(fractions[validation], kind="stable")]
-    running = np.cumsum(data.documents.pairs[validation])
+    running = np.cumsum(data.documents.tokens[validation] - 1)
     return training, np.sort(validation[: max(1, int(np.searchsorted(running, validation_tokens, side="right")))])
 
 
@@ -182,6 +180,8 @@ class PackedDataset:
         seed: decides the order.
         rank: this process.
         world: number of processes.
+        objective: what is predicted where.
+        needs: names of those parts of a `Batch` that a model asks for: ``roles``, ``axial``, ``following``.
 
     Raises:
         ValueError: there is no document, one that must not be cut is longer than ``context``, or not even a single time step
@@ -197,6 +197,8 @@ class PackedDataset:
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        objective: Objective = NEXT_TOKEN,
+        needs: Collection[str] = (),
     ) -> None:
         if not len(chosen):
             raise ValueError("there is no document to pack")
@@ -206,42 +208,48 @@ class PackedDataset:
             chosen = np.arange(len(documents))
         self.documents, self.chosen, self.context, self.batch_size = documents, chosen, context, batch_size
         self.seed, self.rank, self.world = seed, rank, world
-        self._whole = None if documents.is_stream else plan_whole(documents.pairs, context, chosen)
-        total = int(documents.pairs[chosen].sum())
+        self.objective, self.needs = objective, frozenset(needs)
+        self._places = objective.places(documents.tokens)
+        self._whole = None if documents.is_stream else plan_whole(self._places, context, chosen, objective.ahead)
+        total = int(self._places[chosen].sum())
         self.rows_per_epoch = -(-total // context) if self._whole is None else self._whole.rows
         """Rows of one epoch; the same in every epoch."""
         self.tokens_per_epoch = total
         """Tokens of one epoch, without padding."""
         # A chunk of a small data set spans an epoch at most, or each chunk would pack many epochs to use them once.
         self._chunk = max(1, min(CHUNK_TOKENS // context, self.rows_per_epoch // world) // batch_size)
-        self._cached: tuple[int, Rows, NDArray[np.bool_], Ints] | None = None
+        self._cached: tuple[int, _Chunk] | None = None
         self._plans: dict[int, tuple[Plan, Ints]] = {}
 
     def batch(self, index: int) -> Batch:
         """Return micro-batch ``index`` (from 0, counted from the start of the training) of this rank."""
         number, place = divmod(index, self._chunk)
         if self._cached is None or self._cached[0] != number:
-            self._cached = (number, *self._materialise(number))
-        _, rows, single, weights = self._cached
+            self._cached = (number, self._materialise(number))
+        chunk = self._cached[1]
         part = slice(place * self.batch_size, (place + 1) * self.batch_size)
-        return _batch(Rows(*(array[part] for array in rows)), bool(single[part].all()), int(weights[part].sum()))
+        rows = Rows(*(array[part] for array in chunk.rows))
+        extra = {name: array[part] for name, array in chunk.extra.items()}
+        return _batch(rows, extra, bool(chunk.single[part].all()), int(chunk.weights[part].sum()))
 
     def epoch(self, index: int) -> float:
         """Return how many epochs have been read before micro-batch ``index``."""
         return index * self.world * self.batch_size / self.rows_per_epoch
 
-    def _materialise(self, number: int) -> tuple[Rows, NDArray[np.bool_], Ints]:
+    def _materialise(self, number: int) -> _Chunk:
         batches = np.arange(number * self._chunk, (number + 1) * self._chunk)[:, None]
         line = ((batches * self.world + self.rank) * self.batch_size + np.arange(self.batch_size)).reshape(-1)
-        parts, singles = [], []
+        parts = []
         epochs = line // self.rows_per_epoch
         for epoch in np.unique(epochs).tolist():
             plan, order = self._plan(epoch)
-            rows = order[line[epochs == epoch] % self.rows_per_epoch]
-            parts.append(fill_rows(self.documents, plan, rows, self.context))
-            singles.append(plan.offsets[rows + 1] - plan.offsets[rows] == 1)
-        rows = parts[0] if len(parts) == 1 else Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-        return rows, np.concatenate(singles), (rows.labels != IGNORED).sum(1)
+            mine = line[epochs == epoch]
+            rows = order[mine % self.rows_per_epoch]
+            seeds = drawn_seeds(self.documents, self.seed, epoch)
+            parts.append(
+                _filled(self.documents, plan, rows, self.context, self.objective, self.needs, seeds, mine, self.seed)
+            )
+        return parts[0] if len(parts) == 1 else _Chunk.joined(parts)
 
     def _plan(self, epoch: int) -> tuple[Plan, Ints]:
         """Return the plan of an epoch and the order of its rows."""
@@ -250,17 +258,57 @@ class PackedDataset:
             plan = self._whole
             if plan is None:
                 order = self.chosen[generator.permutation(len(self.chosen))]
-                plan = plan_stream(self.documents.pairs, self.context, order)
+                plan = plan_stream(self._places, self.context, order)
             # Two epochs at most are needed at a time: a chunk may lie across the border.
             self._plans = {old: value for old, value in self._plans.items() if old == epoch - 1}
             self._plans[epoch] = (plan, generator.permutation(plan.rows))
         return self._plans[epoch]
 
 
+class _Chunk(NamedTuple):
+    """Rows that are materialised together."""
+
+    rows: Rows
+    extra: dict[str, Ints]
+    """Further parts of the batches, by name."""
+    single: NDArray[np.bool_]
+    """(rows,): whether a row is a single document."""
+    weights: Ints
+    """(rows,): labels that count."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Chunk]) -> _Chunk:
+        rows = Rows(*(np.concatenate(arrays) for arrays in zip(*(part.rows for part in parts), strict=True)))
+        extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
+        single, weights = (np.concatenate([part[index] for part in parts]) for index in (2, 3))
+        return cls(rows, extra, single, weights)
+
+
+def drawn_seeds(documents: Documents, seed: int, epoch: int) -> Ints | None:
+    """Return the seed of each document for orders that are drawn, in an epoch; None if no order is."""
+    if not documents.has_drawn_orders:
+        return None
+    start = mixed(np.array([seed], np.uint64), np.array([epoch], np.int64).astype(np.uint64))
+    return (mixed(start, np.arange(len(documents), dtype=np.uint64)) >> np.uint64(1)).astype(np.int64)
+
+
+VALIDATION_EPOCH = -1
+"""The epoch that the orders of held-out documents are drawn for: they are always the same."""
+
+
 def every_row_once(
-    documents: Documents, chosen: Ints, context: int, batch_size: int, rank: int = 0, world: int = 1
+    documents: Documents,
+    chosen: Ints,
+    context: int,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    objective: Objective = NEXT_TOKEN,
+    needs: Collection[str] = (),
 ) -> Iterator[Batch]:
     """Yield this rank's part of all rows in a fixed order; over the ranks each row comes exactly once, none is repeated.
+
+    Args: see `PackedDataset`.
 
     Raises:
         ValueError: as `PackedDataset`.
@@ -268,21 +316,62 @@ def every_row_once(
     if documents.has_pieces:
         documents = documents.pieces(context, chosen)
         chosen = np.arange(len(documents))
-    planner = plan_stream if documents.is_stream else plan_whole
-    plan = planner(documents.pairs, context, chosen)
+    places = objective.places(documents.tokens)
+    if documents.is_stream:
+        plan = plan_stream(places, context, chosen)
+    else:
+        plan = plan_whole(places, context, chosen, objective.ahead)
     mine = np.arange(rank, plan.rows, world)
+    seeds = drawn_seeds(documents, 0, VALIDATION_EPOCH)
     for start in range(0, len(mine), batch_size):
         rows = mine[start : start + batch_size]
-        filled = fill_rows(documents, plan, rows, context)
-        single = bool((plan.offsets[rows + 1] - plan.offsets[rows] == 1).all())
-        yield _batch(filled, single, int((filled.labels != IGNORED).sum()))
+        chunk = _filled(documents, plan, rows, context, objective, frozenset(needs), seeds, rows, 0)
+        yield _batch(chunk.rows, chunk.extra, bool(chunk.single.all()), int(chunk.weights.sum()))
 
 
-def _batch(rows: Rows, single: bool, weight: int) -> Batch:
+def _filled(
+    documents: Documents,
+    plan: Plan,
+    rows: Ints,
+    context: int,
+    objective: Objective,
+    needs: frozenset[str],
+    seeds: Ints | None,
+    numbers: Ints,
+    seed: int,
+) -> _Chunk:
+    """Return rows of a plan as an objective wants them.
+
+    Args:
+        documents: see `PackedDataset`.
+        plan: of them.
+        rows: (n,), row numbers of the plan.
+        context: tokens of a row.
+        objective: what is predicted where.
+        needs: see `PackedDataset`.
+        seeds: from `drawn_seeds`.
+        numbers: (n,), a number for each row that no other row of the training has.
+        seed: of the training.
+    """
+    filled = fill_rows(documents, plan, rows, context, objective.ahead, seeds)
+    extra: dict[str, Ints] = {}
+    places: Places | None = None
+    if needs & {"roles", "axial"}:
+        places = fill_places(documents, plan, rows, context, 0, seeds)
+        extra = {name: getattr(places, name) for name in ("roles", "axial") if name in needs}
+    if "following" in needs:
+        extra["following"] = fill_places(documents, plan, rows, context, 1, seeds).coordinates
+    filled = objective.prepare(filled, documents.vocabulary, numbers, seed)
+    single = plan.offsets[rows + 1] - plan.offsets[rows] == 1
+    return _Chunk(filled, extra, single, (filled.labels != IGNORED).sum(1))
+
+
+def _batch(rows: Rows, extra: Mapping[str, Ints], single: bool, weight: int) -> Batch:
     return Batch(
         torch.from_numpy(rows.ids),
         torch.from_numpy(rows.labels),
         None if single else torch.from_numpy(rows.positions),
         None if single else torch.from_numpy(rows.documents),
         weight,
+        **{name: torch.from_numpy(array) for name, array in extra.items()},
     )

@@ -63,7 +63,7 @@ def given_prompts(loaded: LoadedModel, options: PromptOptions) -> list[Prompt]:
     """
     if options.prompts is not None:
         return read_prompts(options.prompts, loaded)
-    first = loaded.template.streams[0]
+    first = loaded.template.names[0]
     if options.prompt is not None:
         return [Prompt(texts={first: _text(loaded, first, options.prompt)})]
     return [Prompt(files=_files(loaded, [Path(name) for name in options.prompt_file]))]
@@ -104,7 +104,7 @@ def read_prompts(path: str, loaded: LoadedModel) -> list[Prompt]:
 
 def _contents(loaded: LoadedModel, value: Any, folder: Path) -> tuple[dict[str, str], dict[str, Path]]:
     """Return the texts and files that a line gives."""
-    streams = loaded.template.streams
+    streams = loaded.template.names
     if isinstance(value, str):
         if _is_text(loaded, streams[0]):
             return {streams[0]: value}, {}
@@ -148,7 +148,7 @@ def _text(loaded: LoadedModel, stream: str, text: str) -> str:
     if not _is_text(loaded, stream):
         raise ValueError(
             f"--prompt is text, but the first stream of the template {str(loaded.template)!r} is of modality "
-            f"{loaded.tokenizers[stream].spec.modality!r}; use --prompt-file"
+            f"{_tokenizer(loaded, stream).spec.modality!r}; use --prompt-file"
         )
     return text
 
@@ -156,13 +156,18 @@ def _text(loaded: LoadedModel, stream: str, text: str) -> str:
 def _files(loaded: LoadedModel, files: Sequence[Path]) -> dict[str, Path]:
     """Return files for the first streams."""
     template = loaded.template
-    if len(files) > len(template.streams):
+    if len(files) > len(template.names):
         raise ValueError(f"{len(files)} prompt files, but the template {str(template)!r} has fewer streams")
-    return dict(zip(template.streams, files, strict=False))
+    return dict(zip(template.names, files, strict=False))
 
 
 def _is_text(loaded: LoadedModel, stream: str) -> bool:
-    return modality_of(loaded.tokenizers[stream].spec).textual
+    return modality_of(_tokenizer(loaded, stream).spec).textual
+
+
+def _tokenizer(loaded: LoadedModel, name: str) -> Tokenizer:
+    """Return the tokenizer of a part of the template."""
+    return loaded.tokenizers[loaded.template.stream_of(name)]
 
 
 def prompt_tokenizers(loaded: LoadedModel, allow_special: Sequence[str] | None) -> dict[str, Tokenizer]:
@@ -202,20 +207,21 @@ def grids_of(
     template = loaded.template
     grids: Grids = {}
     notes: list[str] = []
-    for place, stream in enumerate(template.streams):
-        tokenizer = tokenizers[stream]
+    for place, stream in enumerate(template.names):
+        tokenizer = tokenizers[template.stream_of(stream)]
         if stream in prompt.texts:
             grids[stream] = tokenizer.encode(prompt.texts[stream]).numpy()
         elif stream in prompt.files:
             path, kind = prompt.files[stream], modality_of(tokenizer.spec)
-            after = template.streams[place + 1 :]
+            after = template.names[place + 1 :]
             film = kind.timed and stream in template.target and not {*prompt.texts, *prompt.files} & {*after}
             try:
                 sample, changes = loaded.preparation.read(path.name, path, tokenizer.spec)
                 if film and frames is not None:
                     sample = _first_frames(sample, kind, frames)
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
-                whole = not after and grids[stream].shape in loaded.vocabulary.stream(stream).shapes
+                known = loaded.vocabulary.stream(template.stream_of(stream))
+                whole = not after and grids[stream].shape in known.shapes
                 if film and frames is None and whole:
                     first = _known_codebooks(loaded, stream, tokenizer.encode(_first_frames(sample, kind, 1)).numpy())
                     if continues(template, loaded.vocabulary, {**grids, stream: first}):
@@ -227,7 +233,7 @@ def grids_of(
     if missing := [name for name in template.condition if name not in grids]:
         fix = "--prompt TEXT" if _is_text(loaded, missing[0]) else "--prompt-file FILE"
         raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
-    if set(grids) >= set(template.streams) and not continues(template, loaded.vocabulary, grids):
+    if set(grids) >= set(template.names) and not continues(template, loaded.vocabulary, grids):
         raise ValueError(
             f"the prompt gives every stream of the template {str(template)!r}; nothing is left to generate"
         )
@@ -274,7 +280,7 @@ def checked_grids(
 
 def _known_codebooks(loaded: LoadedModel, stream: str, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
     """Return the grid with as many of its first codebooks as the model was trained on."""
-    known = loaded.vocabulary.stream(stream)
+    known = loaded.vocabulary.stream(loaded.template.stream_of(stream))
     if not known.has_codebooks:
         return grid
     return grid[..., : max(known.codebooks(shape) for shape in known.shapes)]

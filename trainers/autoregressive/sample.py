@@ -42,9 +42,11 @@ class GeneratedSample:
     ids: list[int]
     """The whole sequence, prompt and special tokens included."""
     samples: dict[str, Sample]
-    """The decoded sample of each predicted stream."""
+    """The decoded sample of each predicted part of the template."""
     prompt_length: int
     """How many of the ids were given."""
+    order_seed: int | None = None
+    """Decides the order of its ids, if the template has one that is drawn."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
             line: dict[str, Any] = {"index": index, "seed": options.seed, "prompt": prompt.shown()}
             line |= {} if prompt.line is None else {"line": prompt.line}
             line |= {"files": written}
+            line |= {} if sequence.order_seed is None else {"order_seed": sequence.order_seed}
             if said:
                 line["text"] = next(iter(said.values())) if len(said) == 1 else said
             lines.append(json.dumps(line | {"ids": sequence.ids}, ensure_ascii=False))
@@ -196,7 +199,7 @@ def _write(loaded: LoadedModel, sequence: GeneratedSample, out: Path, index: int
 
     written = {}
     for stream, sample in sequence.samples.items():
-        spec = loaded.preparation.taken(loaded.tokenizers[stream].spec)
+        spec = loaded.preparation.taken(_tokenizer(loaded, stream).spec)
         kind = modality_of(spec)
         tail = "" if len(sequence.samples) == 1 else f".{stream}"
         written[stream] = f"sample_{index:05}{tail}{kind.suffix}"
@@ -211,8 +214,13 @@ def _texts_of(loaded: LoadedModel, sequence: GeneratedSample) -> dict[str, str]:
     return {
         stream: cast("str", sample)
         for stream, sample in sequence.samples.items()
-        if modality_of(loaded.tokenizers[stream].spec).textual
+        if modality_of(_tokenizer(loaded, stream).spec).textual
     }
+
+
+def _tokenizer(loaded: LoadedModel, name: str) -> Tokenizer:
+    """Return the tokenizer of a part of the template."""
+    return loaded.tokenizers[loaded.template.stream_of(name)]
 
 
 def checked_length(loaded: LoadedModel, max_length: int | None) -> int:
@@ -259,11 +267,15 @@ def draw(
     from trainers.autoregressive.generation import generate
 
     limit = checked_length(loaded, max_length)
-    begun: dict[int, Beginning] = {}
-    for grids in prompts:
+    drawn = any(segment.arrangement.drawn for segment in loaded.template.segments(loaded.vocabulary))
+    begun: dict[tuple[int, int], Beginning] = {}
+    beginnings: list[Beginning] = []
+    for index, grids in enumerate(prompts, first_index):
         # Prompts that are the same object are laid out once.
-        if id(grids) not in begun:
-            begun[id(grids)] = begin(loaded.template, loaded.vocabulary, grids, limit)
+        order_seed = order_seed_of(options.seed, index) if drawn else 0
+        if (id(grids), order_seed) not in begun:
+            begun[id(grids), order_seed] = begin(loaded.template, loaded.vocabulary, grids, limit, order_seed)
+        beginnings.append(begun[id(grids), order_seed])
     total = 0
 
     def count(tokens: int) -> None:
@@ -272,7 +284,6 @@ def draw(
         if progress is not None:
             progress.update(tokens=total)
 
-    beginnings = [begun[id(grids)] for grids in prompts]
     sequences = generate(
         loaded.model,
         [beginning.grammar for beginning in beginnings],
@@ -285,15 +296,27 @@ def draw(
     )
     results = []
     for ids, beginning in zip(sequences, beginnings, strict=True):
-        grids = loaded.template.parse_ids(ids, loaded.vocabulary)
+        order_seed = beginning.grammar.seed
+        grids = loaded.template.parse_ids(ids, loaded.vocabulary, order_seed)
         samples = {}
-        for stream in loaded.template.target:
-            shown = grids[stream] if show_special else _without_special(loaded.tokenizers[stream], grids[stream])
-            samples[stream] = loaded.tokenizers[stream].decode(torch.from_numpy(shown))
-        results.append(GeneratedSample(ids, samples, len(beginning.ids)))
+        for name in loaded.template.target:
+            tokenizer = _tokenizer(loaded, name)
+            shown = grids[name] if show_special else _without_special(tokenizer, grids[name])
+            samples[name] = tokenizer.decode(torch.from_numpy(shown))
+        results.append(GeneratedSample(ids, samples, len(beginning.ids), order_seed if drawn else None))
     if progress is not None:
         progress.update(first_index + len(sequences))
     return results
+
+
+def order_seed_of(seed: int, index: int) -> int:
+    """Return what decides the orders that are drawn of sequence ``index`` of a generation with a seed."""
+    import numpy as np
+
+    from tokenize_kit.sequences.orders.random import mixed
+
+    bits = mixed(np.array([seed], np.int64).astype(np.uint64), np.array([index], np.uint64))
+    return int(bits[0] >> np.uint64(1))
 
 
 def _without_special(tokenizer: Tokenizer, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:

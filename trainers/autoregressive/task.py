@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from tokenize_kit.protocol import Tokenizer, modality_of
+from tokenize_kit.sequences.documents import Documents
+from tokenize_kit.sequences.packing import IGNORED, Ints
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.data import Batch, PackedDataset, TokenData, every_row_once
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import write_weights
 from trainers.autoregressive.models import SequenceModel
-from trainers.autoregressive.packing import IGNORED, Documents, Ints
 from trainers.config import OptimizerConfig
 from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from trainers.runtime import Runtime
@@ -135,9 +136,10 @@ class Validation:
         self, documents: Documents, chosen: Ints, context: int, batch_size: int, tokenizers: Mapping[str, Tokenizer]
     ) -> None:
         self.documents, self.chosen, self.context, self.batch_size = documents, chosen, context, batch_size
-        self.units = {
-            name: _count_units(documents, chosen, name, tokenizers[name]) for name in documents.template.target
-        }
+        template = documents.template
+        self.streams = tuple(dict.fromkeys(template.stream_of(name) for name in template.target))
+        """The streams that are predicted, each once."""
+        self.units = {stream: _count_units(documents, chosen, stream, tokenizers[stream]) for stream in self.streams}
         """For each predicted stream, the metric's name and how many bytes or dimensions the documents have."""
         self._stream_of = stream_of_ids(documents.vocabulary)
 
@@ -145,7 +147,7 @@ class Validation:
         """Return ``bits_per_token``, ``loss`` (nats a token) and a rate for each predicted stream, over all processes."""
         if not len(self.chosen):
             return {}
-        names = self.documents.template.target
+        names = self.streams
         nats = dict.fromkeys(names, 0.0)
         count = 0
         for batch in self._batches(runtime):
@@ -166,13 +168,12 @@ class Validation:
 
     def _counted(self, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield for each predicted stream which labels are its own."""
-        names = self.documents.template.target
-        if len(names) == 1:
-            yield names[0], labels != IGNORED
+        if len(self.streams) == 1:
+            yield self.streams[0], labels != IGNORED
             return
         owner = self._stream_of.to(labels.device)[labels.clamp(min=0)]
         order = list(self.documents.vocabulary.streams)
-        for name in names:
+        for name in self.streams:
             yield name, (owner == order.index(name)) & (labels != IGNORED)
 
 
@@ -204,11 +205,15 @@ def check_vocabulary(data: TokenData, vocabulary: Vocabulary, source: str) -> No
         )
 
 
-def _count_units(documents: Documents, chosen: Ints, name: str, tokenizer: Tokenizer) -> tuple[str, int]:
+def _count_units(documents: Documents, chosen: Ints, stream: str, tokenizer: Tokenizer) -> tuple[str, int]:
     spec = tokenizer.spec
     suffix = "" if spec.lossless else "_quantised"
     number = 0
     kind = modality_of(spec)
+    template = documents.template
+    names = [name for name in template.target if template.stream_of(name) == stream]
     for document in chosen.tolist():
-        number += kind.dimensions(tokenizer.decode(torch.from_numpy(documents.grids(document)[name].astype("int64"))))
+        grids = documents.grids(document)
+        for name in names:
+            number += kind.dimensions(tokenizer.decode(torch.from_numpy(grids[name].astype("int64"))))
     return f"bits_per_{kind.dimension}{suffix}", number

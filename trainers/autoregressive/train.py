@@ -147,7 +147,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
             f"{parameters:,} parameters, {several(len(chosen), 'documents')} of {dataset.tokens_per_epoch:,} tokens in rows of "
             f"{context}, {several(len(held_out), 'documents')} held out, {runtime.device.type} {runtime.precision}"
         )
-        if cut := int((data.documents.pairs[chosen] >= context).sum()) if data.documents.has_pieces else 0:
+        if cut := int((data.documents.tokens[chosen] > context).sum()) if data.documents.has_pieces else 0:
             progress.note(
                 f"{cut:,} documents are longer than a row of {context} and are cut into pieces of whole time steps; a longer "
                 "--context cuts fewer"
@@ -229,7 +229,7 @@ def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
     documents = data.documents
     if documents.is_stream:
         return DEFAULT_CONTEXT[options.preset]
-    longest = int(documents.pairs.max()) + 1
+    longest = int(documents.tokens.max())
     if documents.has_pieces:
         return min(longest, documents.tokens_of_steps(DEFAULT_CONTEXT[options.preset]))
     return longest

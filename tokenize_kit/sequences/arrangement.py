@@ -1,0 +1,129 @@
+"""How the ids of one grid follow each other in a sequence: an order of its places joined with a layout of their codebooks.
+
+A *place* of a grid is a pixel, a patch or a time step with all its ids: `StreamIds.depth` of them, one a codebook or channel. The
+order says how the places follow each other and the layout how the ids of the places do: where the layout (`layouts`) speaks of
+step t, it is the t-th place in the order. In an open stream the order is that of the places inside one step of time, as the number
+of steps is not known, and the steps follow each other.
+
+`Arrangement.flat` is that list for a closed shape or a known number of steps, for many ids at once; `Arrangement.place` is the rule for
+one id while the number of steps is not known. Whatever reads or writes a document asks here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenize_kit.sequences import orders
+from tokenize_kit.sequences.layouts import DEFAULT, ENDLESS, LAYOUTS, Layout
+from tokenize_kit.sequences.orders import Order
+from tokenize_kit.sequences.vocabulary import StreamIds
+
+Ints = NDArray[np.int64]
+
+
+class Place(NamedTuple):
+    """Where an id of a sequence goes in its grid."""
+
+    turn: int
+    """How many places come before this one in the sequence."""
+    place: int
+    """Number of the place in the grid, row by row."""
+    codebook: int
+    """Codebook or channel."""
+
+
+class Arrangement:
+    """The order of the ids of one stream's grids.
+
+    Args:
+        stream: whose.
+        order: of the places.
+        layout: of the ids of the places.
+    """
+
+    def __init__(self, stream: StreamIds, order: Order, layout: Layout) -> None:
+        self.stream, self.order, self.layout = stream, order, layout
+        self._depths = np.array([stream.depth(shape) for shape in stream.shapes])
+        self._places = np.array([stream.places(shape) for shape in stream.shapes])
+        self.in_grid_order = layout is LAYOUTS[DEFAULT] and order is orders.order_named(orders.DEFAULT)
+        """Whether the ids come as they stand in the grid."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether each sample has an order of its own, which its seed decides."""
+        return self.order.drawn
+
+    def before_end(self, count: Ints, shape: Ints) -> Ints:
+        """Return how many ids of grids of ``count`` ids come before ``<end>``; only for an open stream.
+
+        Args:
+            count: number of ids of each grid.
+            shape: index of the shape of each.
+        """
+        if len(self._depths) == 1:
+            depth = int(self._depths[0])
+            return self.layout.before_end(count // depth, depth)
+        before = np.zeros(np.broadcast(count, shape).shape, np.int64)
+        for index in np.unique(shape).tolist():
+            depth = int(self._depths[index])
+            before = np.where(shape == index, self.layout.before_end(count // depth, depth), before)
+        return before
+
+    def flat(self, index: Ints, count: Ints, shape: Ints, seed: Ints) -> Ints:
+        """Return for ids of the sequence which of the ids of their flat grid they are.
+
+        Args:
+            index: (N,): number of the id in the sequence, ``<end>`` and what comes before the ids not counted.
+            count: (N,): number of ids of its grid.
+            shape: (N,): index of the shape of its grid.
+            seed: (N,): seed of its sample; not looked at unless the order is drawn.
+        """
+        if self.in_grid_order:
+            return index
+        found = np.empty_like(index)
+        kinds = range(len(self._depths)) if len(self._depths) == 1 else np.unique(shape).tolist()
+        for kind in kinds:
+            mine = slice(None) if len(self._depths) == 1 else np.flatnonzero(shape == kind)
+            depth, places = int(self._depths[kind]), int(self._places[kind])
+            by_layout = self.layout.places(index[mine], np.maximum(count[mine] // depth, 1), depth)
+            if self.order is orders.order_named(orders.DEFAULT):
+                found[mine] = by_layout
+                continue
+            turn, codebook = np.divmod(by_layout, depth)
+            if self.drawn:
+                seeds, which = np.unique(seed[mine], return_inverse=True)
+                place = self.order.turns(self.stream.place_shape(self.stream.shapes[kind]), seeds)[which, turn]
+            else:
+                step, inside = np.divmod(turn, places)
+                place = step * places + self._turns(kind)[inside]
+            found[mine] = place * depth + codebook
+        return found
+
+    def place(self, index: int, shape: int, steps: int, seed: int = 0) -> Place:
+        """Return where the id number ``index`` of one sequence goes, the rule that `flat` is a list of.
+
+        Args:
+            index: as in `flat`.
+            shape: index of the shape.
+            steps: time steps of an open stream, or `ENDLESS` while they are not known; any number for a closed one.
+            seed: of the sample.
+        """
+        depth, places = int(self._depths[shape]), int(self._places[shape])
+        number = places if not self.stream.is_open else min(steps * places, ENDLESS)
+        turn, codebook = self.layout.place(index, number, depth)
+        if self.order is orders.order_named(orders.DEFAULT):
+            return Place(turn, turn, codebook)
+        step, inside = divmod(turn, places)
+        return Place(turn, step * places + int(self._turns(shape, seed)[inside]), codebook)
+
+    def _turns(self, shape: int, seed: int = 0) -> Ints:
+        return _turns(self.order, self.stream.place_shape(self.stream.shapes[shape]), seed if self.drawn else 0)
+
+
+@lru_cache(maxsize=256)
+def _turns(order: Order, shape: tuple[int, ...], seed: int) -> Ints:
+    return order.turns(shape, np.array([seed]))[0]

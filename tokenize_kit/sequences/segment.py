@@ -1,0 +1,147 @@
+"""One stream's part of a document: which token stands at which place of it, told once and for many tokens at a time.
+
+    <begin:text> ids.. <end:text>      <begin:image> [<shape:HxW>] ids..
+
+A segment has a shape token only where a stream's shapes vary in the data, and an end token only if the stream is open (text, sound).
+``<end>`` stands where the first id of the next time step would, and ids that are still due then follow it. Compiling a document,
+taking it apart, its grammar, its loss and its rows are readings of what is said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenize_kit.sequences.arrangement import Arrangement
+from tokenize_kit.sequences.vocabulary import Shape, StreamIds
+
+Ints = NDArray[np.int64]
+
+COORDINATE_AXES = ("time", "height", "width")
+"""Columns of the coordinates of tokens."""
+NOWHERE = -1
+"""The coordinate of a token that is at no place of a grid, and of others along axes that their grids lack."""
+
+
+class Tokens(NamedTuple):
+    """What stands at some places of a segment."""
+
+    special: Ints
+    """(N,): id of ``<begin>``, of the shape token or of ``<end>``; -1 where an id of the grid stands."""
+    flat: Ints
+    """(N,): which of the ids of the flat grid it is; 0 where none is."""
+
+
+class Segment:
+    """A part of a template, in a vocabulary.
+
+    Args:
+        name: of the part: the stream's, with its number if the template has the stream several times.
+        stream: the stream's ids.
+        occurrence: 1 for the first part of this stream, 2 for the next.
+        arrangement: the order of the ids of a grid.
+        condition: whether it is given and not predicted.
+    """
+
+    def __init__(
+        self, name: str, stream: StreamIds, occurrence: int, arrangement: Arrangement, condition: bool
+    ) -> None:
+        self.name, self.stream, self.occurrence = name, stream, occurrence
+        self.arrangement, self.condition = arrangement, condition
+        self.header = stream.header
+        """Tokens before the ids."""
+        columns = coordinate_columns(stream.place_axes)
+        self._columns = columns
+        sizes = [
+            (1, *stream.place_shape(shape)) if stream.is_open else stream.place_shape(shape) for shape in stream.shapes
+        ]
+        self._sizes = np.array(sizes, np.int64).reshape(len(sizes), len(columns))
+        # How many places one step along each axis is.
+        after = np.concatenate([self._sizes[:, 1:], np.ones((len(sizes), 1), np.int64)], 1)
+        self._strides = np.cumprod(after[:, ::-1], 1)[:, ::-1]
+        self._depths = np.array([stream.depth(shape) for shape in stream.shapes])
+        self._offsets = np.array(stream.offsets)
+
+    def size(self, count: Ints) -> Ints:
+        """Return the tokens of segments whose grids have ``count`` ids."""
+        return count + (self.header + int(self.stream.is_open))
+
+    def end(self, count: Ints, shape: Ints) -> Ints:
+        """Return the place of ``<end>``, counted from ``<begin>``; only for an open stream."""
+        return self.arrangement.before_end(count, shape) + self.header
+
+    def read(self, place: Ints, count: Ints, shape: Ints, seed: Ints) -> Tokens:
+        """Return what stands at places of segments.
+
+        Args:
+            place: (N,): counted from ``<begin>``, below `size`.
+            count: (N,): number of ids of the grid.
+            shape: (N,): index of its shape.
+            seed: (N,): seed of the sample, for an order that is drawn.
+        """
+        special = np.where(place == 0, self.stream.begin, -1)
+        if self.stream.first_shape is not None:
+            special = np.where(place == 1, self.stream.first_shape + shape, special)
+        index = place - self.header
+        if self.stream.end is not None:
+            end = self.end(count, shape)
+            special = np.where(place == end, self.stream.end, special)
+            index = index - (place > end)
+        index = np.where(special < 0, index, 0)
+        flat = np.where(special < 0, self.arrangement.flat(index, np.maximum(count, 1), shape, seed), 0)
+        return Tokens(special, flat)
+
+    def codebook(self, flat: Ints, shape: Ints) -> Ints:
+        """Return the codebook or channel of ids of flat grids."""
+        return flat % (int(self._depths[0]) if len(self._depths) == 1 else self._depths[shape])
+
+    def offset(self, flat: Ints, shape: Ints) -> Ints | int:
+        """Return what is added to ids of flat grids."""
+        if len(self._offsets) == 1 or not self.stream.has_codebooks:
+            return int(self._offsets[0])
+        return self._offsets[self.codebook(flat, shape)]
+
+    def coordinates(self, flat: Ints, shape: Ints) -> Ints:
+        """Return the coordinates of ids of flat grids, (N, axes) along `COORDINATE_AXES`."""
+        place = flat // (int(self._depths[0]) if len(self._depths) == 1 else self._depths[shape])
+        found = np.full((len(flat), len(COORDINATE_AXES)), NOWHERE)
+        for axis, column in enumerate(self._columns):
+            along = place // self._strides[shape, axis]
+            # The first axis of an open stream has no end.
+            found[:, column] = along if axis == 0 else along % self._sizes[shape, axis]
+        return found
+
+    def steps(self, count: int, shape: int) -> int:
+        """Return the time steps of an open grid of ``count`` ids."""
+        return count // prod(self.stream.shapes[shape])
+
+    def known_shape(self, grid_shape: Sequence[int]) -> int:
+        """Return the index of the shape of a whole grid.
+
+        Raises:
+            ValueError: no grid of that shape was in the data that the vocabulary was made from.
+        """
+        return self.stream.shape_index(grid_shape[1:] if self.stream.is_open else grid_shape)
+
+    def grid_shape(self, count: int, shape: int) -> Shape:
+        """Return the shape of a whole grid of ``count`` ids."""
+        known = self.stream.shapes[shape]
+        return (self.steps(count, shape), *known) if self.stream.is_open else known
+
+
+def coordinate_columns(axes: Sequence[str]) -> list[int]:
+    """Return in which column of the coordinates each axis goes: that of its name, else the last free one.
+
+    Raises:
+        ValueError: there are more axes than columns.
+    """
+    if len(axes) > len(COORDINATE_AXES):
+        raise ValueError(
+            f"a grid of the axes {', '.join(axes)} has more than {len(COORDINATE_AXES)} beside its codebooks"
+        )
+    free = [column for column, name in enumerate(COORDINATE_AXES) if name not in axes]
+    return [COORDINATE_AXES.index(axis) if axis in COORDINATE_AXES else free.pop() for axis in axes]
