@@ -25,11 +25,11 @@ import torch
 
 from tokenize_kit.files import write_json
 from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.sequences.documents import Documents, vocabulary_of
 from tokenize_kit.sequences.layouts import LAYOUTS
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, open_shard
 from trainers.autoregressive.data import PackedDataset, TokenData
-from tokenize_kit.sequences.documents import Documents, vocabulary_of
 
 SHAPES = ((8, 256), (12, 1024), (64, 256))
 LENGTHS = {"lines": 25, "paragraphs": 120, "articles": 800}

@@ -15,8 +15,8 @@ from toys.world import LETTERS, Letters, MeanConfig, MeanModel
 
 from tokenize_kit.files import write_json
 from tokenize_kit.protocol import TokenSpec, tokenizer_name
-from tokenize_kit.sequences.layouts import LAYOUTS
 from tokenize_kit.sequences.documents import Documents, vocabulary_of
+from tokenize_kit.sequences.layouts import LAYOUTS
 from tokenize_kit.sequences.packing import fill_rows
 from tokenize_kit.sequences.plans import Plan, plan_whole
 from tokenize_kit.sequences.template import SequenceTemplate
@@ -26,7 +26,6 @@ from trainers.autoregressive.data import PackedDataset, TokenData, every_row_onc
 from trainers.autoregressive.likelihood import score
 from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides
-
 from trainers.autoregressive.sample import draw, generate_samples, prompt_grids
 from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.autoregressive.train import train_transformer

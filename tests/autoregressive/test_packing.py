@@ -13,7 +13,6 @@ from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import StreamArray
 from trainers.autoregressive.data import PackedDataset, every_row_once
 
-
 SPECS = {
     "text": TokenSpec("text", 200, ("time",), (None,), lossless=True),
     "image": TokenSpec("image", 9, ("height", "width"), (1, 1), lossless=False, channels=3),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys.progress import Told
 from toys.world import Letters, Shades, write_streams
 
 from tokenize_kit.cli import main
-from tokenize_kit.sequences.template import SequenceTemplate
 from trainers.autoregressive.data import TokenData, split_documents
 from trainers.autoregressive.likelihood import score
 from trainers.autoregressive.model_folder import load_model
@@ -37,7 +37,7 @@ def shards(tmp_path_factory):
     return write_streams(folder, {"question": letters, "answer": Letters()}, grids)
 
 
-def train(out, shards, template, **changes):
+def train(out, shards, template, progress=None, **changes):
     values = {
         "model": TransformerOverrides(layers=2, width=32, heads=2),
         "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=10),
@@ -48,7 +48,7 @@ def train(out, shards, template, **changes):
         "validation_fraction": 0.2,
     }
     options = TrainTransformerOptions(shards=(shards,), template=template, out=str(out), **{**values, **changes})
-    return train_transformer(options)
+    return train_transformer(options, progress)
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,22 @@ def test_pictures_of_pictures(tmp_path):
         generate_samples(GenerateOptions(model=model, out=str(tmp_path / "nothing")))
 
 
-def test_a_stream_may_come_once():
-    with pytest.raises(ValueError, match="names the stream 'text' twice"):
-        SequenceTemplate.parse("text -> text")
+def test_a_stream_that_comes_twice_is_of_two_samples(tmp_path):
+    """Of the line red, apple, blue, sky, red, .. a document is a word and the one after it."""
+    letters = Letters()
+    line = [text for i in range(80) for text in (list(PAIRS)[i % 4], PAIRS[list(PAIRS)[i % 4]])]
+    grids = {"text": [letters.encode(text).numpy() for text in line]}
+    shards = write_streams(tmp_path / "shards", {"text": letters}, grids)
+    told = Told()
+    result = train(tmp_path / "model", shards, "text -> text", progress=told)
+    assert result.documents + result.validation_documents == 80
+    assert any("2 samples that follow each other" in text for text in told.said)
+    options = GenerateOptions(
+        model=str(tmp_path / "model"), out=str(tmp_path / "out"), prompt="red", temperature=0.0, device="cpu"
+    )
+    assert generate_samples(options).texts == ("apple",)
+    (line_,) = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert line_["files"] == {"text#2": "sample_00000.txt"}
 
 
 def articles(text, word):

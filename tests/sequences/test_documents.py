@@ -1,4 +1,4 @@
-"""A document beside a slow one that a reader believes: ids, roles, streams, codebooks and coordinates, and all readings of them."""
+"""Documents, and all readings of them, beside a slow one that a reader believes."""
 
 import numpy as np
 import pytest

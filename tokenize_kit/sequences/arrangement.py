@@ -1,12 +1,12 @@
 """How the ids of one grid follow each other in a sequence: an order of its places joined with a layout of their codebooks.
 
-A *place* of a grid is a pixel, a patch or a time step with all its ids: `StreamIds.depth` of them, one a codebook or channel. The
-order says how the places follow each other and the layout how the ids of the places do: where the layout (`layouts`) speaks of
-step t, it is the t-th place in the order. In an open stream the order is that of the places inside one step of time, as the number
-of steps is not known, and the steps follow each other.
+A *place* of a grid is a pixel, a patch or a time step with all its ids: `StreamIds.depth` of them, one a codebook or channel.
+The order says how the places follow each other and the layout how the ids of the places do: where the layout (`layouts`)
+speaks of step t, it is the t-th place in the order. In an open stream the order is that of the places inside one step of time,
+as the number of steps is not known, and the steps follow each other.
 
-`Arrangement.flat` is that list for a closed shape or a known number of steps, for many ids at once; `Arrangement.place` is the rule for
-one id while the number of steps is not known. Whatever reads or writes a document asks here.
+`Arrangement.flat` is that list for a closed shape or a known number of steps, for many ids at once; `Arrangement.place` is the
+rule for one id while the number of steps is not known. Whatever reads or writes a document asks here.
 """
 
 from __future__ import annotations

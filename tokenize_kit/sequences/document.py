@@ -178,9 +178,8 @@ def _take_segment(segment: Segment, ids: Ints, start: int, seed: int) -> tuple[N
         turn, _, codebook = segment.arrangement.place(int(ends[0]), shape, ENDLESS, seed)
         steps, inside = divmod(turn, stream.places(stream.shapes[shape]))
         if codebook or inside or steps < stream.min_steps:
-            raise ValueError(
-                f"the segment of {stream.name!r} ends at place {start + segment.header + int(ends[0])} in the middle of a time step"
-            )
+            at = start + segment.header + int(ends[0])
+            raise ValueError(f"the segment of {stream.name!r} ends at place {at} in the middle of a time step")
         count *= steps
     length = int(segment.size(np.asarray(count)))
     if start + length > len(ids):

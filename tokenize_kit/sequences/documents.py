@@ -1,8 +1,8 @@
 """The documents of a template as tables over the flat arrays of shards; nothing is copied, and nothing is done a document.
 
-A template of one open stream with codebooks (a sound of a codec) has documents that may be longer than a row. They are cut between
-two time steps (`Documents.pieces`): each piece is a whole document with all that its layout wants, so a layout is never torn; only its
-``<end>`` is no choice where the sound goes on in the next piece, and carries no loss.
+A template of one open stream with codebooks (a sound of a codec) has documents that may be longer than a row. They are cut
+between two time steps (`Documents.pieces`): each piece is a whole document with all that its layout wants, so a layout is never
+torn; only its ``<end>`` is no choice where the sound goes on in the next piece, and carries no loss.
 """
 
 from __future__ import annotations

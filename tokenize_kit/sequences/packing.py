@@ -50,8 +50,8 @@ class Places(NamedTuple):
     """(rows, context, 3), see `document.Document.coordinates`; -1 for padding."""
     axial: Ints
     """(rows, context, 3): positions along time, height and width, for rotary embeddings of several axes. A token of a grid with
-    several axes of places has the place in the document where the ids of its grid begin plus its coordinates, any other token its own
-    place along all of them (as in M-RoPE, Qwen2-VL, arXiv 2409.12191, without closing the gaps)."""
+    several axes of places has the place in the document where the ids of its grid begin plus its coordinates, any other token
+    its own place along all of them (as in M-RoPE, Qwen2-VL, arXiv 2409.12191, without closing the gaps)."""
 
 
 class _Pieces(NamedTuple):

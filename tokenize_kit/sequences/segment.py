@@ -2,9 +2,9 @@
 
     <begin:text> ids.. <end:text>      <begin:image> [<shape:HxW>] ids..
 
-A segment has a shape token only where a stream's shapes vary in the data, and an end token only if the stream is open (text, sound).
-``<end>`` stands where the first id of the next time step would, and ids that are still due then follow it. Compiling a document,
-taking it apart, its grammar, its loss and its rows are readings of what is said here.
+A segment has a shape token only where a stream's shapes vary in the data, and an end token only if the stream is open (text,
+sound). ``<end>`` stands where the first id of the next time step would, and ids that are still due then follow it. Compiling a
+document, taking it apart, its grammar, its loss and its rows are readings of what is said here.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """What a training sequence is made of, from one declaration such as ``text -> image``.
 
-A template names streams in their order. Those left of the arrow are the condition: they are given and carry no loss. A mark after
-a colon says how the places of a stream's grids follow each other (an order, ``image:spiral``, see `sequences.orders`) or the
-codebooks of a place (a layout, ``audio:delay``, see `sequences.layouts`), or both, ``patches:hilbert:delay``. A stream may come
-several times, ``image image -> image``: the first part is called ``image``, the next ``image#2``, and its grid is that of the next
-sample. One document is
+A template names streams in their order. Those left of the arrow are the condition: they are given and carry no loss. A mark
+after a colon says how the places of a stream's grids follow each other (an order, ``image:spiral``, see `sequences.orders`) or
+the codebooks of a place (a layout, ``audio:delay``, see `sequences.layouts`), or both, ``patches:hilbert:delay``. A stream may
+come several times, ``image image -> image``: the first part is called ``image``, the next ``image#2``, and its grid is that of
+the next sample. One document is
 
     <bos> <begin:text> ids.. <end:text> <begin:image> [<shape:HxW>] ids.. <eos>
 
-`SequenceTemplate.segments` compiles the template for a vocabulary; documents, their inverse, the grammar of generation, the loss and
-packed rows are readings of the segments (`sequences.segment`), so they cannot disagree.
+`SequenceTemplate.segments` compiles the template for a vocabulary; documents, their inverse, the grammar of generation, the
+loss and packed rows are readings of the segments (`sequences.segment`), so they cannot disagree.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     roles: Tensor | None = None
     """What each token is there for (`tokenize_kit.sequences.document.Role`); only for a model that asks."""
     axial: Tensor | None = None
-    """(rows, context, 3): positions along several axes, see `tokenize_kit.sequences.packing.Places`; only for a model that asks."""
+    """(rows, context, 3): positions along several axes, see `tokenize_kit.sequences.packing.Places`; only if a model asks."""
     following: Tensor | None = None
     """(rows, context, 3): coordinates of the token that follows each one; only for a model that asks."""
 
@@ -317,10 +317,8 @@ def every_row_once(
         documents = documents.pieces(context, chosen)
         chosen = np.arange(len(documents))
     places = objective.places(documents.tokens)
-    if documents.is_stream:
-        plan = plan_stream(places, context, chosen)
-    else:
-        plan = plan_whole(places, context, chosen, objective.ahead)
+    line = documents.is_stream
+    plan = plan_stream(places, context, chosen) if line else plan_whole(places, context, chosen, objective.ahead)
     mine = np.arange(rank, plan.rows, world)
     seeds = drawn_seeds(documents, 0, VALIDATION_EPOCH)
     for start in range(0, len(mine), batch_size):

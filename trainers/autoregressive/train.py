@@ -152,6 +152,10 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
                 f"{cut:,} documents are longer than a row of {context} and are cut into pieces of whole time steps; a longer "
                 "--context cuts fewer"
             )
+        if (samples := data.documents.template.samples) > 1:
+            progress.note(
+                f"a document is made of {samples} samples that follow each other, as the template has a stream {samples} times"
+            )
         if unmatched:
             progress.note(unmatched)
         if unused := len(data.keys) - len(chosen) - len(held_out) if listed is not None else 0:

@@ -27,7 +27,7 @@ class Random:
 
 
 def mixed(seed: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Return 64 random bits for each seed and number: the output of SplitMix64 (Steele et al. 2014) from a start of the seed's own."""
+    """Return 64 random bits for each seed and number: SplitMix64 (Steele et al. 2014), which each seed starts elsewhere."""
     with np.errstate(over="ignore"):
         return _scrambled(_scrambled(seed) + (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
 
