@@ -118,9 +118,11 @@ def worker(name: str, precision: str, threads: int) -> None:
         whole = (model(ids) if ours else model(ids).logits).float()
         difference = 0.0
         if ours:
+            from trainers.autoregressive.models.inputs import Inputs
+
             cache = model.new_cache(1, CONTEXT, compiled=name.endswith("compiled"))
-            pieces = [model.step(ids[:, :32], cache)]
-            pieces += [model.step(ids[:, place : place + 1], cache) for place in range(32, 64)]
+            pieces = [model.step(Inputs(ids[:, :32]), cache)]
+            pieces += [model.step(Inputs(ids[:, place : place + 1]), cache) for place in range(32, 64)]
             difference = float((torch.cat(pieces, 1).float() - whole).abs().max())
     print(
         json.dumps({"logits": whole[0, -1, :256].tolist(), "cached": difference, "spread": float(whole.std())}),

@@ -34,6 +34,7 @@ def worker(name: str, precision: str, threads: int) -> None:
 
     from trainers.autoregressive.models.config import TransformerConfig
     from trainers.autoregressive.models.fused import fused_pointwise
+    from trainers.autoregressive.models.inputs import Inputs
     from trainers.autoregressive.models.transformer import Transformer
     from trainers.config import OptimizerConfig
     from trainers.memory import keep_freed_memory
@@ -51,7 +52,7 @@ def worker(name: str, precision: str, threads: int) -> None:
         optimizers = build_optimizers(model, config, model.tables())
 
         def mean_loss(ids: torch.Tensor) -> torch.Tensor:
-            loss = model.loss(ids[:, :-1], ids[:, 1:])
+            loss = model.loss(Inputs(ids[:, :-1]), ids[:, 1:])
             return loss.total / loss.weight
     else:
         from transformers import LlamaConfig, LlamaForCausalLM

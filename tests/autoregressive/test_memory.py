@@ -11,6 +11,7 @@ from tokenize_kit.errors import is_out_of_memory
 from trainers import memory
 from trainers.autoregressive.models import build_model
 from trainers.autoregressive.models.config import preset
+from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.options import TrainTransformerOptions
 from trainers.autoregressive.train import _burden, _parameters, least_memory
 from trainers.config import OptimizerConfig
@@ -36,7 +37,7 @@ def test_the_estimate_is_below_what_a_step_keeps(style, rows, context):
 
     ids = torch.zeros(rows, context, dtype=torch.int64)
     with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.loss(ids, ids)
+        model.loss(Inputs(ids), ids)
     least = least_memory(options, parameters, context, config)
     held = 4 * 4 * parameters
     assert held < least <= held + sum(kept.values())

@@ -19,7 +19,8 @@ from trainers.autoregressive.models import (
     register_model,
 )
 from trainers.autoregressive.models.config import TransformerConfig, preset
-from trainers.autoregressive.models.losses import next_token_loss
+from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.losses import token_loss
 
 VOCAB, CONTEXT = 11, 24
 SIZES = {"vocab_size": VOCAB, "context": CONTEXT, "layers": 2, "width": 32, "heads": 4}
@@ -103,13 +104,13 @@ def test_cached_equals_uncached(name: str, values: dict[str, object], reach: int
     whole = model(ids)
     for cuts in ([0, 24], [0, 1, 2, 3, 11, 12, 20, 24], list(range(25)), [0, 7, *range(8, 25)]):
         cache = model.new_cache(3, CONTEXT)
-        pieces = [model.step(ids[:, start:stop], cache) for start, stop in itertools.pairwise(cuts)]
+        pieces = [model.step(Inputs(ids[:, start:stop]), cache) for start, stop in itertools.pairwise(cuts)]
         torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=2e-5, rtol=1e-4)
         assert cache.position == CONTEXT
         with pytest.raises(ValueError, match="do not fit"):
-            model.step(ids[:, :1], cache)
+            model.step(Inputs(ids[:, :1]), cache)
     cache = model.new_cache(3, CONTEXT)
-    torch.testing.assert_close(model.step(ids, cache, last_only=True), whole[:, -1:], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(model.step(Inputs(ids), cache, last_only=True), whole[:, -1:], atol=2e-5, rtol=1e-4)
 
 
 @every_model
@@ -121,14 +122,14 @@ def test_left_padding_and_dropped_rows(name: str, values: dict[str, object], rea
     padding = torch.tensor([9 - length for length in lengths])
     prompt = torch.stack([torch.cat((torch.full((9 - n,), 3), ids[row, :n])) for row, n in enumerate(lengths)])
     cache = model.new_cache(3, 20, left_padding=padding)
-    pieces = torch.cat([model.step(prompt[:, :4], cache), model.step(prompt[:, 4:], cache)], 1)
+    pieces = torch.cat([model.step(Inputs(prompt[:, :4]), cache), model.step(Inputs(prompt[:, 4:]), cache)], 1)
     for row, length in enumerate(lengths):
         torch.testing.assert_close(pieces[row, 9 - length :], alone[row][0, :length], atol=2e-5, rtol=1e-4)
     kept = [2, 0]
     cache = cache.select(torch.tensor(kept))
     for more in range(4):
         new = torch.tensor([[int(ids[row, lengths[row] + more])] for row in kept])
-        logits = model.step(new, cache)
+        logits = model.step(Inputs(new), cache)
         for place, row in enumerate(kept):
             torch.testing.assert_close(logits[place, 0], alone[row][0, lengths[row] + more], atol=2e-5, rtol=1e-4)
 
@@ -165,7 +166,7 @@ def test_left_padded_rows_in_the_forward_pass(name: str, values: dict[str, objec
 def test_loss_starts_at_ln_vocabulary(name: str, values: dict[str, object], reach: int) -> None:
     model = build(name, values, trained=False, vocab_size=512, width=64, logit_soft_cap=None)
     ids = some_ids(8, CONTEXT, vocab=512)
-    loss = next_token_loss(model(ids[:, :-1]), ids[:, 1:])
+    loss = token_loss(model(ids[:, :-1]), ids[:, 1:])
     # Half the variance of the first logits (0.3 squared) above it; with a tied head each token is a little likely to follow
     # itself besides.
     assert math.log(512) - 0.02 < float((loss.total / loss.weight).detach()) < math.log(512) + 0.1
@@ -180,9 +181,9 @@ def test_fused_loss_equals_the_plain_one(name: str, values: dict[str, object], r
     for fused in (True, False):
         model.zero_grad()
         if fused:
-            loss = model.loss(ids[:, :-1], ids[:, 1:], weights, z_loss=0.01)
+            loss = model.loss(Inputs(ids[:, :-1]), ids[:, 1:], weights, z_loss=0.01)
         else:
-            loss = next_token_loss(model(ids[:, :-1]), ids[:, 1:], weights, z_loss=0.01)
+            loss = token_loss(model(ids[:, :-1]), ids[:, 1:], weights, z_loss=0.01)
         loss.total.backward()
         gradients.append((loss, [parameter.grad.clone() for parameter in model.parameters()]))
     (ours, our_gradients), (plain, plain_gradients) = gradients
@@ -213,15 +214,15 @@ def test_probabilities_of_all_sequences_sum_to_one(name: str, values: dict[str, 
 def test_bfloat16_runs(name: str, values: dict[str, object], reach: int) -> None:
     model = build(name, values).train()
     ids = some_ids(2, CONTEXT)
-    plain = model.loss(ids[:, :-1], ids[:, 1:])
+    plain = model.loss(Inputs(ids[:, :-1]), ids[:, 1:])
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model.loss(ids[:, :-1], ids[:, 1:], z_loss=1e-4)
+        mixed = model.loss(Inputs(ids[:, :-1]), ids[:, 1:], z_loss=1e-4)
     mixed.total.backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
     assert float(mixed.nll) == pytest.approx(float(plain.nll), rel=0.02)
     pure = model.eval().to(torch.bfloat16)
     whole, cache = pure(ids).detach().float(), pure.new_cache(2, CONTEXT)
-    stepped = torch.cat([pure.step(ids[:, place : place + 1], cache) for place in range(CONTEXT)], 1).float()
+    stepped = torch.cat([pure.step(Inputs(ids[:, place : place + 1]), cache) for place in range(CONTEXT)], 1).float()
     assert torch.isfinite(whole).all()
     # bfloat16 has 8 bits: the two paths round differently, by a few per cent of the spread of the logits.
     assert float((whole - stepped).abs().max()) < 0.15 * float(whole.std())

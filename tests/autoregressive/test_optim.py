@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from trainers.autoregressive.models.config import preset
+from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.transformer import Transformer
 from trainers.config import OptimizerConfig
 from trainers.memory import keep_freed_memory
@@ -77,7 +78,7 @@ def test_a_continued_run_takes_the_same_steps(kind: str) -> None:
     def advance(model: Transformer, optimizers: list[torch.optim.Optimizer], steps: range) -> None:
         for step in steps:
             set_learning_rate(optimizers, learning_rate_factor(step, 8, config))
-            model.loss(ids[:, :-1], ids[:, 1:]).total.backward()
+            model.loss(Inputs(ids[:, :-1]), ids[:, 1:]).total.backward()
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from trainers.autoregressive.models.config import TransformerConfig, preset
 from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
 from trainers.autoregressive.models.fused import compiled, fused_pointwise
-from trainers.autoregressive.models.losses import linear_next_token_loss, next_token_loss
+from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.losses import linear_token_loss, token_loss
 from trainers.autoregressive.models.transformer import Transformer
 
 IDS = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -147,7 +148,7 @@ def test_compiled_training_equals_the_plain_one() -> None:
         model.zero_grad()
         with fused_pointwise(enabled), torch.autocast("cpu", torch.bfloat16):
             assert (compiled(rms_norm) is rms_norm) != enabled
-            loss = model.loss(IDS[:, :-1], IDS[:, 1:], documents=documents, z_loss=0.01)
+            loss = model.loss(Inputs(IDS[:, :-1], documents=documents), IDS[:, 1:], z_loss=0.01)
         loss.total.backward()
         results.append([loss.total.detach(), loss.nll, *(parameter.grad.clone() for parameter in model.parameters())])
     assert compiled(rms_norm) is rms_norm
@@ -222,11 +223,11 @@ def test_chunked_loss_equals_the_plain_one(soft_cap: float | None, chunk: int) -
     for fused in (True, False):
         h, w = hidden.clone().requires_grad_(), head.clone().requires_grad_()
         if fused:
-            loss = linear_next_token_loss(h, w, labels, weights, z_loss=0.1, soft_cap=soft_cap, chunk_elements=chunk)
+            loss = linear_token_loss(h, w, labels, weights, z_loss=0.1, soft_cap=soft_cap, chunk_elements=chunk)
         else:
             logits = h @ w.T
             logits = logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
-            loss = next_token_loss(logits, labels, weights, z_loss=0.1)
+            loss = token_loss(logits, labels, weights, z_loss=0.1)
         (loss.total * 0.5).backward()
         results.append([*(part.detach() for part in loss), h.grad, w.grad])
     torch.testing.assert_close(results[0], results[1], atol=2e-5, rtol=1e-5)
@@ -236,7 +237,7 @@ def test_chunked_loss_equals_the_plain_one(soft_cap: float | None, chunk: int) -
 def test_plain_loss_is_cross_entropy() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(4, 6, 9), torch.randint(0, 9, (4, 6))
-    loss = next_token_loss(logits, labels, z_loss=0.1)
+    loss = token_loss(logits, labels, z_loss=0.1)
     expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
     assert float(loss.nll) == pytest.approx(float(expected), rel=1e-6)
     assert float(loss.total) == pytest.approx(float(expected + 0.1 * logits.logsumexp(-1).square().sum()), rel=1e-6)
@@ -248,10 +249,10 @@ def test_masked_places_reach_neither_loss_nor_z_loss() -> None:
     weights = torch.ones(2, 19)
     weights[:, :7] = 0
     labels = IDS[:, 1:].clone()
-    base = model.loss(IDS[:, :-1], labels, weights, z_loss=0.5)
+    base = model.loss(Inputs(IDS[:, :-1]), labels, weights, z_loss=0.5)
     labels[:, :7] = 3
-    again = model.loss(IDS[:, :-1], labels, weights, z_loss=0.5)
-    alone = next_token_loss(model(IDS[:, :-1])[:, 7:], IDS[:, 8:], z_loss=0.5)
+    again = model.loss(Inputs(IDS[:, :-1]), labels, weights, z_loss=0.5)
+    alone = token_loss(model(IDS[:, :-1])[:, 7:], IDS[:, 8:], z_loss=0.5)
     assert float(base.total.detach()) == float(again.total.detach())
     assert float(base.total.detach()) == pytest.approx(float(alone.total.detach()), rel=1e-5)
     assert float(base.weight) == 24
@@ -267,7 +268,7 @@ def test_accumulation_over_unequal_batches_equals_one_large_batch() -> None:
     gradients = []
     for rows in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
         model.zero_grad()
-        parts = [model.loss(IDS[r, :-1], IDS[r, 1:], weights[r], z_loss=0.01) for r in rows]
+        parts = [model.loss(Inputs(IDS[r, :-1]), IDS[r, 1:], weights[r], z_loss=0.01) for r in rows]
         count = sum(part.weight for part in parts)
         for part in parts:
             (part.total / count).backward()
@@ -294,7 +295,7 @@ def test_it_learns_to_copy(style: str) -> None:
         ids = torch.cat((half, half), 1)
         weights = torch.zeros(32, 15)
         weights[:, 7:] = 1
-        loss = model.loss(ids[:, :-1], ids[:, 1:], weights)
+        loss = model.loss(Inputs(ids[:, :-1]), ids[:, 1:], weights)
         (loss.total / loss.weight).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -313,6 +314,6 @@ def test_compiled_step_equals_the_plain_one() -> None:
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     cache = model.new_cache(1, 20, compiled=True)
-    stepped = [model.step(IDS[:1, :3], cache)]
-    stepped += [model.step(IDS[:1, place : place + 1], cache) for place in range(3, 20)]
+    stepped = [model.step(Inputs(IDS[:1, :3]), cache)]
+    stepped += [model.step(Inputs(IDS[:1, place : place + 1]), cache) for place in range(3, 20)]
     torch.testing.assert_close(torch.cat(stepped, 1), model(IDS[:1]), atol=1e-4, rtol=1e-4)

@@ -294,6 +294,9 @@ def test_packed_rows_are_the_documents(text, rows, ahead, seed):
         assert found == [place[:4] for place in expected]
         for more, place in enumerate(places):
             columns_ = (place.roles, place.segments, place.coordinates, place.axial)
+            drawn = [table.segment.arrangement.drawn for table in documents.segments]
+            own = (place.coordinates >= 0).any(-1)
+            assert np.array_equal(place.drawn, own & np.array([*drawn, False])[place.segments])
             told = [
                 tuple(map(tuple_of, values)) for values in zip(*(array[at].tolist() for array in columns_), strict=True)
             ]

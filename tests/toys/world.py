@@ -22,7 +22,8 @@ from tokenize_kit.protocol import (
 )
 from tokenize_kit.shards import Manifest, StreamInfo, dtype_for, open_shard
 from trainers.autoregressive.models import register_model
-from trainers.autoregressive.models.losses import next_token_loss
+from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.losses import token_loss
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
@@ -121,32 +122,33 @@ class MeanModel(nn.Module):
     def tables(self):
         return [self.embedding.weight, self.out.weight]
 
-    def forward(self, ids, *, positions=None, documents=None):
-        return self.head(self.hidden(ids, positions=positions, documents=documents))
+    needs = frozenset()
+    causal = True
 
-    def hidden(self, ids, *, positions=None, documents=None):
+    def forward(self, ids, **places):
+        return self.logits(Inputs(ids, **places))
+
+    def logits(self, inputs):
+        ids, documents = inputs.ids, inputs.documents
         seen = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()[None]
         if documents is not None:
             seen = seen & (documents[:, :, None] == documents[:, None, :])
         weights = seen / seen.sum(-1, keepdim=True)
         x = self.embedding(ids)
-        return torch.tanh(self.mix(self.dropout(torch.cat([x, weights @ x], -1))))
+        return self.out(torch.tanh(self.mix(self.dropout(torch.cat([x, weights @ x], -1)))))
 
-    def head(self, hidden):
-        return self.out(hidden)
-
-    def loss(self, ids, labels, weights=None, *, positions=None, documents=None, z_loss=0.0):
-        return next_token_loss(self(ids, positions=positions, documents=documents), labels, weights, z_loss=z_loss)
+    def loss(self, inputs, labels, weights=None, *, z_loss=0.0):
+        return token_loss(self.logits(inputs), labels, weights, z_loss=z_loss)
 
     def new_cache(self, batch, length, *, device=None, dtype=None, left_padding=None, compiled=False):
         padding = torch.zeros(batch, dtype=torch.int64) if left_padding is None else left_padding
         return MeanCache(torch.zeros(batch, 0, dtype=torch.int64), length, padding)
 
     @torch.no_grad()
-    def step(self, ids, cache, *, last_only=False):
-        cache.ids = torch.cat([cache.ids, ids], 1)
+    def step(self, inputs, cache, *, last_only=False):
+        cache.ids = torch.cat([cache.ids, inputs.ids], 1)
         documents = -(torch.arange(cache.position) < cache.padding[:, None]).long()
-        return self(cache.ids, documents=documents)[:, -1 if last_only else -ids.shape[1] :]
+        return self(cache.ids, documents=documents)[:, -1 if last_only else -inputs.ids.shape[1] :]
 
 
 register_tokenizer("letters", Letters)

@@ -10,10 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenize_kit.sequences.arrangement import Place
-from tokenize_kit.sequences.document import checked_ids, shared_ids
+from tokenize_kit.sequences.document import Role, checked_ids, role_of, role_of_bos, shared_ids
 from tokenize_kit.sequences.layouts import ENDLESS
 from tokenize_kit.sequences.segment import COORDINATE_AXES, NOWHERE, Segment
 from tokenize_kit.sequences.vocabulary import StreamIds, Vocabulary, shape_name, unknown_stream
+
+_NONE = (NOWHERE,) * len(COORDINATE_AXES)
+
+
+class TokenPlace(NamedTuple):
+    """What a token of a document is, as a model may ask; see `document.Document` and `packing.Places`."""
+
+    role: int
+    """A `document.Role`."""
+    axial: tuple[int, ...]
+    """Its positions along time, height and width."""
 
 
 class GrammarState(NamedTuple):
@@ -165,12 +176,31 @@ class Grammar:
     def coordinates(self, state: GrammarState) -> tuple[int, ...]:
         """Return where in its grid the id stands that comes next if a special token does not; -1 where there is none."""
         if not 0 <= state.segment < len(self._streams) or state.place < self._streams[state.segment].header:
-            return (NOWHERE,) * len(COORDINATE_AXES)
+            return _NONE
         segment = self._segments[state.segment]
         _, place, codebook = self._next_place(state)
         flat = np.array([place * segment.stream.depth(segment.stream.shapes[state.shape]) + codebook])
         found: tuple[int, ...] = tuple(segment.coordinates(flat, np.array([state.shape]))[0].tolist())
         return found
+
+    def following(self, state: GrammarState) -> tuple[int, ...]:
+        """Return `coordinates` where the order of the ids is drawn, and -1 elsewhere: what a model must be told."""
+        drawn = 0 <= state.segment < len(self._segments) and self._segments[state.segment].arrangement.drawn
+        return self.coordinates(state) if drawn else _NONE
+
+    def place_of(self, state: GrammarState, token: int) -> TokenPlace:
+        """Return what ``token`` is in a state that allows it."""
+        alone = (state.length,) * len(COORDINATE_AXES)
+        if not 0 <= state.segment < len(self._segments):
+            role = role_of_bos(self._segments) if state.segment < 0 else Role.STRUCTURE
+            return TokenPlace(int(role), alone)
+        segment = self._segments[state.segment]
+        own = state.place >= segment.header and token != segment.stream.end
+        role_ = int(role_of(segment, np.array([-1 if own else token]))[0])
+        if not own or len(segment.stream.place_axes) == 1:
+            return TokenPlace(role_, alone)
+        start = state.length - state.place + segment.header
+        return TokenPlace(role_, tuple(start + max(0, index) for index in self.coordinates(state)))
 
     def _next_place(self, state: GrammarState) -> Place:
         """Return where the id goes that comes next if ``<end>`` does not."""

@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 
 
 class Places(NamedTuple):
-    """What tokens of packed rows are, all int64 with the axes (rows, context) first."""
+    """What tokens of packed rows are, int64 unless it says otherwise, with the axes (rows, context) first."""
 
     roles: Ints
     """A `Role` each; `Role.STRUCTURE` for padding."""
@@ -48,6 +48,8 @@ class Places(NamedTuple):
     """Which part of the template, -1 for ``<bos>``, ``<eos>`` and padding."""
     coordinates: Ints
     """(rows, context, 3), see `document.Document.coordinates`; -1 for padding."""
+    drawn: NDArray[np.bool_]
+    """(rows, context), whether a token is an id whose order is drawn, bool."""
     axial: Ints
     """(rows, context, 3): positions along time, height and width, for rotary embeddings of several axes. A token of a grid with
     several axes of places has the place in the document where the ids of its grid begin plus its coordinates, any other token
@@ -140,6 +142,7 @@ def fill_places(
     segments = np.full(size, -1)
     coordinates = np.full((size, len(COORDINATE_AXES)), NOWHERE)
     axial = np.zeros((size, len(COORDINATE_AXES)), np.int64)
+    drawn = np.zeros(size, bool)
     which, inside = _spread(pieces.length)
     goal = pieces.place[which] + inside
     axial[goal] = inside[:, None] + ahead
@@ -158,11 +161,18 @@ def fill_places(
         own = special < 0
         found = table.segment.coordinates(flat[own], shape[own])
         coordinates[to[own]] = found
+        drawn[to[own]] = table.segment.arrangement.drawn
         if len(table.ids.place_axes) > 1:
             start = (table.begin[owner] + table.segment.header - pieces.first[which[mine]])[own]
             axial[to[own]] = start[:, None] + np.maximum(found, 0)
     plane, solid = (len(rows), context), (len(rows), context, len(COORDINATE_AXES))
-    return Places(roles.reshape(plane), segments.reshape(plane), coordinates.reshape(solid), axial.reshape(solid))
+    return Places(
+        roles.reshape(plane),
+        segments.reshape(plane),
+        coordinates.reshape(solid),
+        drawn.reshape(plane),
+        axial.reshape(solid),
+    )
 
 
 def _pieces_of(plan: Plan, rows: Ints, context: int) -> tuple[_Pieces, Ints]:

@@ -23,11 +23,13 @@ from tokenize_kit.sequences.documents import Documents, FlatStream, vocabulary_o
 from tokenize_kit.sequences.orders.random import mixed
 from tokenize_kit.sequences.packing import IGNORED, Ints, Places, Rows, fill_places, fill_rows
 from tokenize_kit.sequences.plans import Plan, plan_stream, plan_whole
+from tokenize_kit.sequences.segment import NOWHERE
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import ShardSet, StreamInfo
 from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.sources.heldout import KeyList, check_fraction, key_fractions
+from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.objectives import Objective
 from trainers.autoregressive.objectives.next_token import NEXT_TOKEN
 
@@ -53,7 +55,12 @@ class Batch(NamedTuple):
     axial: Tensor | None = None
     """(rows, context, 3): positions along several axes, see `tokenize_kit.sequences.packing.Places`; only if a model asks."""
     following: Tensor | None = None
-    """(rows, context, 3): coordinates of the token that follows each one; only for a model that asks."""
+    """(rows, context, 3): where in its grid the id after each token is, if its order is drawn, else -1; only if a model asks."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """What a model is given."""
+        return Inputs(self.ids, self.positions, self.documents, self.roles, self.axial, self.following)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
@@ -181,7 +188,7 @@ class PackedDataset:
         rank: this process.
         world: number of processes.
         objective: what is predicted where.
-        needs: names of those parts of a `Batch` that a model asks for: ``roles``, ``axial``, ``following``.
+        needs: what a model asks for, see `SequenceModel.needs`.
 
     Raises:
         ValueError: there is no document, one that must not be cut is longer than ``context``, or not even a single time step
@@ -230,7 +237,8 @@ class PackedDataset:
         part = slice(place * self.batch_size, (place + 1) * self.batch_size)
         rows = Rows(*(array[part] for array in chunk.rows))
         extra = {name: array[part] for name, array in chunk.extra.items()}
-        return _batch(rows, extra, bool(chunk.single[part].all()), int(chunk.weights[part].sum()))
+        single = bool(chunk.single[part].all()) and "documents" not in self.needs
+        return _batch(rows, extra, single, int(chunk.weights[part].sum()))
 
     def epoch(self, index: int) -> float:
         """Return how many epochs have been read before micro-batch ``index``."""
@@ -324,7 +332,8 @@ def every_row_once(
     for start in range(0, len(mine), batch_size):
         rows = mine[start : start + batch_size]
         chunk = _filled(documents, plan, rows, context, objective, frozenset(needs), seeds, rows, 0)
-        yield _batch(chunk.rows, chunk.extra, bool(chunk.single.all()), int(chunk.weights.sum()))
+        single = bool(chunk.single.all()) and "documents" not in needs
+        yield _batch(chunk.rows, chunk.extra, single, int(chunk.weights.sum()))
 
 
 def _filled(
@@ -358,7 +367,8 @@ def _filled(
         places = fill_places(documents, plan, rows, context, 0, seeds)
         extra = {name: getattr(places, name) for name in ("roles", "axial") if name in needs}
     if "following" in needs:
-        extra["following"] = fill_places(documents, plan, rows, context, 1, seeds).coordinates
+        after = fill_places(documents, plan, rows, context, 1, seeds)
+        extra["following"] = np.where(after.drawn[..., None], after.coordinates, NOWHERE)
     filled = objective.prepare(filled, documents.vocabulary, numbers, seed)
     single = plan.offsets[rows + 1] - plan.offsets[rows] == 1
     return _Chunk(filled, extra, single, (filled.labels != IGNORED).sum(1))

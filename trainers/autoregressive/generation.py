@@ -8,13 +8,15 @@ of a logit differently, which changes a token only where the draw falls within t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokenize_kit.sequences.grammar import TokenPlace
 from trainers.autoregressive.models import Cache, SequenceModel
+from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.sampling_options import SamplingOptions
 
 Intervals = tuple[tuple[int, int], ...]
@@ -38,6 +40,18 @@ class Grammar(Protocol):
 
     def done(self, state: Any) -> bool:
         """Whether the document is finished."""
+        ...
+
+
+class PlacedGrammar(Grammar, Protocol):
+    """What generation asks of it besides for a model that needs to know more of a token than its id."""
+
+    def place_of(self, state: Any, token: int) -> TokenPlace:
+        """Return what a token is that is allowed in a state."""
+        ...
+
+    def following(self, state: Any) -> tuple[int, ...]:
+        """Return where the id that comes next is, if a model must be told."""
         ...
 
 
@@ -69,15 +83,24 @@ def generate(
         For each prompt all ids, the prompt's first.
 
     Raises:
-        ValueError: a prompt is empty of what to predict from, is refused by the grammar, or is longer than ``max_length``;
-            or a sequence is not finished at ``max_length``.
+        ValueError: the model is not causal, a prompt is empty of what to predict from, is refused by the grammar, or is longer
+            than ``max_length``; or a sequence is not finished at ``max_length``.
     """
+    if not model.causal:
+        raise ValueError(
+            "a bidirectional model predicts hidden tokens and cannot go on from the left; train a causal one"
+        )
+    if options.compiled and options.batch_size > 1:
+        raise ValueError(
+            "compiled is for sequences that are generated one at a time; use it with a batch_size of 1, not "
+            f"{options.batch_size}"
+        )
     limit = model.config.context if max_length is None else max_length
     if limit > model.config.context:
         raise ValueError(f"max_length {limit} is beyond the model's context of {model.config.context}")
     grammars = grammar if isinstance(grammar, Sequence) else [grammar] * len(prompts)
     rows = [
-        _Row(own, prompt, index, limit, options.seed, state)
+        _Row(own, prompt, index, limit, options.seed, state, bool(model.needs))
         for index, (own, prompt, state) in enumerate(
             zip(grammars, prompts, states or [None] * len(prompts), strict=True), first_index
         )
@@ -149,17 +172,28 @@ class _Row:
     """One sequence on its way: its ids, its place in the grammar and its generator."""
 
     def __init__(
-        self, grammar: Grammar, prompt: Sequence[int], index: int, limit: int, seed: int, state: Any = None
+        self,
+        grammar: Grammar,
+        prompt: Sequence[int],
+        index: int,
+        limit: int,
+        seed: int,
+        state: Any = None,
+        placed: bool = False,
     ) -> None:
         self.grammar = grammar
         self.index = index
         self.limit = limit
         self.random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
         self.ids: list[int] = []
+        self.places: list[tuple[TokenPlace, tuple[int, ...]]] | None = [] if placed else None
+        """For each id what it is, and where the one after it is, if the model asks."""
         if len(prompt) > limit:
             raise ValueError(
                 f"prompt {index} has {len(prompt)} tokens, more than the {limit} that a sequence may have; shorten it"
             )
+        if placed:
+            state = None  # the prompt is read again, to know where its tokens are
         if state is not None:
             self.ids += [int(token) for token in prompt]
         self.state = grammar.start() if state is None else state
@@ -186,7 +220,10 @@ class _Row:
                 f"sequence {self.index} is not finished after {self.limit} tokens; give the grammar a max_length of "
                 f"{self.limit}, or use a model with a longer context"
             )
-        self.state = self.grammar.advance(self.state, token)
+        before, self.state = self.state, self.grammar.advance(self.state, token)
+        if self.places is not None:
+            grammar = cast("PlacedGrammar", self.grammar)
+            self.places.append((grammar.place_of(before, token), grammar.following(self.state)))
         self.allowed = () if self.done else tuple(self.grammar.allowed(self.state))
         self.ids.append(token)
 
@@ -202,7 +239,7 @@ def _generate_batch(
     device = next(model.parameters()).device
     longest = max(len(row.ids) for row in rows)
     padding = torch.tensor([longest - len(row.ids) for row in rows])
-    compiled = options.compiled and len(rows) == 1
+    compiled = options.compiled
     # A compiled step is made for one length of the cache, so that is always the same one.
     length = model.config.context if compiled else limit + int(padding.max())
     cache: Cache = model.new_cache(len(rows), length, left_padding=padding, compiled=compiled)
@@ -212,7 +249,7 @@ def _generate_batch(
         forced = [row.forced() for row in rows]
         chosen = forced
         if None in forced:
-            logits = model.step(torch.tensor(waiting, device=device), cache, last_only=True)[:, -1]
+            logits = model.step(_inputs(rows, waiting, device), cache, last_only=True)[:, -1]
             waiting = [[] for _ in rows]
             chosen = _draw(logits, rows, forced, options)
         for row, unseen, token in zip(rows, waiting, chosen, strict=True):
@@ -226,6 +263,23 @@ def _generate_batch(
             rows, waiting = [rows[place] for place in left], [waiting[place] for place in left]
             if rows:
                 cache = cache.select(torch.tensor(left, device=device))
+
+
+def _inputs(rows: list[_Row], waiting: list[list[int]], device: torch.device) -> Inputs:
+    """Return the last tokens of each row with what is known of them; what is before a row's first is padding."""
+    ids = torch.tensor(waiting, device=device)
+    if any(row.places is None for row in rows):
+        return Inputs(ids)
+    count = ids.shape[1]
+    roles, axial, following = [], [], []
+    for row in rows:
+        places = (row.places or [])[-count:]
+        padding = count - len(places)
+        roles.append([0] * padding + [place.role for place, _ in places])
+        axial.append([(0, 0, 0)] * padding + [place.axial for place, _ in places])
+        following.append([(-1, -1, -1)] * padding + [after for _, after in places])
+    parts = (torch.tensor(part, device=device) for part in (roles, axial, following))
+    return Inputs(ids, None, None, *parts)
 
 
 def _draw(logits: Tensor, rows: list[_Row], forced: Sequence[int | None], options: SamplingOptions) -> list[int | None]:

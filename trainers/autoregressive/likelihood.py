@@ -23,8 +23,10 @@ def score(model: SequenceModel, sequences: Sequence[Sequence[int]], batch_size: 
         For each sequence float32 (its length - 1,), on the CPU.
 
     Raises:
-        ValueError: a sequence is too short or too long.
+        ValueError: a sequence is too short or too long, or the model needs to know more of the tokens than their ids.
     """
+    if model.needs or not model.causal:
+        raise ValueError("only a causal model that asks for nothing but ids can score bare sequences")
     context = model.config.context
     for index, sequence in enumerate(sequences):
         if not 2 <= len(sequence) <= context + 1:

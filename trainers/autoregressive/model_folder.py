@@ -26,6 +26,7 @@ from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.weights import check_seal, read_tensors, read_training, write_sealed
 from trainers.autoregressive.models import SequenceModel, build_model
+from trainers.autoregressive.objectives import objective_named
 from trainers.checkpoints import (
     CHECKPOINTS,
     is_checkpoint,
@@ -45,6 +46,10 @@ NETWORK = "model"
 """The name of the network in a checkpoint, and of its part that is the model."""
 
 
+NEXT_TOKEN = "next-token"
+"""The objective of folders that name none."""
+
+
 @dataclass(frozen=True)
 class ModelConfigFile:
     """What ``model_config.json`` says."""
@@ -59,6 +64,8 @@ class ModelConfigFile:
     """The id space."""
     fingerprints: dict[str, str]
     """The fingerprint of each stream's tokenizer."""
+    objective: str = NEXT_TOKEN
+    """Registered name of what it was trained to predict."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -70,6 +77,8 @@ class ModelConfigFile:
             "template": str(self.template),
             "vocabulary": self.vocabulary.to_dict(),
             "fingerprints": self.fingerprints,
+            # As folders were before there was another one.
+            **({} if self.objective == NEXT_TOKEN else {"objective": self.objective}),
         }
 
 
@@ -151,6 +160,7 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfigFile:
             SequenceTemplate.parse(values["template"]),
             Vocabulary.from_dict(values["vocabulary"]),
             values["fingerprints"],
+            values.get("objective", NEXT_TOKEN),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{path} is damaged: {error!r}; restore it from a copy") from None
@@ -184,10 +194,9 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
         checkpoint, step = _read_last_checkpoint(folder, network)
     else:
         step, metrics = read_weights(folder, network)
-    if model.config.vocab_size != config.vocabulary.size:
-        raise ValueError(
-            f"{folder} is damaged: the model has {model.config.vocab_size} ids, its vocabulary {config.vocabulary.size}"
-        )
+    known = config.vocabulary.size + objective_named(config.objective).extra_ids
+    if model.config.vocab_size != known:
+        raise ValueError(f"{folder} is damaged: the model has {model.config.vocab_size} ids, its vocabulary {known}")
     network.to(device)
     model.eval()
     return LoadedModel(

@@ -14,7 +14,7 @@ from trainers.overrides import Overrides
 # A dataclass takes the fields of its last base first: what a user must say comes before how long and on what it runs.
 
 
-class TransformerOverrides(Overrides, of=TransformerConfig, without=("vocab_size", "context")):
+class TransformerOverrides(Overrides, of=TransformerConfig, without=("vocab_size", "context", "form", "told_next")):
     """Parts of the Transformer; see `trainers.autoregressive.models.config.TransformerConfig`. None keeps the preset's value."""
 
 
@@ -25,8 +25,10 @@ class SequenceOptions:
     shards: tuple[str, ...]
     """Folders or URLs of shard sets."""
     template: str
-    """Streams of a sequence, such as "text" or "text -> image"; what is left of the arrow is the condition. A stream with
-    codebooks may have a layout: "audio:delay" or "audio:coarse-first" instead of step by step ("audio:flatten")."""
+    """Streams of a sequence, such as "text" or "text -> image"; what is left of the arrow is the condition. A stream of
+    pictures may have an order of its places, "image:spiral" (column, serpentine, spiral, spiral-out, hilbert, coarse, random),
+    and one with codebooks a layout, "audio:delay" or "audio:coarse-first". A stream that comes several times is of samples that
+    follow each other."""
     out: str
     """The model folder."""
     preset: Literal["tiny", "small", "base"] = "small"
@@ -39,6 +41,12 @@ class SequenceOptions:
     """The registered model family to train."""
     family_config: str | None = None
     """For another family: a JSON file with its configuration; vocab_size and context are filled in."""
+    form: Literal["causal", "prefix"] | None = None
+    """What a token sees: those before it (causal), and of a condition all of it from everywhere in it (prefix). None means
+    causal, or everything where the objective wants it."""
+    objective: str = "next-token"
+    """What is predicted: the next token, or "masked", hidden tokens among all others (BERT), for representations and not for
+    generation."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser, learning rate and its schedule."""
     z_loss: float = 0.0

@@ -23,7 +23,7 @@ class SamplingOptions:
     """How many sequences are generated at once."""
     compiled: bool = False
     """Compile the model's step for sequences that are generated one at a time (batch_size 1): ten seconds or more once
-    and a C++ compiler, so it pays from some thousand tokens on. It does nothing at larger batches."""
+    and a C++ compiler, so it pays from some thousand tokens on. It is refused at larger batches."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):

@@ -1,4 +1,4 @@
-"""Next-token prediction as a `trainers.task.Task`: packed batches in, summed cross entropy out, validation by stream.
+"""A sequence model's training as a `trainers.task.Task`: packed batches in, summed cross entropy out, validation by stream.
 
 Validation gives bits a token, and for each predicted stream the bits of what its tokens stand for: a byte of text, a
 dimension (one channel of one pixel) of a picture. For a lossless tokenizer that is the model's likelihood of the samples
@@ -7,7 +7,7 @@ themselves; for the others it is that of their decoded form, and the metric's na
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -22,13 +22,15 @@ from trainers.autoregressive.data import Batch, PackedDataset, TokenData, every_
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import write_weights
 from trainers.autoregressive.models import SequenceModel
+from trainers.autoregressive.objectives import Objective
+from trainers.autoregressive.objectives.next_token import NEXT_TOKEN
 from trainers.config import OptimizerConfig
 from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from trainers.runtime import Runtime
 from trainers.task import PhaseLoss, Task
 
 
-class NextToken(nn.Module):
+class LossOf(nn.Module):
     """A sequence model whose forward pass is its loss, so that wrappers for several processes see every forward pass."""
 
     def __init__(self, model: SequenceModel, z_loss: float) -> None:
@@ -36,27 +38,16 @@ class NextToken(nn.Module):
         self.model = cast("nn.Module", model)
         self.z_loss = z_loss
 
-    def forward(
-        self,
-        ids: Tensor,
-        labels: Tensor,
-        positions: Tensor | None,
-        documents: Tensor | None,
-        counted: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the summed loss and the summed negative log-likelihood in nats.
 
         Args:
-            ids: int64 (B, T).
-            labels: int64 (B, T), -100 where there is no loss.
-            positions: int64 (B, T) or None.
-            documents: int64 (B, T) or None.
+            batch: packed rows.
             counted: bool (B, T), which labels to count; all but -100 if None.
         """
-        counted = labels != IGNORED if counted is None else counted
-        loss = cast("SequenceModel", self.model).loss(
-            ids, labels, counted.float(), positions=positions, documents=documents, z_loss=self.z_loss
-        )
+        counted = batch.labels != IGNORED if counted is None else counted
+        model = cast("SequenceModel", self.model)
+        loss = model.loss(batch.inputs, batch.labels, counted.float(), z_loss=self.z_loss)
         return loss.total, loss.nll
 
 
@@ -84,7 +75,7 @@ class SequenceTask(Task):
         out: Path,
     ) -> None:
         self.model, self.data, self.validation, self.out = cast("nn.Module", model), data, validation, out
-        self.networks: dict[str, nn.Module] = {"model": NextToken(model, z_loss)}
+        self.networks: dict[str, nn.Module] = {"model": LossOf(model, z_loss)}
         tables = model.tables() if hasattr(model, "tables") else ()
         self.optimizers = {"model": build_optimizers(self.model, optimizer, tables)}
         self._config, self._steps = optimizer, steps
@@ -99,7 +90,7 @@ class SequenceTask(Task):
 
     def loss(self, phase: str, batch: Batch, step: int) -> PhaseLoss:  # noqa: ARG002
         """Return the summed loss of a batch."""
-        total, nll = self.networks["model"](batch.ids, batch.labels, batch.positions, batch.documents)
+        total, nll = self.networks["model"](batch)
         return PhaseLoss(total, {"loss": total.detach(), "nll": nll})
 
     def set_learning_rates(self, step: int) -> float:
@@ -130,12 +121,22 @@ class Validation:
         context: tokens of a row.
         batch_size: rows of a batch.
         tokenizers: the tokenizer of each stream, to count what the tokens stand for.
+        objective: what is predicted where. Only where every token is do bits a byte or a dimension mean something.
+        needs: what the model asks for.
     """
 
     def __init__(
-        self, documents: Documents, chosen: Ints, context: int, batch_size: int, tokenizers: Mapping[str, Tokenizer]
+        self,
+        documents: Documents,
+        chosen: Ints,
+        context: int,
+        batch_size: int,
+        tokenizers: Mapping[str, Tokenizer],
+        objective: Objective = NEXT_TOKEN,
+        needs: Collection[str] = (),
     ) -> None:
         self.documents, self.chosen, self.context, self.batch_size = documents, chosen, context, batch_size
+        self.objective, self.needs = objective, needs
         template = documents.template
         self.streams = tuple(dict.fromkeys(template.stream_of(name) for name in template.target))
         """The streams that are predicted, each once."""
@@ -154,17 +155,26 @@ class Validation:
             count += batch.weight
             moved = batch.to(runtime.device)
             for name, counted in self._counted(moved.labels):
-                nats[name] += float(network(moved.ids, moved.labels, moved.positions, moved.documents, counted)[1])
+                nats[name] += float(network(moved, counted)[1])
         *by_stream, total = runtime.sums([*(nats[name] for name in names), float(count)])
         metrics = {"bits_per_token": bits_per(sum(by_stream), total), "loss": sum(by_stream) / total}
         for name, value in zip(names, by_stream, strict=True):
             unit, number = self.units[name]
-            if number:
+            if number and self.objective.causal:
                 metrics[f"{name}/{unit}"] = bits_per(value, number)
         return metrics
 
     def _batches(self, runtime: Runtime) -> Iterator[Batch]:
-        return every_row_once(self.documents, self.chosen, self.context, self.batch_size, runtime.rank, runtime.world)
+        return every_row_once(
+            self.documents,
+            self.chosen,
+            self.context,
+            self.batch_size,
+            runtime.rank,
+            runtime.world,
+            self.objective,
+            self.needs,
+        )
 
     def _counted(self, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield for each predicted stream which labels are its own."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from tokenize_kit.sources.heldout import KeyList
     from trainers.autoregressive.data import TokenData
+    from trainers.autoregressive.objectives import Objective
 
 DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
 """Context of a text model by preset; of a sound with codebooks, so many time steps at most."""
@@ -95,6 +96,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     )
     from trainers.autoregressive.models import build_model
     from trainers.autoregressive.models.fused import fused_pointwise
+    from trainers.autoregressive.objectives import objective_named
     from trainers.autoregressive.task import SequenceTask, Validation, check_vocabulary
     from trainers.checkpoints import claim_folder
     from trainers.loop import run
@@ -108,13 +110,11 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     unmatched = "" if listed is None else listed.unmatched(data.keys)
     chosen, held_out = split_documents(data, options.validation_fraction, options.validation_tokens, listed)
     context = options.context or _default_context(data, options)
-    config = _model_config(options, data.documents.vocabulary.size, context)
+    objective = objective_named(options.objective)
+    config = _model_config(options, data, objective, context)
     identity = _identity(options, data, context, config, listed)
 
     runtime = start(options)
-    dataset = PackedDataset(
-        data.documents, chosen, context, options.batch_size, options.seed, runtime.rank, runtime.world
-    )
     burden = _burden(options, context)
     parameters = _parameters(options, config)
     least = least_memory(options, parameters, context, config) if parameters is not None else 0
@@ -125,6 +125,18 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
         model: Any = build_model(options.family, config)
+    _check_model(options, data, objective, model)
+    dataset = PackedDataset(
+        data.documents,
+        chosen,
+        context,
+        options.batch_size,
+        options.seed,
+        runtime.rank,
+        runtime.world,
+        objective,
+        model.needs,
+    )
     out = Path(options.out)
     if options.init_from is not None:
         check_vocabulary(data, read_model_config(options.init_from).vocabulary, options.init_from)
@@ -137,6 +149,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
             data.documents.template,
             data.documents.vocabulary,
             {name: info.fingerprint for name, info in data.infos.items()},
+            options.objective,
         )
         folders = {name: folder for name, (folder, _) in tokenizers.items()}
         write_model_folder(out, folder_config, folders, data.preparation)
@@ -174,6 +187,8 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         context,
         options.batch_size,
         {name: loaded for name, (_, loaded) in tokenizers.items()},
+        objective,
+        model.needs,
     )
     task = SequenceTask(model, dataset, validation, options.optimizer, options.steps, options.z_loss, out)
     with fused_pointwise(options.compile):
@@ -239,8 +254,24 @@ def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
     return longest
 
 
-def _model_config(options: TrainTransformerOptions, vocab_size: int, context: int) -> dict[str, Any]:
-    """Return the plain form of the model's configuration."""
+def _model_config(
+    options: TrainTransformerOptions, data: TokenData, objective: Objective, context: int
+) -> dict[str, Any]:
+    """Return the plain form of the model's configuration.
+
+    Raises:
+        ValueError: the form does not go with the objective or the template.
+    """
+    template = data.documents.template
+    vocab_size = data.documents.vocabulary.size + objective.extra_ids
+    if options.form is not None and not objective.causal:
+        raise ValueError(
+            f"--form {options.form}: the objective {options.objective!r} sees all tokens; leave --form out"
+        )
+    if options.form == "prefix" and not template.condition:
+        raise ValueError(
+            f"--form prefix sees a condition as a whole, but the template {str(template)!r} has none; write one with '->'"
+        )
     if options.family != "transformer":
         from tokenize_kit.files import read_json_object
 
@@ -248,8 +279,29 @@ def _model_config(options: TrainTransformerOptions, vocab_size: int, context: in
         return {**values, "vocab_size": vocab_size, "context": context}
     from trainers.autoregressive.models.config import preset
 
-    changes = options.model.given()
+    changes: dict[str, Any] = options.model.given()
+    changes["form"] = (options.form or "causal") if objective.causal else "bidirectional"
+    changes["told_next"] = data.documents.has_drawn_orders
     return preset(options.preset, options.style, vocab_size=vocab_size, context=context, **changes).to_dict()
+
+
+def _check_model(options: TrainTransformerOptions, data: TokenData, objective: Objective, model: Any) -> None:
+    """Refuse a model that cannot do what the objective, the template and the options want.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    family = f"a model of the family {options.family!r}"
+    if model.causal != objective.causal:
+        sees = "sees no later tokens" if model.causal else "sees all tokens"
+        raise ValueError(f"{family} {sees}, which the objective {options.objective!r} does not go with")
+    if data.documents.has_drawn_orders and "following" not in model.needs:
+        raise ValueError(
+            f"the template {str(data.documents.template)!r} has an order that is drawn, but {family} does not ask which place "
+            "comes next; take another order"
+        )
+    if options.form == "prefix" and "roles" not in model.needs:
+        raise ValueError(f"--form prefix: {family} does not ask which tokens are a condition; leave --form out")
 
 
 def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:
@@ -294,8 +346,12 @@ def _identity(
     values["validation_keys"] = None if listed is None else listed.digest
     # Left out where they say nothing, so that runs from before there were these options are what they were.
     values = {
-        name: value for name, value in values.items() if value is not None or name not in ("keep", "validation_keys")
+        name: value
+        for name, value in values.items()
+        if value is not None or name not in ("keep", "validation_keys", "form")
     }
+    if values["objective"] == "next-token":
+        del values["objective"]
     values["context"] = context
     values["model"] = dict(config)
     values["template"] = str(data.documents.template)

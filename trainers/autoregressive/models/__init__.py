@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from trainers.autoregressive.models.inputs import Inputs
     from trainers.autoregressive.models.losses import SequenceLoss
 
 
@@ -59,7 +60,7 @@ class Cache(Protocol):
 
 @runtime_checkable
 class SequenceModel(Protocol):
-    """A causal model over sequences of ids: an ``nn.Module`` with these methods.
+    """A model over sequences of ids: an ``nn.Module`` with these methods.
 
     Shapes: B rows, T places, D the width, V the vocabulary.
     """
@@ -78,43 +79,33 @@ class SequenceModel(Protocol):
         """
         ...
 
-    def forward(self, ids: Tensor, *, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
-        """Return the logits (B, T, V) of the token after each place; see `hidden` for the arguments."""
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which parts of `Inputs` it cannot do without, of those that are made on demand (`inputs.NEEDS`)."""
         ...
 
-    def hidden(self, ids: Tensor, *, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
-        """Return the last hidden states (B, T, D); ``head`` turns any part of them into logits.
-
-        Args:
-            ids: int64 (B, T).
-            positions: int64 (B, T), the place of each token in its document; None counts from 0 in each row.
-            documents: int64 (B, T), which packed document each token is of (-1 for padding); a token sees only earlier
-                tokens with its own number. None means one document a row.
-        """
+    @property
+    def causal(self) -> bool:
+        """Whether the logits of a place depend on no token after it, so that sequences can be drawn token by token."""
         ...
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) of hidden states (..., D)."""
+    def logits(self, inputs: Inputs) -> Tensor:
+        """Return the logits (B, T, V) of each place: of the token after it, or of itself for a model of masked tokens."""
+        ...
+
+    def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
+        """Return `logits` of ids (B, T) and further parts of `Inputs` by name."""
         ...
 
     def loss(
-        self,
-        ids: Tensor,
-        labels: Tensor,
-        weights: Tensor | None = None,
-        *,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-        z_loss: float = 0.0,
+        self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
     ) -> SequenceLoss:
-        """Return `next_token_loss` of the logits, as sums over the batch; a model may compute it without holding them all.
+        """Return `token_loss` of the logits, as sums over the batch; a model may compute it without holding them all.
 
         Args:
-            ids: int64 (B, T).
-            labels: int64 (B, T), the token after each place.
+            inputs: B rows of T places.
+            labels: int64 (B, T), what each place is to predict.
             weights: float (B, T), how much each place counts; None means 1 everywhere.
-            positions: see `hidden`.
-            documents: see `hidden`.
             z_loss: factor of the squared log-partition.
         """
         ...
@@ -137,15 +128,20 @@ class SequenceModel(Protocol):
             device: default: where the model is.
             dtype: default: the dtype of the model's weights.
             left_padding: int64 (B,), how many leading places of each row are padding; None means none.
-            compiled: compile the step of a single row, which pays for long generation; a model may not know how to.
+            compiled: compile the step of a single row, which pays for long generation.
+
+        Raises:
+            ValueError: ``length`` is beyond the context, ``compiled`` is asked for and the model does not know how to, or the
+                model is not causal.
         """
         ...
 
-    def step(self, ids: Tensor, cache: Any, *, last_only: bool = False) -> Tensor:
+    def step(self, inputs: Inputs, cache: Any, *, last_only: bool = False) -> Tensor:
         """Return the logits (B, n, V) after each of the next ``n`` tokens, and remember them in ``cache``.
 
         Args:
-            ids: int64 (B, n).
+            inputs: the tokens (B, n) and what the model needs of them; positions and documents follow from the cache. A model
+                that sees a condition as a whole must be given all of it in one step.
             cache: made by `new_cache`.
             last_only: return only the logits after the last of them, (B, 1, V).
         """

@@ -23,16 +23,17 @@ KEPT_LENGTH = 2 * BLOCK
 computed again."""
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool = True) -> Tensor:
     """Return for each query the values, weighted by the softmax of its products with the keys, (B, H, T, E).
 
     Args:
         queries: (B, H, T, E).
         keys: (B, K, T, E), where K divides H: each is shared by H / K queries.
         values: (B, K, T, E).
-        mask: boolean (B or 1, 1, T, T), True where a query sees a key, never a later one; None means all up to itself.
+        mask: boolean (B or 1, 1, T, T), True where a query sees a key; None means all up to itself, or all if not ``causal``.
+        causal: whether no query sees a later key.
     """
-    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
+    if causal and queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
         result: Tensor = _Attend.apply(queries, keys, values, mask)
         return result
     return F.scaled_dot_product_attention(
@@ -40,7 +41,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
         keys,
         values,
         attn_mask=mask,
-        is_causal=mask is None,
+        is_causal=causal and mask is None,
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
 

@@ -17,7 +17,7 @@ HEAD_DIM = 64
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A decoder-only Transformer. The defaults are the modern recipe of `STYLES`' ``llama`` at the size ``small``."""
+    """A Transformer of one stack of blocks. The defaults are the modern recipe of `STYLES`' ``llama`` at the size ``small``."""
 
     vocab_size: int = 4096
     """Number of ids, special tokens and all; the head has one logit for each."""
@@ -41,8 +41,14 @@ class TransformerConfig:
     """Normalise what enters each layer (all modern models), or the sum that leaves it (the original Transformer)."""
     norm_eps: float = 1e-5
     """Added to the variance before the square root."""
-    positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
-    """How a token knows its place: rotated queries and keys, a learned table, or added sines and cosines."""
+    form: Literal["causal", "prefix", "bidirectional"] = "causal"
+    """What a token sees: itself and those before it; of a condition besides all of it from everywhere in it (prefix, as PrefixLM
+    of T5); or all, for masked tokens (bidirectional, which cannot generate token by token)."""
+    positions: Literal["rotary", "learned", "sinusoidal", "axial"] = "rotary"
+    """How a token knows its place: rotated queries and keys, a learned table, or added sines and cosines; axial rotates by time,
+    height and width in turn, which are the same number for a token that is at no place of a grid with several axes."""
+    told_next: bool = False
+    """Tell each token at which place of the grid the id after it is, where orders are drawn; training sets it by the template."""
     rope_base: float = 10000.0
     """Base of the rotary (and sinusoidal) wavelengths."""
     qk_norm: bool = True
@@ -75,7 +81,7 @@ class TransformerConfig:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.heads % self.key_value_heads or self.key_value_heads < 1:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
-        if self.positions == "rotary" and self.head_dim % 2:
+        if self.rotated and self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head size; width {self.width} / heads {self.heads} is odd")
         if self.positions == "sinusoidal" and self.width % 2:
             raise ValueError(f"sinusoidal positions need an even width, got {self.width}")
@@ -89,6 +95,11 @@ class TransformerConfig:
             raise ValueError(f"dropout {self.dropout} must be in [0, 1)")
         if self.logit_soft_cap is not None and self.logit_soft_cap <= 0:
             raise ValueError(f"logit_soft_cap {self.logit_soft_cap} must be positive, or None for no cap")
+
+    @property
+    def rotated(self) -> bool:
+        """Whether queries and keys are rotated."""
+        return self.positions in ("rotary", "axial")
 
     @property
     def head_dim(self) -> int:
@@ -108,8 +119,11 @@ class TransformerConfig:
         return -(-self.width * 8 // 3 // 32) * 32 if self.mlp == "swiglu" else 4 * self.width
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary; `from_dict` is its inverse."""
-        return asdict(self)
+        """Return a JSON-ready dictionary; `from_dict` is its inverse.
+
+        What there was not in earlier versions is left out where it changes nothing, so that their runs can be continued.
+        """
+        return {name: value for name, value in asdict(self).items() if value != _LATER.get(name, self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
@@ -121,6 +135,9 @@ class TransformerConfig:
         check_names(values)
         return cls(**values)
 
+
+_LATER = {"form": "causal", "told_next": False}
+"""Options that came later, and what was then."""
 
 STYLES: dict[str, dict[str, Any]] = {
     # Llama's block with the additions of modded-nanogpt and nanochat: QK-norm and an untied head.

@@ -65,14 +65,48 @@ class Waves:
                 self._tables[device] = (torch.cat((cos, cos), -1)[:, None], sin[:, None])
         return self._tables[device]
 
+    def axial(self, places: Tensor) -> Rotation:
+        """Return cosines (B, T, 1, size) and sines (B, T, 1, size / 2) of places (B, T, 3).
+
+        The pairs of a head belong to the axes in turn, so that each axis has slow and fast ones (as Qwen3-VL interleaves them).
+        Where the places are the same along all axes it is `rotation`.
+        """
+        cos, sin = self.rotation(places.device)
+        pair = torch.arange(self.size // 2, device=places.device)
+        along = places[..., pair % places.shape[-1]]
+        cos, sin = cos[along, 0, pair], sin[along, 0, pair]
+        return torch.cat((cos, cos), -1)[:, :, None], sin[:, :, None]
+
     def sinusoids(self, device: torch.device) -> Tensor:
         """Return the table (places, size) of Vaswani et al.: sine and cosine in turn."""
         cos, sin = self.rotation(device)
         return torch.stack((sin[:, 0], cos[:, 0, : self.size // 2]), -1).flatten(1)
 
 
+class NextPlace(nn.Module):
+    """Tells a token where in its grid the id after it is: sines and cosines of its coordinates, and a matrix.
+
+    A coordinate of -1, which is none, adds nothing.
+    """
+
+    WAVES = 16
+    """Wavelengths a coordinate, from 2 pi places to a thousand times that."""
+
+    def __init__(self, width: int, axes: int = 3) -> None:
+        super().__init__()
+        self.enter = nn.Linear(2 * axes * self.WAVES, width, bias=False)
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """Return what is added to the embeddings of tokens, (B, T, D); ``coordinates`` is int64 (B, T, axes)."""
+        exponent = torch.arange(self.WAVES, dtype=torch.float32, device=coordinates.device) / self.WAVES
+        angles = coordinates.float()[..., None] * 1000.0**-exponent
+        waves = torch.cat((angles.sin(), angles.cos()), -1) * (coordinates >= 0)[..., None]
+        result: Tensor = self.enter(waves.flatten(-2).to(self.enter.weight.dtype))
+        return result
+
+
 class Attention(nn.Module):
-    """Causal self-attention with grouped queries, one matrix for queries, keys and values."""
+    """Self-attention with grouped queries, one matrix for queries, keys and values."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -81,6 +115,7 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         self.qk_norm_eps = config.norm_eps if config.qk_norm else None
         self.window = config.window
+        self.causal = config.form == "causal"
         self.qkv = nn.Linear(config.width, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.bias)
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
 
@@ -96,9 +131,9 @@ class Attention(nn.Module):
         return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
     def forward(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
-        """Attend within ``x`` (B, T, D); ``mask`` (B or 1, 1, T, T) is True where a query sees a key, None means causal."""
+        """Attend within ``x`` (B, T, D); ``mask`` (B or 1, 1, T, T) is True where a query sees a key, see `attend`."""
         queries, keys, values = self.project(x, rotation)
-        seen = attend(queries, keys, values, mask)
+        seen = attend(queries, keys, values, mask, self.causal)
         result: Tensor = self.out(seen.transpose(1, 2).flatten(2))
         return result
 

@@ -1,6 +1,6 @@
-"""The next-token loss: cross entropy and z-loss, both masked alike, as sums that can be added up over unequal batches.
+"""The loss of predicted tokens: cross entropy and z-loss, both masked alike, as sums that can be added up over unequal batches.
 
-`next_token_loss` is the plain formula on logits. `linear_next_token_loss` is the same from hidden states and the head's
+`token_loss` is the plain formula on logits. `linear_token_loss` is the same from hidden states and the head's
 matrix, a few hundred tokens at a time: the logits of a whole batch are the largest tensor of a small model, and on a CPU
 allocating them costs more than computing them.
 """
@@ -17,7 +17,7 @@ from trainers.autoregressive.models.functional import autocast_dtype
 from trainers.autoregressive.models.fused import compiled
 
 CHUNK_ELEMENTS = 2**21
-"""Logits held at a time by `linear_next_token_loss`: 8 MB in float32, which the processor's cache and malloc both like."""
+"""Logits held at a time by `linear_token_loss`: 8 MB in float32, which the processor's cache and malloc both like."""
 
 
 class SequenceLoss(NamedTuple):
@@ -34,14 +34,12 @@ class SequenceLoss(NamedTuple):
     """Sum of the weights, float32 scalar."""
 
 
-def next_token_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
-) -> SequenceLoss:
+def token_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0) -> SequenceLoss:
     """Return the summed cross entropy and z-loss (de Brebisson and Vincent 2016; PaLM) of logits.
 
     Args:
         logits: (..., V).
-        labels: int64 (...), already shifted; any value where the weight is 0.
+        labels: int64 (...), what each place is to predict; any value where the weight is 0.
         weights: float (...); None means 1 everywhere.
         z_loss: factor of the squared log-partition.
     """
@@ -54,7 +52,7 @@ def next_token_loss(
     return SequenceLoss((weights * each).sum(), (weights * nll.detach()).sum(), weights.sum())
 
 
-def linear_next_token_loss(
+def linear_token_loss(
     hidden: Tensor,
     head: Tensor,
     labels: Tensor,
@@ -64,14 +62,14 @@ def linear_next_token_loss(
     soft_cap: float | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> SequenceLoss:
-    """Return `next_token_loss` of the logits ``hidden @ head.T`` (soft-capped), in chunks of tokens.
+    """Return `token_loss` of the logits ``hidden @ head.T`` (soft-capped), in chunks of tokens.
 
     The gradient is computed in the forward pass, chunk by chunk, as Liger and ``F.linear_cross_entropy`` do.
 
     Args:
         hidden: (..., D).
         head: (V, D).
-        labels: int64 (...), already shifted; any value where the weight is 0.
+        labels: int64 (...), what each place is to predict; any value where the weight is 0.
         weights: float (...); None means 1 everywhere.
         z_loss: factor of the squared log-partition.
         soft_cap: logits become ``soft_cap * tanh(logits / soft_cap)``.
@@ -152,7 +150,7 @@ def _rows_loss(
         label: int64 (N, 1).
         weight: float32 (N, 1).
         z_loss: factor of the squared log-partition.
-        soft_cap: see `linear_next_token_loss`.
+        soft_cap: see `linear_token_loss`.
         want_grad: None is returned in place of the gradient otherwise.
     """
     kind, slope = logits.dtype, None

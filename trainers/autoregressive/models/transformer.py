@@ -1,7 +1,8 @@
-"""A decoder-only Transformer whose configuration covers the modern recipe, GPT-2's and the original one.
+"""A Transformer whose configuration covers the modern recipe, GPT-2's and the original one, causal or not.
 
 - RMSNorm or LayerNorm, before or after each layer; QK-norm
-- rotary positions in float32, a learned table, or sinusoids; they restart with each packed document
+- rotary positions in float32, along one axis or three, a learned table, or sinusoids; they restart with each packed document
+- masks from documents and roles: causal, a condition that is seen as a whole, or everything
 - grouped queries, a sliding window, document masks; `scaled_dot_product_attention` throughout
 - SwiGLU, GELU, squared ReLU or ReLU; untied or tied head; logit soft cap
 - every layer's output projection starts at zero, so that a fresh model is the identity and predicts nearly
@@ -20,10 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenize_kit.sequences.document import Role
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.decode import BlockWeights, StepWeights, decode, decode_one, weight_and_bias
-from trainers.autoregressive.models.layers import Block, KeyValues, Rotation, Waves, make_norm
-from trainers.autoregressive.models.losses import SequenceLoss, linear_next_token_loss
+from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.layers import Block, KeyValues, NextPlace, Rotation, Waves, make_norm
+from trainers.autoregressive.models.losses import SequenceLoss, linear_token_loss
 
 EMBEDDING_STD = 0.2
 """What an embedding has where it enters; a tied one follows the head."""
@@ -65,7 +68,7 @@ class TransformerCache:
 
 
 class Transformer(nn.Module):
-    """Causal Transformer over ids; see `trainers.autoregressive.models.SequenceModel` for the shapes of the methods."""
+    """Transformer over ids; see `trainers.autoregressive.models.SequenceModel` for the shapes of the methods."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -77,9 +80,8 @@ class Transformer(nn.Module):
         # The last block of a post-norm model ends with a norm already.
         self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.unembedding = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
-        self.waves = Waves(
-            config.context, config.head_dim if config.positions == "rotary" else config.width, config.rope_base
-        )
+        self.next_place = NextPlace(config.width) if config.told_next else None
+        self.waves = Waves(config.context, config.head_dim if config.rotated else config.width, config.rope_base)
         self.reset_parameters()
 
     @classmethod
@@ -106,6 +108,11 @@ class Transformer(nn.Module):
             nn.init.normal_(self.unembedding.weight, std=head_std)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=POSITION_STD)
+        if self.next_place is not None:
+            # About as large as the embedding: half of the squares of the waves is 1/2.
+            nn.init.normal_(
+                self.next_place.enter.weight, std=embedding_std * (2 / self.next_place.enter.in_features) ** 0.5
+            )
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
@@ -116,27 +123,44 @@ class Transformer(nn.Module):
             nn.init.zeros_(block.attention.out.weight)
             nn.init.zeros_(block.mlp.down.weight)
 
-    def forward(self, ids: Tensor, *, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
-        """Return the logits (B, T, V) of the token after each place of ``ids`` (B, T); see `hidden`."""
-        return self.head(self.hidden(ids, positions=positions, documents=documents))
+    @property
+    def needs(self) -> frozenset[str]:
+        """See `SequenceModel.needs`."""
+        config = self.config
+        wanted = {
+            "documents": config.form == "bidirectional",
+            "roles": config.form == "prefix",
+            "axial": config.positions == "axial",
+            "following": config.told_next,
+        }
+        return frozenset(name for name, asked in wanted.items() if asked)
 
-    def hidden(self, ids: Tensor, *, positions: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
-        """Return the last hidden states (B, T, D) of ``ids`` (B, T).
+    @property
+    def causal(self) -> bool:
+        """See `SequenceModel.causal`."""
+        return self.config.form != "bidirectional"
 
-        Args:
-            ids: int64 (B, T).
-            positions: int64 (B, T), the place of each token in its document; None counts from 0 in each row.
-            documents: int64 (B, T), which packed document each token is of (-1 for padding); None means one a row.
+    def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
+        """Return the logits (B, T, V) of each place of ``ids`` (B, T); see `Inputs` for the further ``places``."""
+        return self.logits(Inputs(ids, **places))
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """Return the logits (B, T, V) of each place."""
+        return self.head(self.hidden(inputs))
+
+    def hidden(self, inputs: Inputs) -> Tensor:
+        """Return the last hidden states (B, T, D).
 
         Raises:
-            ValueError: the rows are longer than the context.
+            ValueError: the rows are longer than the context, or a part of the inputs is missing that the model needs.
         """
-        length = ids.shape[1]
+        length = inputs.ids.shape[1]
         if length > self.config.context:
             raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
-        x = self._embed(ids, slice(0, length) if positions is None else positions)
-        rotation = self._rotation(ids.device, slice(0, length) if positions is None else positions)
-        mask = self._mask(documents, length, ids.device)
+        places = slice(0, length) if inputs.positions is None else inputs.positions
+        x = self._embed(inputs, places)
+        rotation = self._rotation(inputs, places)
+        mask = self._mask(inputs)
         for block in self.blocks:
             x = block(x, rotation, mask)
         result: Tensor = self.norm(x)
@@ -155,33 +179,24 @@ class Transformer(nn.Module):
 
     def tables(self) -> list[nn.Parameter]:
         """Return the parameters with a row for each token or place, which Muon leaves to AdamW."""
-        modules = (self.embedding, self.positions, self.unembedding)
+        modules = (self.embedding, self.positions, self.next_place, self.unembedding)
         return [weight for module in modules if module is not None for weight in module.parameters()]
 
     def loss(
-        self,
-        ids: Tensor,
-        labels: Tensor,
-        weights: Tensor | None = None,
-        *,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-        z_loss: float = 0.0,
+        self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
     ) -> SequenceLoss:
-        """Return the summed loss of predicting ``labels`` (B, T), which are already shifted; see `SequenceLoss`.
+        """Return the summed loss of predicting ``labels`` (B, T); see `SequenceLoss`.
 
-        It equals ``next_token_loss(model(ids, ...), labels, weights, z_loss)`` without holding all logits at once.
+        It equals ``token_loss(model.logits(inputs), labels, weights, z_loss)`` without holding all logits at once.
 
         Args:
-            ids: int64 (B, T).
-            labels: int64 (B, T), the token after each place.
+            inputs: what is given.
+            labels: int64 (B, T), what each place is to predict.
             weights: float (B, T), how much each place counts; 0 for padding, conditions and structure. None means 1.
-            positions: see `hidden`.
-            documents: see `hidden`.
             z_loss: factor of the squared log-partition.
         """
-        hidden = self.hidden(ids, positions=positions, documents=documents)
-        return linear_next_token_loss(
+        hidden = self.hidden(inputs)
+        return linear_token_loss(
             hidden, self.head_weight, labels, weights, z_loss=z_loss, soft_cap=self.config.logit_soft_cap
         )
 
@@ -198,9 +213,18 @@ class Transformer(nn.Module):
         """Return an empty cache for ``batch`` rows of up to ``length`` tokens; see `SequenceModel.new_cache`.
 
         Raises:
-            ValueError: ``length`` is beyond the context.
+            ValueError: ``length`` is beyond the context, a compiled step is asked for that there is not, or the model sees later
+                tokens.
         """
         config = self.config
+        if not self.causal:
+            raise ValueError(
+                "a bidirectional model cannot go on token by token: it was trained to see the later ones too"
+            )
+        if compiled and not self._plain_steps:
+            raise ValueError(
+                "the step of a model with axial positions or drawn orders cannot be compiled; leave it plain"
+            )
         if left_padding is not None and not bool((left_padding > 0).any()):
             left_padding = None
         longest = length if left_padding is None else length - int(left_padding.max())
@@ -219,22 +243,23 @@ class Transformer(nn.Module):
         return TransformerCache(layers, padding, self._step_weights(device), run)
 
     @torch.no_grad()
-    def step(self, ids: Tensor, cache: TransformerCache, *, last_only: bool = False) -> Tensor:
-        """Return the logits (B, n, V) after each of the next ``n`` tokens ``ids`` (B, n), and remember them in ``cache``.
+    def step(self, inputs: Inputs, cache: TransformerCache, *, last_only: bool = False) -> Tensor:
+        """Return the logits (B, n, V) after each of the next ``n`` tokens, and remember them in ``cache``.
 
         Args:
-            ids: int64 (B, n).
+            inputs: of the tokens, see `SequenceModel.step`.
             cache: of these rows.
             last_only: return only the logits after the last token, (B, 1, V).
 
         Raises:
-            ValueError: the tokens do not fit the cache.
+            ValueError: the tokens do not fit the cache, or a part of the inputs is missing that the model needs.
         """
+        ids = inputs.ids
         start, count = cache.position, ids.shape[1]
         stop = start + count
         if stop > cache.length or stop - cache.shortest_padding > self.config.context:
             raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
-        if count == 1 and cache.left_padding is None:
+        if count == 1 and cache.left_padding is None and self._plain_steps:
             if cache.run is not None and cache.batch == 1:
                 place = torch.tensor([start], device=ids.device)
                 logits = cache.run(cache.weights, self.config, ids[0], place, cache.layers)
@@ -246,43 +271,59 @@ class Transformer(nn.Module):
         if cache.left_padding is not None:
             places = torch.arange(start, stop, device=ids.device) - cache.left_padding[:, None]
             places = places.clamp_(min=0)
-        x = self._embed(ids, places)
-        rotation = self._rotation(ids.device, places)
-        mask = self._step_mask(cache, start, stop, ids.device)
+        x = self._embed(inputs, places)
+        rotation = self._rotation(inputs, places)
+        mask = self._step_mask(cache, start, stop, inputs)
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             assert isinstance(block, Block)
             x = block.step(x, rotation, mask, layer, start)
         cache.position = stop
         return self.head(self.norm(x[:, -1:] if last_only else x))
 
-    def _embed(self, ids: Tensor, places: slice | Tensor) -> Tensor:
-        x: Tensor = self.embedding(ids)
+    @property
+    def _plain_steps(self) -> bool:
+        """Whether a token's place is its number in the sequence and nothing else, as `decode` has it."""
+        return self.config.positions != "axial" and self.next_place is None
+
+    def _embed(self, inputs: Inputs, places: slice | Tensor) -> Tensor:
+        x: Tensor = self.embedding(inputs.ids)
         if self.config.embedding_scale != 1:
             x = x * self.config.embedding_scale
         if self.positions is not None:
             x = x + self.positions.weight[places]
         elif self.config.positions == "sinusoidal":
-            x = x + self.waves.sinusoids(ids.device)[places].to(x.dtype)
+            x = x + self.waves.sinusoids(inputs.ids.device)[places].to(x.dtype)
+        if self.next_place is not None:
+            x = x + self.next_place(inputs.of("following"))
         result: Tensor = self.dropout(x)
         return result
 
-    def _rotation(self, device: torch.device, places: slice | Tensor) -> Rotation | None:
+    def _rotation(self, inputs: Inputs, places: slice | Tensor) -> Rotation | None:
+        if self.config.positions == "axial":
+            return self.waves.axial(inputs.of("axial"))
         if self.config.positions != "rotary":
             return None
-        cos, sin = self.waves.rotation(device)
+        cos, sin = self.waves.rotation(inputs.ids.device)
         return cos[places], sin[places]
 
-    def _mask(self, documents: Tensor | None, length: int, device: torch.device) -> Tensor | None:
-        """Return what each place sees, (B or 1, 1, T, T) boolean, or None where that is all before it."""
+    def _mask(self, inputs: Inputs) -> Tensor | None:
+        """Return what each place sees, (B or 1, 1, T, T) boolean, or None where that is all (before it)."""
+        length, device, documents = inputs.ids.shape[1], inputs.ids.device, inputs.documents
         window = self.config.window
         if window is not None and window >= length:
             window = None
         # On a GPU the comparison would wait for it, so the mask is built unseen there.
         if documents is not None and documents.device.type == "cpu" and bool((documents == documents[:, :1]).all()):
             documents = None
-        if documents is None and window is None:
+        if documents is None and window is None and self.config.form != "prefix":
             return None
-        mask = _causal(0, length, length, window, device)[None]
+        if self.config.form == "bidirectional":
+            mask = _near(0, length, length, window, device)[None]
+        else:
+            mask = _causal(0, length, length, window, device)[None]
+        if self.config.form == "prefix":
+            given = inputs.of("roles") == Role.CONDITION
+            mask = mask | (given[:, :, None] & given[:, None, :] & _near(0, length, length, window, device))
         if documents is not None:
             mask = mask & (documents[:, :, None] == documents[:, None, :])
         return mask[:, None]
@@ -290,7 +331,7 @@ class Transformer(nn.Module):
     def _step_weights(self, device: torch.device) -> StepWeights:
         """Look up what a step reads; the weights are shared, so a later change in place is seen."""
         cos = sin = places = None
-        if self.config.positions == "rotary":
+        if self.config.rotated:
             cos, sines = self.waves.rotation(device)
             sin = torch.cat((-sines, sines), -1)
         elif self.positions is not None:
@@ -304,17 +345,33 @@ class Transformer(nn.Module):
         embedding, head = self.embedding.weight.detach(), self.head_weight.detach()
         return StepWeights(embedding, places, cos, sin, blocks, *weight_and_bias(self.norm), head)
 
-    def _step_mask(self, cache: TransformerCache, start: int, stop: int, device: torch.device) -> Tensor | None:
-        padding, window = cache.left_padding, self.config.window
-        if padding is None and (stop - start == 1 or (start == 0 and (window is None or window >= stop))):
+    def _step_mask(self, cache: TransformerCache, start: int, stop: int, inputs: Inputs) -> Tensor | None:
+        padding, window, device = cache.left_padding, self.config.window, inputs.ids.device
+        given = None
+        if self.config.form == "prefix" and stop - start > 1:
+            given = inputs.of("roles") == Role.CONDITION
+            if not bool(given.any()):
+                given = None
+        alone = padding is None and given is None
+        if alone and (stop - start == 1 or (start == 0 and (window is None or window >= stop))):
             return None
         mask = _causal(start, stop, stop, window, device)[None]
+        if given is not None:
+            # A condition sees itself as a whole, and comes whole in one step.
+            both = given[:, :, None] & given[:, None, :] & _near(start, stop, stop, window, device)[:, start:]
+            mask = torch.cat((mask[..., :start].expand(len(both), -1, -1), mask[..., start:] | both), -1)
         if padding is not None:
             key = torch.arange(stop, device=device)
             # A padded place sees itself alone: a row without any key would give NaN.
             itself = torch.arange(start, stop, device=device)[:, None] == key
             mask = mask & ((key >= padding[:, None])[:, None] | itself)
         return mask[:, None]
+
+
+def _near(start: int, stop: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Return which of ``keys`` keys are within the window of the queries ``start`` to ``stop``, on both sides."""
+    apart = torch.arange(start, stop, device=device)[:, None] - torch.arange(keys, device=device)
+    return torch.ones_like(apart, dtype=torch.bool) if window is None else apart.abs() < window
 
 
 def _causal(start: int, stop: int, keys: int, window: int | None, device: torch.device) -> Tensor:

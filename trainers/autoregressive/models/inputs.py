@@ -1,0 +1,41 @@
+"""What a sequence model is given: ids, and as much of what is known of them as it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+NEEDS = ("documents", "roles", "axial", "following")
+"""The parts of `Inputs` that are made only for a model that asks for them (`SequenceModel.needs`); documents are besides where
+there are several in a row."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Packed or single rows of tokens. Shapes: B rows, T places."""
+
+    ids: Tensor
+    """int64 (B, T)."""
+    positions: Tensor | None = None
+    """int64 (B, T), the place of each token in its document; None counts from 0 in each row."""
+    documents: Tensor | None = None
+    """int64 (B, T), which packed document each token is of (-1 for padding); a token sees only tokens with its own number. None
+    means one document a row."""
+    roles: Tensor | None = None
+    """int64 (B, T), a `tokenize_kit.sequences.document.Role` each."""
+    axial: Tensor | None = None
+    """int64 (B, T, 3), positions along time, height and width; see `tokenize_kit.sequences.packing.Places`."""
+    following: Tensor | None = None
+    """int64 (B, T, 3), coordinates of the id that comes after each token where its order is drawn; -1 elsewhere."""
+
+    def of(self, name: str) -> Tensor:
+        """Return a part that a model cannot do without.
+
+        Raises:
+            ValueError: it is not given.
+        """
+        part: Tensor | None = getattr(self, name)
+        if part is None:
+            raise ValueError(f"this model needs the {name} of the tokens; make its inputs with what its 'needs' names")
+        return part
