@@ -165,7 +165,7 @@ def test_axial_positions_are_rotary_ones_for_text(texts):
 @pytest.mark.parametrize("name", ["prefix", "axial", "told"])
 def test_what_a_model_needs_must_be_given(name):
     model = build(name)
-    with pytest.raises(ValueError, match="this model needs the (roles|axial|following) of the tokens"):
+    with pytest.raises(ValueError, match=r"this model needs the (roles|axial|following) of the tokens"):
         model(torch.zeros(1, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="only a causal model that asks for nothing but ids"):
         score(model, [[1, 2, 3]])
@@ -272,9 +272,17 @@ def test_a_masked_model_trains_and_says_that_it_cannot_generate(shards, tmp_path
         ("image", {"form": "prefix"}, "--form prefix sees a condition as a whole, but the template 'image' has none"),
         ("text -> image", {"form": "prefix", "objective": "masked"}, "the objective 'masked' sees all tokens"),
         ("text -> image", {"objective": "maskd"}, "no objective is named 'maskd'.*did you mean 'masked'"),
-        ("image:random", {"family": "mean"}, "does not ask which place comes next"),
-        ("image", {"family": "mean", "objective": "masked"}, "family 'mean' sees no later tokens"),
-        ("text -> image", {"family": "mean", "form": "prefix"}, "does not ask which tokens are a condition"),
+        ("image:random", {"family": "mean", "model": TransformerOverrides()}, "does not ask which place comes next"),
+        (
+            "image",
+            {"family": "mean", "model": TransformerOverrides(), "objective": "masked"},
+            "family 'mean' sees no later tokens",
+        ),
+        (
+            "text -> image",
+            {"family": "mean", "model": TransformerOverrides(), "form": "prefix"},
+            "does not ask which tokens are a condition",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(shards, tmp_path, template, changes, message):

@@ -39,12 +39,16 @@ class JudgedTask(QuantizedTask[J]):
         plan: Plan,
     ) -> None:
         super().__init__(model, quantizer, recipe, data, held_out, plan)
-        self.optimizers["autoencoder"] = build_optimizers(model, recipe.optimizer, quantizer.parameters())
+        self.optimizers["autoencoder"] = build_optimizers(model, recipe.optimizer, self.tables(model, quantizer))
         self.perceptual: nn.Module | None = None
         if self.config.perceptual_weight:
             from tokenize_kit.metrics.perceptual import Perceptual
 
             self.perceptual = Perceptual(self.config.perceptual_path)
+
+    def tables(self, model: nn.Module, quantizer: Quantizer) -> list[nn.Parameter]:  # noqa: ARG002
+        """Return what Muon leaves to AdamW."""
+        return list(quantizer.parameters())
 
     def perceived(self, made: Tensor, real: Tensor) -> Tensor:
         """Return LPIPS of pictures (B, C, H, W), summed over them; 0 where it is not wanted."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenize_kit.metrics.image import psnr_of
 from tokenize_kit.tokenizers.learned.pixels import from_pixels, to_pixels
+from tokenize_kit.tokenizers.learned.quantizers.base import Quantizer
 from tokenize_kit.tokenizers.learned.video.model import VideoAutoencoder
+from tokenize_kit.tokenizers.learned.video.networks.latent import Depthwise
 from trainers.autoencoder import losses as distances
 from trainers.autoencoder.judged import JudgedTask
 from trainers.autoencoder.task import Made, Plan
@@ -49,6 +51,19 @@ class VideoTask(JudgedTask[VideoLossConfig]):
             size = min(data.films.clip(int(data.chosen[0]), 1, data.cutting, None).shape[1:3])
             judges = ClipDiscriminator(self.config.judges, size, self.network.channels)
             self.add_judges(judges, len(judges.judges))
+
+    def tables(self, model: nn.Module, quantizer: Quantizer) -> list[nn.Parameter]:
+        """Return what Muon leaves to AdamW: the quantizer, the layers at the ends of each half, and depthwise kernels.
+
+        Those are no matrices between hidden layers, for which orthogonal updates are (Jordan et al. 2024).
+        """
+        assert isinstance(model, VideoAutoencoder)
+        found = list(quantizer.parameters())
+        for half in (model.encoder, model.decoder):
+            layers = [layer for layer in half.layers.layers if any(weight.ndim > 1 for weight in layer.parameters())]
+            ends = [layers[0], layers[-1], *(module for module in half.modules() if isinstance(module, Depthwise))]
+            found += [weight for module in ends for weight in module.parameters()]
+        return list(dict.fromkeys(found))
 
     def prepared(self, samples: Tensor) -> Tensor:
         """Turn uint8 clips (B, C, T, H, W) into float32 in [-1, 1]."""
