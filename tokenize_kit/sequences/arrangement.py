@@ -11,8 +11,9 @@ rule for one id while the number of steps is not known. Whatever reads or writes
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,8 @@ class Arrangement:
         self.stream, self.order, self.layout = stream, order, layout
         self._depths = np.array([stream.depth(shape) for shape in stream.shapes])
         self._places = np.array([stream.places(shape) for shape in stream.shapes])
-        self.in_grid_order = layout is LAYOUTS[DEFAULT] and order is orders.order_named(orders.DEFAULT)
+        self._raster = order is orders.order_named(orders.DEFAULT)
+        self.in_grid_order = self._raster and layout is LAYOUTS[DEFAULT]
         """Whether the ids come as they stand in the grid."""
 
     @property
@@ -68,7 +70,7 @@ class Arrangement:
             depth = int(self._depths[0])
             return self.layout.before_end(count // depth, depth)
         before = np.zeros(np.broadcast(count, shape).shape, np.int64)
-        for index in np.unique(shape).tolist():
+        for index in _which(shape):
             depth = int(self._depths[index])
             before = np.where(shape == index, self.layout.before_end(count // depth, depth), before)
         return before
@@ -84,24 +86,28 @@ class Arrangement:
         """
         if self.in_grid_order:
             return index
+        if len(self._depths) == 1:
+            return self._flat(0, index, count, seed)
         found = np.empty_like(index)
-        kinds = range(len(self._depths)) if len(self._depths) == 1 else np.unique(shape).tolist()
-        for kind in kinds:
-            mine = slice(None) if len(self._depths) == 1 else np.flatnonzero(shape == kind)
-            depth, places = int(self._depths[kind]), int(self._places[kind])
-            by_layout = self.layout.places(index[mine], np.maximum(count[mine] // depth, 1), depth)
-            if self.order is orders.order_named(orders.DEFAULT):
-                found[mine] = by_layout
-                continue
-            turn, codebook = np.divmod(by_layout, depth)
-            if self.drawn:
-                seeds, which = np.unique(seed[mine], return_inverse=True)
-                place = self.order.turns(self.stream.place_shape(self.stream.shapes[kind]), seeds)[which, turn]
-            else:
-                step, inside = np.divmod(turn, places)
-                place = step * places + self._turns(kind)[inside]
-            found[mine] = place * depth + codebook
+        for kind in _which(shape):
+            mine = np.flatnonzero(shape == kind)
+            found[mine] = self._flat(kind, index[mine], count[mine], seed[mine] if self.drawn else seed)
         return found
+
+    def _flat(self, kind: int, index: Ints, count: Ints, seed: Ints) -> Ints:
+        """Return `flat` of ids whose grids have all the same shape."""
+        depth, places = int(self._depths[kind]), int(self._places[kind])
+        by_layout = self.layout.places(index, np.maximum(count // depth, 1), depth)
+        if self._raster:
+            return by_layout
+        turn, codebook = np.divmod(by_layout, depth)
+        if self.drawn:
+            seeds, which = np.unique(seed, return_inverse=True)
+            place = self.order.turns(self.stream.place_shape(self.stream.shapes[kind]), seeds)[which, turn]
+        else:
+            step, inside = np.divmod(turn, places)
+            place = step * places + self._turns(kind)[inside]
+        return np.asarray(place * depth + codebook, np.int64)
 
     def place(self, index: int, shape: int, steps: int, seed: int = 0) -> Place:
         """Return where the id number ``index`` of one sequence goes, the rule that `flat` is a list of.
@@ -115,15 +121,24 @@ class Arrangement:
         depth, places = int(self._depths[shape]), int(self._places[shape])
         number = places if not self.stream.is_open else min(steps * places, ENDLESS)
         turn, codebook = self.layout.place(index, number, depth)
-        if self.order is orders.order_named(orders.DEFAULT):
+        if self._raster:
             return Place(turn, turn, codebook)
         step, inside = divmod(turn, places)
         return Place(turn, step * places + int(self._turns(shape, seed)[inside]), codebook)
 
     def _turns(self, shape: int, seed: int = 0) -> Ints:
-        return _turns(self.order, self.stream.place_shape(self.stream.shapes[shape]), seed if self.drawn else 0)
+        return _turns(
+            cast("Hashable", self.order), self.stream.place_shape(self.stream.shapes[shape]), seed if self.drawn else 0
+        )
+
+
+def _which(numbers: Ints) -> list[int]:
+    """Return which small numbers there are."""
+    found: list[int] = np.flatnonzero(np.bincount(np.reshape(numbers, -1))).tolist()
+    return found
 
 
 @lru_cache(maxsize=256)
-def _turns(order: Order, shape: tuple[int, ...], seed: int) -> Ints:
-    return order.turns(shape, np.array([seed]))[0]
+def _turns(order: Hashable, shape: tuple[int, ...], seed: int) -> Ints:
+    turns: Ints = cast("Order", order).turns(shape, np.array([seed]))[0]
+    return turns

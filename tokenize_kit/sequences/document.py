@@ -59,7 +59,7 @@ class Document:
     @property
     def loss_mask(self) -> NDArray[np.bool_]:
         """(n,): whether predicting a token counts."""
-        return self.roles == Role.TARGET
+        return np.asarray(self.roles == Role.TARGET)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -177,14 +177,15 @@ def fill_places(
 
 def _pieces_of(plan: Plan, rows: Ints, context: int) -> tuple[_Pieces, Ints]:
     """Return the pieces of the chosen rows, and how many places of each row are filled."""
-    number = plan.offsets[rows + 1] - plan.offsets[rows]
+    first = plan.offsets[rows]
+    number = plan.offsets[rows + 1] - first
     row, in_row = _spread(number)
-    pieces = plan.offsets[rows][row] + in_row
+    pieces = first[row] + in_row
     length = plan.length[pieces]
     running = np.cumsum(length) - length
     first_piece = np.cumsum(number) - number
-    place = running - np.repeat(running[first_piece], number) + row * context
-    filled = np.bincount(row, weights=length, minlength=len(rows)).astype(np.int64)
+    place = running + np.repeat(np.arange(len(rows)) * context - running[first_piece], number)
+    filled = np.diff(np.append(running[first_piece], length.sum()))
     return _Pieces(plan.document[pieces], plan.first[pieces], length, place, in_row), filled
 
 
@@ -260,22 +261,25 @@ def _fill_ordered(
         seeds: see `fill_rows`.
     """
     segment, count = table.segment, table.count[pieces.document]
-    low = np.maximum(begin + segment.header, 0)
+    shape_of = table.shape[pieces.document]
+    before_end = segment.arrangement.before_end(count, shape_of) if table.ids.is_open else count
+    content = begin + segment.header
+    low = np.maximum(content, 0)
     # One more than the piece holds: the label of its last input.
     spans = np.maximum(np.minimum(begin + segment.size(count), pieces.length + 1) - low, 0)
-    owner = table.source[pieces.document]
+    owner, start = table.source[pieces.document], table.start[pieces.document]
     for number in np.unique(owner).tolist():
         mine = np.flatnonzero((owner == number) & (spans > 0))
-        which, inside = _spread(spans[mine])
-        piece = mine[which]
-        where = low[piece] + inside
-        document = pieces.document[piece]
-        shape = table.shape[document]
-        special, flat = segment.read(where - begin[piece], table.count[document], shape, _seeds(seeds, document))
-        tokens = special
-        own = special < 0
-        found = _checked(table.values[number][(table.start[document] + flat)[own]], table.ids)
-        tokens[own] = np.add(found, segment.offset(flat[own], shape[own]), dtype=np.int64)
+        sizes = spans[mine]
+        piece = np.repeat(mine, sizes)
+        where = np.arange(len(piece)) + np.repeat(low[mine] - (np.cumsum(sizes) - sizes), sizes)
+        shape = shape_of[piece] if len(table.ids.shapes) > 1 else shape_of
+        seed = _seeds(seeds, pieces.document[piece]) if segment.arrangement.drawn else shape_of
+        ends, flat = segment.content(where - content[piece], count[piece], before_end[piece], shape, seed)
+        found = _checked(table.values[number][start[piece] + flat], table.ids)
+        tokens = np.add(found, segment.offset(flat, shape), dtype=np.int64)
+        if table.ids.end is not None:
+            tokens[ends] = table.ids.end
         following = where == pieces.length[piece]
         after[piece[following]] = tokens[following]
         ids[(pieces.place[piece] + where)[~following]] = tokens[~following]

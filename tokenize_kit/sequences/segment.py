@@ -86,14 +86,28 @@ class Segment:
         special = np.where(place == 0, self.stream.begin, -1)
         if self.stream.first_shape is not None:
             special = np.where(place == 1, self.stream.first_shape + shape, special)
-        index = place - self.header
+        before_end = self.arrangement.before_end(count, shape) if self.stream.is_open else count
+        inside = np.where(special < 0, place - self.header, before_end)
+        ends, flat = self.content(inside, count, before_end, shape, seed)
         if self.stream.end is not None:
-            end = self.end(count, shape)
-            special = np.where(place == end, self.stream.end, special)
-            index = index - (place > end)
-        index = np.where(special < 0, index, 0)
-        flat = np.where(special < 0, self.arrangement.flat(index, np.maximum(count, 1), shape, seed), 0)
-        return Tokens(special, flat)
+            special = np.where((special < 0) & ends, self.stream.end, special)
+        return Tokens(special, np.where(special < 0, flat, 0))
+
+    def content(
+        self, token: Ints, count: Ints, before_end: Ints, shape: Ints, seed: Ints
+    ) -> tuple[NDArray[np.bool_], Ints]:
+        """Return for places behind the header whether ``<end>`` stands there, and else which of the ids of the flat grid.
+
+        Args:
+            token: (N,): counted from the first place behind the header.
+            count: as in `read`.
+            before_end: (N,): `Arrangement.before_end` of its grid; of a closed stream ``count``.
+            shape: as in `read`; not looked at if the stream has one shape alone.
+            seed: as in `read`.
+        """
+        ends = token == before_end
+        index = np.where(ends, 0, token - (token > before_end))
+        return ends, self.arrangement.flat(index, count, shape, seed)
 
     def codebook(self, flat: Ints, shape: Ints) -> Ints:
         """Return the codebook or channel of ids of flat grids."""

@@ -64,7 +64,10 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
-        return Batch(*(part.to(device, non_blocking=True) if isinstance(part, Tensor) else part for part in self))
+        moved = {
+            name: part.to(device, non_blocking=True) for name, part in self._asdict().items() if torch.is_tensor(part)
+        }
+        return self._replace(**moved)
 
 
 @dataclass(frozen=True)

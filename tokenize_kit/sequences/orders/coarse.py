@@ -13,7 +13,7 @@ def _walk(height: int, width: int) -> Ints:
     joint = row | column  # its lowest bit says at which distance between places this one is there
     stride = 1 << max(height - 1, width - 1, 1).bit_length()
     distance = np.where(joint == 0, stride, joint & -joint)
-    return np.argsort(-distance, kind="stable")
+    return np.argsort(stride - distance, kind="stable")
 
 
 COARSE = PlaneOrder(_walk)

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenize_kit.sequences.orders import Ints
+
+Bits = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,17 @@ class Random:
         return np.argsort(drawn, axis=1, kind="stable")
 
 
-def mixed(seed: np.ndarray, number: np.ndarray) -> np.ndarray:
+def mixed(seed: Bits, number: Bits) -> Bits:
     """Return 64 random bits for each seed and number: SplitMix64 (Steele et al. 2014), which each seed starts elsewhere."""
     with np.errstate(over="ignore"):
         return _scrambled(_scrambled(seed) + (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
 
 
-def _scrambled(bits: np.ndarray) -> np.ndarray:
+def _scrambled(bits: Bits) -> Bits:
     with np.errstate(over="ignore"):
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return bits ^ (bits >> np.uint64(31))
+    return np.asarray(bits ^ (bits >> np.uint64(31)), np.uint64)
 
 
 RANDOM = Random()
