@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.files import canonical_json
+from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.documents import Documents, FlatStream, vocabulary_of
 from tokenize_kit.sequences.orders.random import mixed
-from tokenize_kit.sequences.packing import IGNORED, Ints, Places, Rows, fill_places, fill_rows
+from tokenize_kit.sequences.packing import IGNORED, Ints, Rows, fill_places, fill_rows
 from tokenize_kit.sequences.plans import Plan, plan_stream, plan_whole
 from tokenize_kit.sequences.segment import NOWHERE
 from tokenize_kit.sequences.template import SequenceTemplate
@@ -50,8 +51,8 @@ class Batch(NamedTuple):
     """Number of the document in its row, -1 for padding; None if every row is one document (padding then comes last)."""
     weight: int
     """Number of labels that count."""
-    roles: Tensor | None = None
-    """What each token is there for (`tokenize_kit.sequences.document.Role`); only for a model that asks."""
+    given: Tensor | None = None
+    """bool: which tokens are a condition (`tokenize_kit.sequences.document.Role`); only for a model that asks."""
     axial: Tensor | None = None
     """(rows, context, 3): positions along several axes, see `tokenize_kit.sequences.packing.Places`; only if a model asks."""
     following: Tensor | None = None
@@ -60,14 +61,13 @@ class Batch(NamedTuple):
     @property
     def inputs(self) -> Inputs:
         """What a model is given."""
-        return Inputs(self.ids, self.positions, self.documents, self.roles, self.axial, self.following)
+        return Inputs(self.ids, self.positions, self.documents, self.given, self.axial, self.following)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
-        moved = {
-            name: part.to(device, non_blocking=True) for name, part in self._asdict().items() if torch.is_tensor(part)
-        }
-        return self._replace(**moved)
+        parts: dict[str, Any] = self._asdict()
+        moved = {name: part.to(device, non_blocking=True) for name, part in parts.items() if torch.is_tensor(part)}
+        return Batch(**(parts | moved))
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ class _Chunk(NamedTuple):
     """Rows that are materialised together."""
 
     rows: Rows
-    extra: dict[str, Ints]
+    extra: dict[str, NDArray[Any]]
     """Further parts of the batches, by name."""
     single: NDArray[np.bool_]
     """(rows,): whether a row is a single document."""
@@ -364,11 +364,11 @@ def _filled(
         seed: of the training.
     """
     filled = fill_rows(documents, plan, rows, context, objective.ahead, seeds)
-    extra: dict[str, Ints] = {}
-    places: Places | None = None
-    if needs & {"roles", "axial"}:
+    extra: dict[str, NDArray[Any]] = {}
+    if needs & {"given", "axial"}:
         places = fill_places(documents, plan, rows, context, 0, seeds)
-        extra = {name: getattr(places, name) for name in ("roles", "axial") if name in needs}
+        every = {"given": places.roles == Role.CONDITION, "axial": places.axial}
+        extra = {name: part for name, part in every.items() if name in needs}
     if "following" in needs:
         after = fill_places(documents, plan, rows, context, 1, seeds)
         extra["following"] = np.where(after.drawn[..., None], after.coordinates, NOWHERE)
@@ -377,7 +377,7 @@ def _filled(
     return _Chunk(filled, extra, single, (filled.labels != IGNORED).sum(1))
 
 
-def _batch(rows: Rows, extra: Mapping[str, Ints], single: bool, weight: int) -> Batch:
+def _batch(rows: Rows, extra: Mapping[str, NDArray[Any]], single: bool, weight: int) -> Batch:
     return Batch(
         torch.from_numpy(rows.ids),
         torch.from_numpy(rows.labels),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.grammar import TokenPlace
 from trainers.autoregressive.models import Cache, SequenceModel
 from trainers.autoregressive.models.inputs import Inputs
@@ -271,14 +272,14 @@ def _inputs(rows: list[_Row], waiting: list[list[int]], device: torch.device) ->
     if any(row.places is None for row in rows):
         return Inputs(ids)
     count = ids.shape[1]
-    roles, axial, following = [], [], []
+    given, axial, following = [], [], []
     for row in rows:
         places = (row.places or [])[-count:]
         padding = count - len(places)
-        roles.append([0] * padding + [place.role for place, _ in places])
+        given.append([False] * padding + [place.role == Role.CONDITION for place, _ in places])
         axial.append([(0, 0, 0)] * padding + [place.axial for place, _ in places])
         following.append([(-1, -1, -1)] * padding + [after for _, after in places])
-    parts = (torch.tensor(part, device=device) for part in (roles, axial, following))
+    parts = (torch.tensor(part, device=device) for part in (given, axial, following))
     return Inputs(ids, None, None, *parts)
 
 

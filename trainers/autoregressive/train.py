@@ -300,7 +300,7 @@ def _check_model(options: TrainTransformerOptions, data: TokenData, objective: O
             f"the template {str(data.documents.template)!r} has an order that is drawn, but {family} does not ask which place "
             "comes next; take another order"
         )
-    if options.form == "prefix" and "roles" not in model.needs:
+    if options.form == "prefix" and "given" not in model.needs:
         raise ValueError(f"--form prefix: {family} does not ask which tokens are a condition; leave --form out")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-NEEDS = ("documents", "roles", "axial", "following")
+NEEDS = ("documents", "given", "axial", "following")
 """The parts of `Inputs` that are made only for a model that asks for them (`SequenceModel.needs`); documents are besides where
 there are several in a row."""
 
@@ -22,8 +22,8 @@ class Inputs:
     documents: Tensor | None = None
     """int64 (B, T), which packed document each token is of (-1 for padding); a token sees only tokens with its own number. None
     means one document a row."""
-    roles: Tensor | None = None
-    """int64 (B, T), a `tokenize_kit.sequences.document.Role` each."""
+    given: Tensor | None = None
+    """bool (B, T), which tokens are a condition."""
     axial: Tensor | None = None
     """int64 (B, T, 3), positions along time, height and width; see `tokenize_kit.sequences.packing.Places`."""
     following: Tensor | None = None

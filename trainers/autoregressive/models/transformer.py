@@ -2,7 +2,7 @@
 
 - RMSNorm or LayerNorm, before or after each layer; QK-norm
 - rotary positions in float32, along one axis or three, a learned table, or sinusoids; they restart with each packed document
-- masks from documents and roles: causal, a condition that is seen as a whole, or everything
+- masks from documents and conditions: causal, a condition that is seen as a whole, or everything
 - grouped queries, a sliding window, document masks; `scaled_dot_product_attention` throughout
 - SwiGLU, GELU, squared ReLU or ReLU; untied or tied head; logit soft cap
 - every layer's output projection starts at zero, so that a fresh model is the identity and predicts nearly
@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenize_kit.sequences.document import Role
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.decode import BlockWeights, StepWeights, decode, decode_one, weight_and_bias
 from trainers.autoregressive.models.inputs import Inputs
@@ -129,7 +128,7 @@ class Transformer(nn.Module):
         config = self.config
         wanted = {
             "documents": config.form == "bidirectional",
-            "roles": config.form == "prefix",
+            "given": config.form == "prefix",
             "axial": config.positions == "axial",
             "following": config.told_next,
         }
@@ -322,7 +321,7 @@ class Transformer(nn.Module):
         else:
             mask = _causal(0, length, length, window, device)[None]
         if self.config.form == "prefix":
-            given = inputs.of("roles") == Role.CONDITION
+            given = inputs.of("given")
             mask = mask | (given[:, :, None] & given[:, None, :] & _near(0, length, length, window, device))
         if documents is not None:
             mask = mask & (documents[:, :, None] == documents[:, None, :])
@@ -349,7 +348,7 @@ class Transformer(nn.Module):
         padding, window, device = cache.left_padding, self.config.window, inputs.ids.device
         given = None
         if self.config.form == "prefix" and stop - start > 1:
-            given = inputs.of("roles") == Role.CONDITION
+            given = inputs.of("given")
             if not bool(given.any()):
                 given = None
         alone = padding is None and given is None
