@@ -1,5 +1,8 @@
 """The orders of places beside drawings of them and slow walks over all small grids."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -78,6 +81,12 @@ def slow_bits(seed, number):
 
 def turns(name, shape, seeds=(0,)):
     return order_named(name).turns(shape, np.array(seeds))
+
+
+def test_the_drawings_are_those_of_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "sequences.md").read_text()
+    written = dict(re.findall(r"^\| `([a-z-]+)` \| `([0-9 /]+)` \|", text, re.MULTILINE))
+    assert written == {name: drawn for name, drawn in DRAWN.items() if name != "spiral-out"}
 
 
 @pytest.mark.parametrize("name", DRAWN)
