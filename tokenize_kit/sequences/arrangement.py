@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,9 @@ from tokenize_kit.sequences.vocabulary import StreamIds
 Ints = NDArray[np.int64]
 
 
-class Place(NamedTuple):
-    """Where an id of a sequence goes in its grid."""
-
-    turn: int
-    """How many places come before this one in the sequence."""
-    place: int
-    """Number of the place in the grid, row by row."""
-    codebook: int
-    """Codebook or channel."""
+Place = tuple[int, int, int]
+"""Where an id of a sequence goes in its grid: how many places come before its own in the sequence, the number of its place in the
+grid, row by row, and its codebook or channel. A plain tuple, since a grammar makes one for every token."""
 
 
 class Arrangement:
@@ -48,8 +42,8 @@ class Arrangement:
 
     def __init__(self, stream: StreamIds, order: Order, layout: Layout) -> None:
         self.stream, self.order, self.layout = stream, order, layout
-        self._depths = np.array([stream.depth(shape) for shape in stream.shapes])
-        self._places = np.array([stream.places(shape) for shape in stream.shapes])
+        self._depths = [stream.depth(shape) for shape in stream.shapes]
+        self._places = [stream.places(shape) for shape in stream.shapes]
         self._raster = order is orders.order_named(orders.DEFAULT)
         self.in_grid_order = self._raster and layout is LAYOUTS[DEFAULT]
         """Whether the ids come as they stand in the grid."""
@@ -67,11 +61,11 @@ class Arrangement:
             shape: index of the shape of each.
         """
         if len(self._depths) == 1:
-            depth = int(self._depths[0])
+            depth = self._depths[0]
             return self.layout.before_end(count // depth, depth)
         before = np.zeros(np.broadcast(count, shape).shape, np.int64)
         for index in _which(shape):
-            depth = int(self._depths[index])
+            depth = self._depths[index]
             before = np.where(shape == index, self.layout.before_end(count // depth, depth), before)
         return before
 
@@ -96,7 +90,7 @@ class Arrangement:
 
     def _flat(self, kind: int, index: Ints, count: Ints, seed: Ints) -> Ints:
         """Return `flat` of ids whose grids have all the same shape."""
-        depth, places = int(self._depths[kind]), int(self._places[kind])
+        depth, places = self._depths[kind], self._places[kind]
         by_layout = self.layout.places(index, np.maximum(count // depth, 1), depth)
         if self._raster:
             return by_layout
@@ -118,13 +112,16 @@ class Arrangement:
             steps: time steps of an open stream, or `ENDLESS` while they are not known; any number for a closed one.
             seed: of the sample.
         """
-        depth, places = int(self._depths[shape]), int(self._places[shape])
-        number = places if not self.stream.is_open else min(steps * places, ENDLESS)
-        turn, codebook = self.layout.place(index, number, depth)
+        depth, places = self._depths[shape], self._places[shape]
+        if not self.stream.is_open:
+            steps = places
+        elif places > 1:
+            steps = min(steps * places, ENDLESS)
+        turn, codebook = self.layout.place(index, steps, depth)
         if self._raster:
-            return Place(turn, turn, codebook)
+            return turn, turn, codebook
         step, inside = divmod(turn, places)
-        return Place(turn, step * places + int(self._turns(shape, seed)[inside]), codebook)
+        return turn, step * places + int(self._turns(shape, seed)[inside]), codebook
 
     def _turns(self, shape: int, seed: int = 0) -> Ints:
         return _turns(

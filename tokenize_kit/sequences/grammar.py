@@ -76,7 +76,7 @@ class Grammar:
             raise ValueError(unknown_stream(unknown[0], names))
         self._begun = [begun_ids(segment.stream, (begun or {}).get(segment.name)) for segment in segments]
         self._min_steps = [
-            max(stream.min_steps, len(known.ids) // _places(stream, known.shapes[0]) if known and stream.is_open else 0)
+            max(stream.min_steps, known.steps(stream) if known is not None and stream.is_open else 0)
             for stream, known in zip(self._streams, self._begun, strict=True)
         ]
         # The fewest tokens that finish a document from the start of each segment on; the last entry is <eos> alone.
@@ -97,6 +97,7 @@ class Grammar:
             for stream in self._streams
         ]
         self._sizes = [[prod(shape) for shape in stream.shapes] for stream in self._streams]
+        self._places = [[stream.places(shape) for shape in stream.shapes] for stream in self._streams]
 
     def start(self) -> GrammarState:
         """Return the state before ``<bos>``."""
@@ -124,7 +125,7 @@ class Grammar:
         if begun is not None and place_ < len(begun.ids):
             token = begun.ids[place_][codebook]
             return [(token, token + 1)]
-        step, inside = divmod(turn, _places(stream, shape))
+        step, inside = divmod(turn, self._places[segment][shape])
         if stream.end is None or state.steps or codebook or inside:
             return [interval]
         # The first id of a time step is due, so this is the place of <end>: there may be a further step or not.
@@ -152,7 +153,7 @@ class Grammar:
         if stream.first_shape is not None and place == 1:
             shape = token - stream.first_shape
         if token == stream.end:
-            steps = self._next_place(state).turn // _places(stream, shape)
+            steps = self._next_place(state)[0] // self._places[segment][shape]
         place += 1
         count = self._sizes[segment][shape] * (steps if stream.is_open else 1)
         whole = count + stream.header + int(stream.is_open)
@@ -238,6 +239,10 @@ class Begun(NamedTuple):
     ids: list[list[int]]
     """Ids of the vocabulary: for each place one a codebook or channel."""
 
+    def steps(self, stream: StreamIds) -> int:
+        """Return how many time steps of an open stream they are."""
+        return len(self.ids) // stream.places(stream.shapes[self.shapes[0]])
+
 
 def begun_ids(stream: StreamIds, grid: NDArray[Any] | None) -> Begun | None:
     """Return what a grid of the first steps along the first axis says; None if there is none.
@@ -269,7 +274,3 @@ def longer_shapes(stream: StreamIds, shape: Sequence[int]) -> list[int]:
         for index, known in enumerate(stream.shapes)
         if len(known) == len(shape) and known[1:] == rest and known[0] > shape[0] > 0
     ]
-
-
-def _places(stream: StreamIds, shape: int) -> int:
-    return stream.places(stream.shapes[shape])
