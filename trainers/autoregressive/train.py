@@ -27,6 +27,9 @@ DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
 _KEPT = 16
 """Tensors of the width of a block that its backward pass needs at the least; see `least_memory`."""
 
+_OF_CONDITIONS = ("prefix", "encoder-decoder")
+"""Forms that tell a condition from what is predicted."""
+
 # What does not change the weights, or is represented by what it contains.
 _NOT_IDENTITY = {
     *(
@@ -268,9 +271,10 @@ def _model_config(
         raise ValueError(
             f"--form {options.form}: the objective {options.objective!r} sees all tokens; leave --form out"
         )
-    if options.form == "prefix" and not template.condition:
+    if options.form in _OF_CONDITIONS and not template.condition:
         raise ValueError(
-            f"--form prefix sees a condition as a whole, but the template {str(template)!r} has none; write one with '->'"
+            f"--form {options.form} sees a condition as a whole, but the template {str(template)!r} has none; write one with "
+            "'->'"
         )
     if options.family != "transformer":
         from tokenize_kit.files import read_json_object
@@ -300,8 +304,8 @@ def _check_model(options: TrainTransformerOptions, data: TokenData, objective: O
             f"the template {str(data.documents.template)!r} has an order that is drawn, but {family} does not ask which place "
             "comes next; take another order"
         )
-    if options.form == "prefix" and "given" not in model.needs:
-        raise ValueError(f"--form prefix: {family} does not ask which tokens are a condition; leave --form out")
+    if options.form in _OF_CONDITIONS and "given" not in model.needs:
+        raise ValueError(f"--form {options.form}: {family} does not ask which tokens are a condition; leave --form out")
 
 
 def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:

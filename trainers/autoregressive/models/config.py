@@ -41,9 +41,12 @@ class TransformerConfig:
     """Normalise what enters each layer (all modern models), or the sum that leaves it (the original Transformer)."""
     norm_eps: float = 1e-5
     """Added to the variance before the square root."""
-    form: Literal["causal", "prefix", "bidirectional"] = "causal"
+    form: Literal["causal", "prefix", "encoder-decoder", "bidirectional"] = "causal"
     """What a token sees: itself and those before it; of a condition besides all of it from everywhere in it (prefix, as PrefixLM
-    of T5); or all, for masked tokens (bidirectional, which cannot generate token by token)."""
+    of T5); the condition through an encoder of its own and cross attention (encoder-decoder); or all, for masked tokens
+    (bidirectional, which cannot generate token by token)."""
+    encoder_layers: int | None = None
+    """Blocks of the encoder of an encoder-decoder; None means as many as ``layers``."""
     positions: Literal["rotary", "learned", "sinusoidal", "axial"] = "rotary"
     """How a token knows its place: rotated queries and keys, a learned table, or added sines and cosines; axial rotates by time,
     height and width in turn, which are the same number for a token that is at no place of a grid with several axes."""
@@ -89,6 +92,12 @@ class TransformerConfig:
             raise ValueError(
                 f"mlp_width {self.mlp_width} must be at least 1, or None for the usual multiple of the width"
             )
+        if self.encoder_layers is not None and self.form != "encoder-decoder":
+            raise ValueError(
+                f"encoder_layers {self.encoder_layers} is for the form encoder-decoder, not for {self.form}"
+            )
+        if self.encoder_layers is not None and self.encoder_layers < 1:
+            raise ValueError(f"encoder_layers {self.encoder_layers} must be at least 1, or None for as many as layers")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window {self.window} must be at least 1, or None for no window")
         if not 0 <= self.dropout < 1:
@@ -136,7 +145,7 @@ class TransformerConfig:
         return cls(**values)
 
 
-_LATER = {"form": "causal", "told_next": False}
+_LATER = {"form": "causal", "told_next": False, "encoder_layers": None}
 """Options that came later, and what was then."""
 
 STYLES: dict[str, dict[str, Any]] = {

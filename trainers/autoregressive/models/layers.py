@@ -16,6 +16,8 @@ from trainers.autoregressive.models.fused import compiled
 
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, (B, K, length, E) each, filled from the left."""
+Memory = tuple[Tensor, Tensor, Tensor]
+"""What cross attention reads: keys and values of one layer (B, K, S, E), and a mask (B, 1, T or 1, S) that says who sees them."""
 Rotation = tuple[Tensor, Tensor]
 """Cosines (..., T, 1, E) and sines (..., T, 1, E/2) in float32, as `place_heads` wants them."""
 
@@ -108,14 +110,14 @@ class NextPlace(nn.Module):
 class Attention(nn.Module):
     """Self-attention with grouped queries, one matrix for queries, keys and values."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, causal: bool) -> None:
         super().__init__()
         self.heads = config.heads
         self.kv_heads = config.key_value_heads
         self.head_dim = config.head_dim
         self.qk_norm_eps = config.norm_eps if config.qk_norm else None
         self.window = config.window
-        self.causal = config.form == "causal"
+        self.causal = causal
         self.qkv = nn.Linear(config.width, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.bias)
         self.out = nn.Linear(config.width, config.width, bias=config.bias)
 
@@ -161,6 +163,37 @@ class Attention(nn.Module):
         return result
 
 
+class CrossAttention(nn.Module):
+    """Attention to what an encoder made of a condition, with grouped queries; nothing is rotated (Vaswani et al. 2017)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.key_value_heads, config.head_dim
+        self.qk_norm_eps = config.norm_eps if config.qk_norm else None
+        self.queries = nn.Linear(config.width, self.heads * self.head_dim, bias=config.bias)
+        self.kv = nn.Linear(config.width, 2 * self.kv_heads * self.head_dim, bias=config.bias)
+        self.out = nn.Linear(config.width, config.width, bias=config.bias)
+
+    def remember(self, encoded: Tensor) -> KeyValues:
+        """Return keys and values of what is encoded (B, S, D)."""
+        keys, values = self.kv(encoded).unflatten(-1, (-1, self.head_dim)).split((self.kv_heads, self.kv_heads), 2)
+        if self.qk_norm_eps is not None:
+            keys = place_heads(keys, None, None, self.qk_norm_eps)
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """Attend from ``x`` (B, T, D)."""
+        queries = self.queries(x).unflatten(-1, (-1, self.head_dim))
+        if self.qk_norm_eps is not None:
+            queries = place_heads(queries, None, None, self.qk_norm_eps)
+        keys, values, mask = memory
+        seen = F.scaled_dot_product_attention(
+            queries.transpose(1, 2), keys, values, attn_mask=mask, enable_gqa=self.heads != self.kv_heads
+        )
+        result: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        return result
+
+
 class FeedForward(nn.Module):
     """Two linear layers with an activation between, gated for swiglu (gate and rest in one matrix)."""
 
@@ -187,33 +220,65 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each beside a residual path."""
+    """Attention and feed-forward, each beside a residual path; in a decoder cross attention between the two.
 
-    def __init__(self, config: TransformerConfig) -> None:
+    Args:
+        config: of the model.
+        causal: whether no place sees a later one.
+        cross: whether there is an encoder to attend to.
+    """
+
+    def __init__(self, config: TransformerConfig, causal: bool, cross: bool = False) -> None:
         super().__init__()
         self.post = config.norm_position == "post"
         self.attention_norm = make_norm(config)
-        self.attention = Attention(config)
+        self.attention = Attention(config, causal)
+        self.cross_norm = make_norm(config) if cross else None
+        self.cross = CrossAttention(config) if cross else None
         self.mlp_norm = make_norm(config)
         self.mlp = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
-    def forward(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
-        """Map ``x`` (B, T, D) to (B, T, D); see `Attention.forward`."""
-        return (compiled(_run) if torch.is_grad_enabled() else _run)(self, x, rotation, mask)
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, memory: Memory | None = None
+    ) -> Tensor:
+        """Map ``x`` (B, T, D) to (B, T, D); see `Attention.forward` and `CrossAttention.forward`."""
+        return (compiled(_run) if torch.is_grad_enabled() else _run)(self, x, rotation, mask, memory)
 
-    def step(self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: KeyValues, start: int) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        mask: Tensor | None,
+        cache: KeyValues,
+        start: int,
+        memory: Memory | None = None,
+    ) -> Tensor:
         """Map the next places ``x`` (B, n, D) to (B, n, D); see `Attention.step`."""
         if self.post:
             x = self.attention_norm(x + self.attention.step(x, rotation, mask, cache, start))
-            return self.mlp_norm(x + self.mlp(x))  # type: ignore[no-any-return]
-        x = x + self.attention.step(self.attention_norm(x), rotation, mask, cache, start)
-        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+        else:
+            x = x + self.attention.step(self.attention_norm(x), rotation, mask, cache, start)
+        return _after_attention(self, x, memory)
 
 
-def _run(block: Block, x: Tensor, rotation: Rotation | None, mask: Tensor | None) -> Tensor:
+def _run(
+    block: Block, x: Tensor, rotation: Rotation | None, mask: Tensor | None, memory: Memory | None = None
+) -> Tensor:
     if block.post:
         x = block.attention_norm(x + block.dropout(block.attention(x, rotation, mask)))
+    else:
+        x = x + block.dropout(block.attention(block.attention_norm(x), rotation, mask))
+    return _after_attention(block, x, memory)
+
+
+def _after_attention(block: Block, x: Tensor, memory: Memory | None) -> Tensor:
+    """Return what comes after self-attention: cross attention, if there is something to attend to, and feed-forward."""
+    if block.cross is not None and block.cross_norm is not None and memory is not None:
+        if block.post:
+            x = block.cross_norm(x + block.dropout(block.cross(x, memory)))
+        else:
+            x = x + block.dropout(block.cross(block.cross_norm(x), memory))
+    if block.post:
         return block.mlp_norm(x + block.dropout(block.mlp(x)))  # type: ignore[no-any-return]
-    x = x + block.dropout(block.attention(block.attention_norm(x), rotation, mask))
     return x + block.dropout(block.mlp(block.mlp_norm(x)))  # type: ignore[no-any-return]

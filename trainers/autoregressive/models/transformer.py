@@ -2,7 +2,8 @@
 
 - RMSNorm or LayerNorm, before or after each layer; QK-norm
 - rotary positions in float32, along one axis or three, a learned table, or sinusoids; they restart with each packed document
-- masks from documents and conditions: causal, a condition that is seen as a whole, or everything
+- masks from documents and conditions: causal, a condition that is seen as a whole, or everything; or an encoder of the
+  condition, to which a decoder attends
 - grouped queries, a sliding window, document masks; `scaled_dot_product_attention` throughout
 - SwiGLU, GELU, squared ReLU or ReLU; untied or tied head; logit soft cap
 - every layer's output projection starts at zero, so that a fresh model is the identity and predicts nearly
@@ -15,7 +16,7 @@ It knows nothing of files, tokenizers or the trainer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.decode import BlockWeights, StepWeights, decode, decode_one, weight_and_bias
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.layers import Block, KeyValues, NextPlace, Rotation, Waves, make_norm
+from trainers.autoregressive.models.layers import Block, KeyValues, Memory, NextPlace, Rotation, Waves, make_norm
 from trainers.autoregressive.models.losses import SequenceLoss, linear_token_loss
 
 EMBEDDING_STD = 0.2
@@ -48,6 +49,10 @@ class TransformerCache:
         self.weights = weights
         self.run = run
         """The compiled step of one row, if it was asked for."""
+        self.memory: list[Memory] | None = None
+        """What was encoded, of each layer; its mask is (B, 1, 1, S)."""
+        self.given: Tensor | None = None
+        """(B, S), which of the first places are of the encoder."""
         self.length = layers[0][0].shape[2]
         self.position = 0
         self.shortest_padding = 0 if left_padding is None else int(left_padding.min())
@@ -63,6 +68,9 @@ class TransformerCache:
         layers = [(keys[rows], values[rows]) for keys, values in self.layers]
         chosen = TransformerCache(layers, padding, self.weights, self.run)
         chosen.position = self.position
+        if self.memory is not None and self.given is not None:
+            chosen.memory = [(keys[rows], values[rows], mask[rows]) for keys, values, mask in self.memory]
+            chosen.given = self.given[rows]
         return chosen
 
 
@@ -75,9 +83,16 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        both = config.form == "encoder-decoder"
+        causal = config.form in ("causal", "encoder-decoder")
+        self.blocks = nn.ModuleList(Block(config, causal, both) for _ in range(config.layers))
         # The last block of a post-norm model ends with a norm already.
         self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
+        self.encoder = self.encoder_norm = None
+        if both:
+            depth = config.layers if config.encoder_layers is None else config.encoder_layers
+            self.encoder = nn.ModuleList(Block(config, causal=False) for _ in range(depth))
+            self.encoder_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.unembedding = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
         self.next_place = NextPlace(config.width) if config.told_next else None
         self.waves = Waves(config.context, config.head_dim if config.rotated else config.width, config.rope_base)
@@ -112,15 +127,18 @@ class Transformer(nn.Module):
             nn.init.normal_(
                 self.next_place.enter.weight, std=embedding_std * (2 / self.next_place.enter.in_features) ** 0.5
             )
-        for module in self.blocks.modules():
+        blocks = [*self.blocks, *(self.encoder or ())]
+        for module in (module for block in blocks for module in block.modules()):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for block in self.blocks:
+        for block in blocks:
             assert isinstance(block, Block)
             nn.init.zeros_(block.attention.out.weight)
             nn.init.zeros_(block.mlp.down.weight)
+            if block.cross is not None:
+                nn.init.zeros_(block.cross.out.weight)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -128,7 +146,7 @@ class Transformer(nn.Module):
         config = self.config
         wanted = {
             "documents": config.form == "bidirectional",
-            "given": config.form == "prefix",
+            "given": config.form in ("prefix", "encoder-decoder"),
             "axial": config.positions == "axial",
             "following": config.told_next,
         }
@@ -160,10 +178,40 @@ class Transformer(nn.Module):
         x = self._embed(inputs, places)
         rotation = self._rotation(inputs, places)
         mask = self._mask(inputs)
-        for block in self.blocks:
-            x = block(x, rotation, mask)
+        if self.encoder is None:
+            for block in self.blocks:
+                x = block(x, rotation, mask)
+        else:
+            encoded, sees = self._encode(x, rotation, inputs.of("given"), inputs.documents)
+            for block in self.blocks:
+                assert isinstance(block, Block)
+                assert block.cross is not None
+                x = block(x, rotation, mask, (*block.cross.remember(encoded), sees))
         result: Tensor = self.norm(x)
         return result
+
+    def _encode(
+        self, x: Tensor, rotation: Rotation | None, given: Tensor, documents: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the encoder makes of the places that are a condition (B, T, D), and who sees it (B, 1, T or 1, T).
+
+        Every place goes through the encoder, those of no condition by themselves, and nobody sees what becomes of them.
+        """
+        assert self.encoder is not None
+        assert self.encoder_norm is not None
+        length, device = x.shape[1], x.device
+        itself = torch.eye(length, dtype=torch.bool, device=device)
+        sees = given[:, None, :]
+        if documents is not None:
+            sees = sees & (documents[:, :, None] == documents[:, None, :])
+        mask = (sees & given[:, :, None] & _near(0, length, length, self.config.window, device)) | itself
+        encoded = x
+        for block in self.encoder:
+            encoded = block(encoded, rotation, mask[:, None])
+        # A place that has no condition to see, such as padding, sees its own, so that there is something.
+        own = itself if sees.shape[1] == length else torch.ones_like(sees)
+        sees = sees | (own & ~sees.any(-1, keepdim=True))
+        return self.encoder_norm(encoded), sees[:, None]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden states (..., D), soft-capped if the configuration says so."""
@@ -272,17 +320,21 @@ class Transformer(nn.Module):
             places = places.clamp_(min=0)
         x = self._embed(inputs, places)
         rotation = self._rotation(inputs, places)
+        if self.encoder is not None and cache.memory is None:
+            cache.given = inputs.of("given")
+            encoded, sees = self._encode(x, rotation, cache.given, None)
+            cache.memory = [(*cast("Block", block).cross.remember(encoded), sees) for block in self.blocks]
         mask = self._step_mask(cache, start, stop, inputs)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
+        for index, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             assert isinstance(block, Block)
-            x = block.step(x, rotation, mask, layer, start)
+            x = block.step(x, rotation, mask, layer, start, None if cache.memory is None else cache.memory[index])
         cache.position = stop
         return self.head(self.norm(x[:, -1:] if last_only else x))
 
     @property
     def _plain_steps(self) -> bool:
         """Whether a token's place is its number in the sequence and nothing else, as `decode` has it."""
-        return self.config.positions != "axial" and self.next_place is None
+        return self.config.positions != "axial" and self.next_place is None and self.encoder is None
 
     def _embed(self, inputs: Inputs, places: slice | Tensor) -> Tensor:
         x: Tensor = self.embedding(inputs.ids)
@@ -314,7 +366,7 @@ class Transformer(nn.Module):
         # On a GPU the comparison would wait for it, so the mask is built unseen there.
         if documents is not None and documents.device.type == "cpu" and bool((documents == documents[:, :1]).all()):
             documents = None
-        if documents is None and window is None and self.config.form != "prefix":
+        if documents is None and window is None and self.config.form not in ("prefix", "encoder-decoder"):
             return None
         if self.config.form == "bidirectional":
             mask = _near(0, length, length, window, device)[None]
@@ -325,6 +377,9 @@ class Transformer(nn.Module):
             mask = mask | (given[:, :, None] & given[:, None, :] & _near(0, length, length, window, device))
         if documents is not None:
             mask = mask & (documents[:, :, None] == documents[:, None, :])
+        if self.config.form == "encoder-decoder":
+            # The decoder has the condition from the encoder alone.
+            mask = (mask & ~inputs.of("given")[:, None, :]) | torch.eye(length, dtype=torch.bool, device=device)
         return mask[:, None]
 
     def _step_weights(self, device: torch.device) -> StepWeights:
@@ -351,7 +406,7 @@ class Transformer(nn.Module):
             given = inputs.of("given")
             if not bool(given.any()):
                 given = None
-        alone = padding is None and given is None
+        alone = padding is None and given is None and cache.given is None
         if alone and (stop - start == 1 or (start == 0 and (window is None or window >= stop))):
             return None
         mask = _causal(start, stop, stop, window, device)[None]
@@ -359,10 +414,13 @@ class Transformer(nn.Module):
             # A condition sees itself as a whole, and comes whole in one step.
             both = given[:, :, None] & given[:, None, :] & _near(start, stop, stop, window, device)[:, start:]
             mask = torch.cat((mask[..., :start].expand(len(both), -1, -1), mask[..., start:] | both), -1)
+        # A place that sees no other sees itself: a row without any key would give NaN.
+        key = torch.arange(stop, device=device)
+        itself = torch.arange(start, stop, device=device)[:, None] == key
+        if cache.given is not None:
+            encoded = F.pad(cache.given, (0, stop - cache.given.shape[1]))
+            mask = mask & (~encoded[:, None] | itself)
         if padding is not None:
-            key = torch.arange(stop, device=device)
-            # A padded place sees itself alone: a row without any key would give NaN.
-            itself = torch.arange(start, stop, device=device)[:, None] == key
             mask = mask & ((key >= padding[:, None])[:, None] | itself)
         return mask[:, None]
 
