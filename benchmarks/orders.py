@@ -3,9 +3,8 @@
     python benchmarks/orders.py [--seconds 90] [--colors 64] [--threads N]
 
 The emoji of `assets` are scaled to 8x8 pixels of a palette, one id each, and a tiny Transformer learns ``text -> image``: in
-several orders of the places with causal attention, and row by row with the other forms. Each is trained for so many seconds, which
-are turned into steps by a short trial; the figures are of the best validation on the emoji that are held out, in bits a
-predicted token.
+several orders of the places with causal attention, and row by row with the other forms. Each is trained for so many seconds,
+which a short trial turns into steps; the figures are of the best validation on the emoji that are held out, in bits a token.
 """
 
 from __future__ import annotations
