@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# No test fails because the machine is slow.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 

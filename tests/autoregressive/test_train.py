@@ -387,9 +387,9 @@ def test_a_tied_head_is_stored_once_and_loads(text_shards, tmp_path):
 
 
 def test_training_that_breaks_down_stops_with_advice_and_keeps_the_last_checkpoint(text_shards, tmp_path, monkeypatch):
-    from trainers.autoregressive.task import NextToken
+    from trainers.autoregressive.task import LossOf
 
-    original = NextToken.forward
+    original = LossOf.forward
     calls = []
 
     def forward(self, *arguments):
@@ -397,7 +397,7 @@ def test_training_that_breaks_down_stops_with_advice_and_keeps_the_last_checkpoi
         calls.append(self.training)
         return (total * float("nan"), nll) if calls.count(True) > 12 else (total, nll)
 
-    monkeypatch.setattr(NextToken, "forward", forward)
+    monkeypatch.setattr(LossOf, "forward", forward)
     with pytest.raises(ValueError, match=r"broke down at step 13.*learning-rate.*last good checkpoint: step 10"):
         train_transformer(options_for(text_shards, tmp_path / "model"))
     kept = weights(tmp_path / "model")["last"]
@@ -456,7 +456,7 @@ def test_shards_of_another_tokenizer_are_refused_and_missing_tokenizers_asked_fo
 def test_every_option_of_the_transformer_can_be_overridden():
     overridable = {field.name for field in dataclasses.fields(TransformerOverrides)}
     kinds, config = get_type_hints(TransformerOverrides), get_type_hints(TransformerConfig)
-    assert overridable == set(config) - {"vocab_size", "context"}
+    assert overridable == set(config) - {"vocab_size", "context", "form", "told_next"}
     for name in overridable:
         assert kinds[name] == config[name] | None
 

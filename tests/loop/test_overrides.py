@@ -40,7 +40,7 @@ PARTS = {
         "optimizer": (OptimizerConfig, set()),
     },
     "train transformer": {
-        "model": (TransformerConfig, {"vocab_size", "context"}),
+        "model": (TransformerConfig, {"vocab_size", "context", "form", "told_next"}),
         "optimizer": (OptimizerConfig, set()),
     },
 }

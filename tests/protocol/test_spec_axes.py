@@ -68,9 +68,14 @@ def test_a_closed_row_is_ended_by_its_shape_and_an_open_one_by_a_token():
     ]
 
 
-def test_an_open_axis_of_several_places_a_step_is_refused_where_no_sequence_holds_it():
-    with pytest.raises(ValueError, match="whose time is open cannot be put into a sequence"):
-        Vocabulary({"film": spec(("time", "height", "width"), ("time",))}, {"film": [(4, 4)]})
+def test_an_open_axis_of_several_places_a_step_is_ended_by_a_token_between_two_steps():
+    vocabulary = Vocabulary({"film": spec(("time", "height", "width"), ("time",))}, {"film": [(2, 2)]})
+    template = SequenceTemplate.parse("film")
+    ids = template.flatten({"film": torch.arange(8).reshape(2, 2, 2).numpy()}, vocabulary)[0]
+    end = vocabulary.special("<end:film>")
+    assert ids.tolist()[2:] == [*(vocabulary.offset("film") + place for place in range(8)), end, vocabulary.eos]
+    with pytest.raises(ValueError, match="in the middle of a time step"):
+        template.parse_ids([*ids[:-3].tolist(), end, vocabulary.eos], vocabulary)
 
 
 def test_encode_refuses_a_size_that_the_tokenizer_does_not_take(tmp_path, emoji_tar, capsys):

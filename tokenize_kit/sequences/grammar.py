@@ -54,6 +54,7 @@ class Grammar:
         begun: for a segment, by its name, a grid of its first steps along the first axis (a sound's first time steps, the first
             frames of a video); its ids are then the only ones allowed at their places.
         seed: of the document, for orders that are drawn.
+        name: of the template, for messages.
 
     Raises:
         ValueError: not even the shortest document fits into ``max_length``, or a grid of ``begun`` does not fit the vocabulary.
@@ -66,6 +67,7 @@ class Grammar:
         max_length: int | None = None,
         begun: Mapping[str, NDArray[Any]] | None = None,
         seed: int = 0,
+        name: str = "",
     ) -> None:
         self.max_length, self.seed = max_length, seed
         self._bos, self._eos = vocabulary.bos, vocabulary.eos
@@ -87,9 +89,10 @@ class Grammar:
             self._rest.insert(0, self._rest[0] + stream.header + least)
         if max_length is not None and 1 + self._rest[0] > max_length:
             how = " that goes on from the prompt" if begun else ""
+            what = repr(name or " ".join(names))
             raise ValueError(
-                f"the shortest document of {', '.join(names)}{how} has {1 + self._rest[0]} tokens, but only {max_length} are "
-                f"allowed; use a model with a longer context{', or shorten the prompt' if begun else ''}"
+                f"the shortest document of {what}{how} has {1 + self._rest[0]} tokens, but only {max_length} are allowed; use a "
+                f"model with a longer context{', or shorten the prompt' if begun else ''}"
             )
         # For every shape the range of ids of each codebook or channel, and how many ids a grid or a time step of it has.
         self._content = [

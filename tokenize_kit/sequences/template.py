@@ -220,7 +220,7 @@ class SequenceTemplate:
         seed: int = 0,
     ) -> Grammar:
         """Return the grammar of this template's documents; see `Grammar`."""
-        return Grammar(self.segments(vocabulary), vocabulary, max_length, begun, seed)
+        return Grammar(self.segments(vocabulary), vocabulary, max_length, begun, seed, str(self))
 
     def prompt_ids(
         self, grids: Mapping[str, NDArray[Any]], vocabulary: Vocabulary, unfinished: bool = False, seed: int = 0
