@@ -16,7 +16,7 @@ It knows nothing of files, tokenizers or the trainer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -323,7 +323,8 @@ class Transformer(nn.Module):
         if self.encoder is not None and cache.memory is None:
             cache.given = inputs.of("given")
             encoded, sees = self._encode(x, rotation, cache.given, None)
-            cache.memory = [(*cast("Block", block).cross.remember(encoded), sees) for block in self.blocks]
+            crossing = [block.cross for block in self.blocks if isinstance(block, Block) and block.cross is not None]
+            cache.memory = [(*cross.remember(encoded), sees) for cross in crossing]
         mask = self._step_mask(cache, start, stop, inputs)
         for index, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             assert isinstance(block, Block)
