@@ -14,6 +14,7 @@ from toys.world import picture_samples, text_samples, write_shards
 from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.template import SequenceTemplate
 from trainers.autoregressive.data import PackedDataset, TokenData
+from trainers.autoregressive.generation import generate
 from trainers.autoregressive.likelihood import score
 from trainers.autoregressive.model_folder import load_model
 from trainers.autoregressive.models import build_model
@@ -21,6 +22,7 @@ from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.objectives.masked import CHANGED, CHOSEN, HIDDEN, MASKED
 from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides
 from trainers.autoregressive.sample import generate_samples, order_seed_of
+from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
 
@@ -201,6 +203,13 @@ def test_a_bidirectional_model_does_not_generate_and_some_steps_do_not_compile()
         build("bidirectional").new_cache(1, 8)
     with pytest.raises(ValueError, match="cannot be compiled"):
         build("axial").new_cache(1, 8, compiled=True)
+
+
+def test_a_compiled_step_is_refused_for_several_sequences_at_once_and_not_ignored(texts):
+    data = TokenData.open((texts,), "text")
+    grammar = data.documents.template.grammar(data.documents.vocabulary, CONTEXT)
+    with pytest.raises(ValueError, match="one at a time; use it with a batch_size of 1, not 16"):
+        generate(build("axial"), grammar, [[], []], SamplingOptions(compiled=True))
 
 
 def test_masked_rows_hide_some_tokens_and_ask_for_them(shards):

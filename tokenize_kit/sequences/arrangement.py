@@ -25,7 +25,6 @@ from tokenize_kit.sequences.vocabulary import StreamIds
 
 Ints = NDArray[np.int64]
 
-
 Place = tuple[int, int, int]
 """Where an id of a sequence goes in its grid: how many places come before its own in the sequence, the number of its place in the
 grid, row by row, and its codebook or channel. A plain tuple, since a grammar makes one for every token."""

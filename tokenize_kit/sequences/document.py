@@ -87,26 +87,25 @@ def compile_document(
     grids: Mapping[str, NDArray[Any]],
     vocabulary: Vocabulary,
     seed: int = 0,
-    whole: bool = True,
 ) -> Document:
     """Lay grids out as a document.
 
     Args:
-        segments: of the template, in their order; where ``whole`` is False the first of them.
+        segments: of the template, in their order.
         grids: an integer grid for each of them; others are ignored.
         vocabulary: the id space.
         seed: for orders that are drawn.
-        whole: end with ``<eos>``, and refuse an open grid that is shorter than one may be.
 
     Raises:
-        ValueError: a grid is missing, has another shape than the vocabulary knows, or an id is out of range.
+        ValueError: a grid has another shape than the vocabulary knows, an open one is shorter than it may be, or an id is out of
+            range.
     """
     names = list(vocabulary.streams)
-    ids, specials, places, rows = [np.array([vocabulary.bos])], [], [], []
+    ids, places, rows = [np.array([vocabulary.bos])], [], []
     for number, segment in enumerate(segments):
         grid = np.asarray(grids[segment.name])
         flat_ids, shape = shared_ids(grid, segment.stream)
-        if whole and segment.stream.is_open and len(grid) < segment.stream.min_steps:
+        if segment.stream.is_open and len(grid) < segment.stream.min_steps:
             raise ValueError(f"stream {segment.stream.name!r}: a grid without a single time step; leave the sample out")
         count = np.asarray(flat_ids.size)
         place = np.arange(int(segment.size(count)))
@@ -114,7 +113,6 @@ def compile_document(
         special, flat = segment.read(place, np.full(len(place), count), shapes, seeds)
         own = special < 0
         ids.append(np.where(own, flat_ids.reshape(-1)[flat] if flat_ids.size else 0, special))
-        specials.append(special)
         places.append(np.where(own[:, None], segment.coordinates(flat, shapes), NOWHERE))
         codebooks = np.where(own, segment.codebook(flat, shapes), -1)
         rows.append(
@@ -131,10 +129,9 @@ def compile_document(
     first = int(role_of_bos(segments)) if segments else int(Role.STRUCTURE)
     rows.insert(0, np.array([[first], [-1], [-1], [0], [-1]]))
     places.insert(0, np.full((1, len(COORDINATE_AXES)), NOWHERE))
-    if whole:
-        ids.append(np.array([vocabulary.eos]))
-        rows.append(np.array([[int(Role.STRUCTURE)], [-1], [-1], [0], [-1]]))
-        places.append(np.full((1, len(COORDINATE_AXES)), NOWHERE))
+    ids.append(np.array([vocabulary.eos]))
+    rows.append(np.array([[int(Role.STRUCTURE)], [-1], [-1], [0], [-1]]))
+    places.append(np.full((1, len(COORDINATE_AXES)), NOWHERE))
     roles, numbers, streams, occurrences, books = np.concatenate(rows, 1)
     return Document(
         np.concatenate(ids).astype(np.int64), roles, numbers, streams, occurrences, books, np.concatenate(places), seed

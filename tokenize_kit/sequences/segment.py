@@ -133,14 +133,6 @@ class Segment:
         """Return the time steps of an open grid of ``count`` ids."""
         return count // prod(self.stream.shapes[shape])
 
-    def known_shape(self, grid_shape: Sequence[int]) -> int:
-        """Return the index of the shape of a whole grid.
-
-        Raises:
-            ValueError: no grid of that shape was in the data that the vocabulary was made from.
-        """
-        return self.stream.shape_index(grid_shape[1:] if self.stream.is_open else grid_shape)
-
     def grid_shape(self, count: int, shape: int) -> Shape:
         """Return the shape of a whole grid of ``count`` ids."""
         known = self.stream.shapes[shape]

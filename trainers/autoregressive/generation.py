@@ -91,7 +91,7 @@ def generate(
         raise ValueError(
             "a bidirectional model predicts hidden tokens and cannot go on from the left; train a causal one"
         )
-    if options.compiled and options.batch_size > 1:
+    if options.compiled and min(options.batch_size, len(prompts)) > 1:
         raise ValueError(
             "compiled is for sequences that are generated one at a time; use it with a batch_size of 1, not "
             f"{options.batch_size}"
