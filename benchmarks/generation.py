@@ -168,7 +168,7 @@ def compare(precision: str, threads: int, rounds: int, tokens: int) -> None:
     print(f"\nGeneration, {precision}, {tokens} tokens after {PROMPT}, {rounds} rounds, {threads} threads\n")
     print("| batch | generator | tokens/s, median | against transformers, median of rounds | first call, s |")
     print("| --- | --- | --- | --- | --- |")
-    for batch in (1, 8):
+    for batch in (1, 8, 16):
         begun = {name: ask(process, batch, tokens) for name, process in processes.items()}
         speeds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
         for _ in range(rounds):

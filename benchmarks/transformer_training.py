@@ -33,7 +33,7 @@ def worker(name: str, precision: str, threads: int) -> None:
     import torch
 
     from trainers.autoregressive.models.config import TransformerConfig
-    from trainers.autoregressive.models.fused import fused_pointwise
+    from trainers.autoregressive.models.fast.fused import fused_training
     from trainers.autoregressive.models.inputs import Inputs
     from trainers.autoregressive.models.transformer import Transformer
     from trainers.config import OptimizerConfig
@@ -76,7 +76,7 @@ def worker(name: str, precision: str, threads: int) -> None:
     draw = torch.Generator().manual_seed(1)
     step = 0
     stack = contextlib.ExitStack()
-    stack.enter_context(fused_pointwise(name == "ours, compiled"))
+    stack.enter_context(fused_training(model, name == "ours, compiled"))
     print(json.dumps({"parameters": sum(parameter.numel() for parameter in model.parameters())}), flush=True)
     for line in sys.stdin:
         losses = []

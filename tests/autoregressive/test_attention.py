@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.autoregressive.models import attention
-from trainers.autoregressive.models.attention import attend
+from trainers.autoregressive.models.fast import attention
+from trainers.autoregressive.models.fast.attention import attend
 
 
 def inputs(batch: int, heads: int, kv_heads: int, length: int, size: int) -> list[Tensor]:

@@ -48,6 +48,18 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
             },
             CONTEXT,
         ),
+        ("qwen3", {"head_size": 12, "kv_heads": 2, "qk_norm_gain": True, "qkv_bias": True}, CONTEXT),
+        (
+            "scaled",
+            {
+                "rope_scaling": "yarn",
+                "rope_factor": 4.0,
+                "rope_original_context": 12,
+                "out_bias": True,
+                "mlp_bias": True,
+            },
+            CONTEXT,
+        ),
         ("post-rms", {"norm_position": "post", "tied_head": True}, CONTEXT),
     ],
 }
@@ -105,12 +117,12 @@ def test_cached_equals_uncached(name: str, values: dict[str, object], reach: int
     for cuts in ([0, 24], [0, 1, 2, 3, 11, 12, 20, 24], list(range(25)), [0, 7, *range(8, 25)]):
         cache = model.new_cache(3, CONTEXT)
         pieces = [model.step(Inputs(ids[:, start:stop]), cache) for start, stop in itertools.pairwise(cuts)]
-        torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-5, rtol=1e-5)
         assert cache.position == CONTEXT
         with pytest.raises(ValueError, match="do not fit"):
             model.step(Inputs(ids[:, :1]), cache)
     cache = model.new_cache(3, CONTEXT)
-    torch.testing.assert_close(model.step(Inputs(ids), cache, last_only=True), whole[:, -1:], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(model.step(Inputs(ids), cache, last_only=True), whole[:, -1:], atol=1e-5, rtol=1e-5)
 
 
 @every_model
@@ -124,14 +136,14 @@ def test_left_padding_and_dropped_rows(name: str, values: dict[str, object], rea
     cache = model.new_cache(3, 20, left_padding=padding)
     pieces = torch.cat([model.step(Inputs(prompt[:, :4]), cache), model.step(Inputs(prompt[:, 4:]), cache)], 1)
     for row, length in enumerate(lengths):
-        torch.testing.assert_close(pieces[row, 9 - length :], alone[row][0, :length], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(pieces[row, 9 - length :], alone[row][0, :length], atol=1e-5, rtol=1e-5)
     kept = [2, 0]
     cache = cache.select(torch.tensor(kept))
     for more in range(4):
         new = torch.tensor([[int(ids[row, lengths[row] + more])] for row in kept])
         logits = model.step(Inputs(new), cache)
         for place, row in enumerate(kept):
-            torch.testing.assert_close(logits[place, 0], alone[row][0, lengths[row] + more], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(logits[place, 0], alone[row][0, lengths[row] + more], atol=1e-5, rtol=1e-5)
 
 
 @every_model
@@ -146,8 +158,8 @@ def test_documents_do_not_see_each_other(name: str, values: dict[str, object], r
     torch.testing.assert_close(
         model(changed, positions=positions, documents=documents)[:, 8:18], logits[:, 8:18], atol=0, rtol=0
     )
-    torch.testing.assert_close(logits[:, :8], model(first), atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(logits[:, 8:18], model(second), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(logits[:, :8], model(first), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits[:, 8:18], model(second), atol=1e-5, rtol=1e-5)
     assert torch.isfinite(logits).all()
 
 
@@ -159,7 +171,7 @@ def test_left_padded_rows_in_the_forward_pass(name: str, values: dict[str, objec
     positions = torch.tensor([[0, 0, 0, 0, *range(6)]])
     documents = torch.tensor([[-1] * 4 + [0] * 6])
     logits = model(padded, positions=positions, documents=documents)
-    torch.testing.assert_close(logits[:, 4:], model(ids), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(logits[:, 4:], model(ids), atol=1e-5, rtol=1e-5)
 
 
 @every_model

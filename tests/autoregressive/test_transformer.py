@@ -2,67 +2,142 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from trainers.autoregressive.models.config import TransformerConfig, preset
-from trainers.autoregressive.models.functional import place_heads, rms_norm, swiglu
-from trainers.autoregressive.models.fused import compiled, fused_pointwise
+from trainers.autoregressive.models.fast.decode import attend_one
+from trainers.autoregressive.models.fast.fused import fused_training
+from trainers.autoregressive.models.fast.loss import linear_token_loss
+from trainers.autoregressive.models.fast.packed import Packed
+from trainers.autoregressive.models.fast.pointwise import place_heads, rms_norm, swiglu
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.losses import linear_token_loss, token_loss
+from trainers.autoregressive.models.losses import token_loss
 from trainers.autoregressive.models.transformer import Transformer
 
 IDS = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(0))
 
 
-def test_llama_style_equals_transformers_llama() -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
+COMMON = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "llama": ("Llama", {}, {}),
+    "llama-3.1": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 50.0, **LLAMA3}, "head_dim": 20},
+        {"rope_base": 50.0, "rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 16, "head_size": 20},
+    ),
+    "llama-linear": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}, "attention_bias": True},
+        {"rope_scaling": "linear", "rope_factor": 4.0, "qkv_bias": True, "out_bias": True},
+    ),
+    "llama-biases": ("Llama", {"mlp_bias": True, "tie_word_embeddings": True}, {"mlp_bias": True, "tied_head": True}),
+    "qwen2": ("Qwen2", {}, {"qkv_bias": True}),
+    "qwen3": ("Qwen3", {"head_dim": 16}, {"head_size": 16, "qk_norm": True, "qk_norm_gain": True}),
+    "qwen3-yarn": (
+        "Qwen3",
+        {
+            "rope_parameters": {
+                **{"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16},
+                **{"beta_fast": 2.0, "beta_slow": 0.1},
+            },
+            "head_dim": 24,
+        },
+        {
+            **{"rope_base": 1000.0, "rope_scaling": "yarn", "rope_factor": 4.0, "rope_original_context": 16},
+            **{"rope_low_turns": 0.1, "rope_high_turns": 2.0, "head_size": 24, "qk_norm": True, "qk_norm_gain": True},
+        },
+    ),
+}
 
+
+def weights_of(theirs: torch.nn.Module, layers: int) -> dict[str, torch.Tensor]:
+    """The weights of a decoder of transformers under our names."""
+    weights = theirs.state_dict()
+    renamed = {"embedding.weight": weights["model.embed_tokens.weight"], "norm.weight": weights["model.norm.weight"]}
+    if not theirs.config.tie_word_embeddings:
+        renamed["unembedding.weight"] = weights["lm_head.weight"]
+    names = {
+        "attention_norm": ["input_layernorm"],
+        "mlp_norm": ["post_attention_layernorm"],
+        "attention.qkv": [f"self_attn.{part}_proj" for part in "qkv"],
+        "attention.out": ["self_attn.o_proj"],
+        "mlp.up": ["mlp.gate_proj", "mlp.up_proj"],
+        "mlp.down": ["mlp.down_proj"],
+    }
+    for layer in range(layers):
+        source, target = f"model.layers.{layer}.", f"blocks.{layer}."
+        for name, parts in names.items():
+            for kind in ("weight", "bias"):
+                if f"{source}{parts[0]}.{kind}" in weights:
+                    renamed[f"{target}{name}.{kind}"] = torch.cat([weights[f"{source}{part}.{kind}"] for part in parts])
+        for ours, name in (("queries", "q_norm"), ("keys", "k_norm")):
+            if f"{source}self_attn.{name}.weight" in weights:
+                renamed[f"{target}attention.place.{ours}"] = weights[f"{source}self_attn.{name}.weight"]
+    return renamed
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_decoders_equal_those_of_transformers(name: str) -> None:
+    import transformers
+
+    family, theirs_options, ours_options = PUBLISHED[name]
     torch.manual_seed(0)
-    theirs = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=50,
-            hidden_size=48,
-            intermediate_size=96,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=32,
-            rms_norm_eps=1e-5,
-        )
-    ).eval()
+    options = {"vocab_size": 50, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, **COMMON, **theirs_options}
+    theirs = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**options)).eval()
     # Weights large enough for every part to matter.
     for parameter in theirs.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    config = preset(
-        "tiny", vocab_size=50, context=32, layers=3, width=48, heads=4, kv_heads=2, mlp_width=96, qk_norm=False
-    )
+    sizes = {"layers": 3, "width": 48, "heads": 4, "kv_heads": 2, "mlp_width": 96, "qk_norm": False}
+    config = preset("tiny", vocab_size=50, context=64, **{**sizes, **ours_options})
+    assert TransformerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     ours = Transformer(config).eval()
-    weights = theirs.state_dict()
-    renamed = {
-        "embedding.weight": weights["model.embed_tokens.weight"],
-        "unembedding.weight": weights["lm_head.weight"],
-    }
-    renamed["norm.weight"] = weights["model.norm.weight"]
-    for layer in range(3):
-        source, target = f"model.layers.{layer}.", f"blocks.{layer}."
-        renamed[target + "attention_norm.weight"] = weights[source + "input_layernorm.weight"]
-        renamed[target + "mlp_norm.weight"] = weights[source + "post_attention_layernorm.weight"]
-        renamed[target + "attention.qkv.weight"] = torch.cat(
-            [weights[source + f"self_attn.{part}_proj.weight"] for part in "qkv"]
-        )
-        renamed[target + "attention.out.weight"] = weights[source + "self_attn.o_proj.weight"]
-        renamed[target + "mlp.up.weight"] = torch.cat(
-            [weights[source + f"mlp.{part}_proj.weight"] for part in ("gate", "up")]
-        )
-        renamed[target + "mlp.down.weight"] = weights[source + "mlp.down_proj.weight"]
-    ours.load_state_dict(renamed, strict=True)
-    expected = theirs(IDS).logits
+    ours.load_state_dict(weights_of(theirs, 3), strict=True)
+    ids = torch.randint(0, 50, (2, 50), generator=torch.Generator().manual_seed(0))
+    expected = theirs(ids).logits
     assert float(expected.detach().std()) > 0.5
-    torch.testing.assert_close(ours(IDS), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours(ids), expected, atol=1e-4, rtol=1e-4)
+    # And token by token, by the short way.
+    cache = ours.new_cache(2, 50)
+    stepped = [ours.step(Inputs(ids[:, :9]), cache)]
+    stepped += [ours.step(Inputs(ids[:, place : place + 1]), cache) for place in range(9, 50)]
+    torch.testing.assert_close(torch.cat(stepped, 1), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_factor": 2.0}, "rope_factor 2.0 needs a rope_scaling"),
+        ({"rope_scaling": "linear", "positions": "learned"}, "rope_scaling 'linear' is for rotary positions"),
+        ({"rope_scaling": "yarn", "rope_factor": 2.0}, "'yarn' needs rope_original_context"),
+        ({"rope_scaling": "linear", "rope_factor": 0.5}, "rope_factor 0.5 must be at least 1"),
+        ({"rope_scaling": "linear", "rope_original_context": 8}, "are for llama3 and yarn"),
+        (
+            {"rope_scaling": "llama3", "rope_factor": 2.0, "rope_original_context": 8, "rope_low_turns": 5.0},
+            "rope_low_turns 5.0 must be above 0 and below rope_high_turns 4.0",
+        ),
+        ({"qk_norm_gain": True, "qk_norm": False}, "qk_norm_gain is the gain of qk_norm"),
+        ({"head_size": 7}, "head_size 7 is odd"),
+        ({"head_size": 0}, "head_size 0 must be at least 1"),
+        ({"heads": 3}, "width 32 is not a multiple of heads 3; change one, or say head_size"),
+        ({"form": "casual"}, "unknown form 'casual' .*did you mean 'causal'"),
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TransformerConfig(**{"vocab_size": 9, "context": 8, "layers": 1, "width": 32, "heads": 4, **changes})
 
 
 def test_gpt2_style_equals_transformers_gpt2() -> None:
@@ -146,12 +221,14 @@ def test_compiled_training_equals_the_plain_one() -> None:
     results = []
     for enabled in (True, False):
         model.zero_grad()
-        with fused_pointwise(enabled), torch.autocast("cpu", torch.bfloat16):
-            assert (compiled(rms_norm) is rms_norm) != enabled
+        with fused_training(model, enabled), torch.autocast("cpu", torch.bfloat16):
+            assert (model.norm.fusion is not None) == (model.blocks[1].fusion is not None) == enabled
             loss = model.loss(Inputs(IDS[:, :-1], documents=documents), IDS[:, 1:], z_loss=0.01)
         loss.total.backward()
         results.append([loss.total.detach(), loss.nll, *(parameter.grad.clone() for parameter in model.parameters())])
-    assert compiled(rms_norm) is rms_norm
+    assert model.norm.fusion is None
+    with pytest.raises(ValueError, match="Linear has no parts that can be compiled"), fused_training(model.unembedding):
+        pass
     for found, expected in zip(*results, strict=True):
         # The plain way rounds to bfloat16 in more places.
         assert float((found - expected).norm() / expected.norm()) < 0.02
@@ -317,3 +394,33 @@ def test_compiled_step_equals_the_plain_one() -> None:
     stepped = [model.step(Inputs(IDS[:1, :3]), cache)]
     stepped += [model.step(Inputs(IDS[:1, place : place + 1]), cache) for place in range(3, 20)]
     torch.testing.assert_close(torch.cat(stepped, 1), model(IDS[:1]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_packed_products_equal_plain_ones(kind: torch.dtype, with_bias: bool) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(24, 17).to(kind), torch.randn(24).to(kind) if with_bias else None
+    packed = Packed(weight, bias)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 6e-2}[kind]
+    with torch.inference_mode():
+        for rows in (1, 3, 8, 40):
+            x, residual = torch.randn(rows, 17).to(kind), torch.randn(rows, 24).to(kind)
+            expected = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+            for found, wanted in ((packed(x), expected), (packed.added(x, residual), expected + residual.double())):
+                assert found.dtype == kind
+                torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "kv_heads", "length"), [(1, 4, 5), (3, 2, 90), (2, 4, 200)])
+def test_attention_of_one_query_equals_the_formula(kind: torch.dtype, rows: int, kv_heads: int, length: int) -> None:
+    """On both sides of the work from which on matrices are multiplied."""
+    torch.manual_seed(0)
+    queries, room = torch.randn(rows, 4, 16).to(kind), torch.randn(2, rows, kv_heads, 256, 16).to(kind)
+    keys, values = room[:, :, :, 10 : 10 + length]
+    shared = [part.double().repeat_interleave(4 // kv_heads, 1) for part in (keys, values)]
+    scores = (queries.double()[:, :, None] * shared[0]).sum(-1) / 4
+    expected = (scores.softmax(-1)[..., None] * shared[1]).sum(2).flatten(1)
+    tolerance = 1e-5 if kind == torch.float32 else 2e-2
+    torch.testing.assert_close(attend_one(queries, keys, values).double(), expected, atol=tolerance, rtol=tolerance)

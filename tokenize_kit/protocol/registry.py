@@ -122,6 +122,9 @@ MODALITIES: Registry[Any] = Registry("tokenize_kit.modalities", "modality")
 TRAINERS: Registry[Any] = Registry("tokenize_kit.trainers", "trainer")
 """Functions of one options dataclass, ``tokenize-kit train NAME``."""
 
+FORMS: Registry[Any] = Registry("tokenize_kit.forms", "form")
+"""What a token of a Transformer sees, an object each; see `trainers.autoregressive.models.forms`."""
+
 MODELS: Registry[Any] = Registry("tokenize_kit.models", "model")
 """Classes of sequence models, one a family."""
 

@@ -41,7 +41,7 @@ class SequenceOptions:
     """The registered model family to train."""
     family_config: str | None = None
     """For another family: a JSON file with its configuration; vocab_size and context are filled in."""
-    form: Literal["causal", "prefix", "encoder-decoder"] | None = None
+    form: str | None = None
     """What a token sees: those before it (causal), and of a condition all of it from everywhere in it (prefix), or the condition
     through an encoder of its own (encoder-decoder). None means causal, or everything where the objective wants it."""
     objective: str = "next-token"

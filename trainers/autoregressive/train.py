@@ -27,9 +27,6 @@ DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
 _KEPT = 16
 """Tensors of the width of a block that its backward pass needs at the least; see `least_memory`."""
 
-_OF_CONDITIONS = ("prefix", "encoder-decoder")
-"""Forms that tell a condition from what is predicted."""
-
 # What does not change the weights, or is represented by what it contains.
 _NOT_IDENTITY = {
     *(
@@ -98,7 +95,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         write_model_folder,
     )
     from trainers.autoregressive.models import build_model
-    from trainers.autoregressive.models.fused import fused_pointwise
+    from trainers.autoregressive.models.fast.fused import fused_training
     from trainers.autoregressive.objectives import objective_named
     from trainers.autoregressive.task import SequenceTask, Validation, check_vocabulary
     from trainers.checkpoints import claim_folder
@@ -194,7 +191,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         model.needs,
     )
     task = SequenceTask(model, dataset, validation, options.optimizer, options.steps, options.z_loss, out)
-    with fused_pointwise(options.compile):
+    with fused_training(model, options.compile):
         result = run(task, options, runtime, out, progress)
     return TrainResult(
         str(out),
@@ -265,13 +262,16 @@ def _model_config(
     Raises:
         ValueError: the form does not go with the objective or the template.
     """
+    from trainers.autoregressive.models.forms import form_named
+
     template = data.documents.template
     vocab_size = data.documents.vocabulary.size + objective.extra_ids
     if options.form is not None and not objective.causal:
         raise ValueError(
             f"--form {options.form}: the objective {options.objective!r} sees all tokens; leave --form out"
         )
-    if options.form in _OF_CONDITIONS and not template.condition:
+    of_conditions = options.form is not None and "given" in form_named(options.form).needs
+    if of_conditions and not template.condition:
         raise ValueError(
             f"--form {options.form} sees a condition as a whole, but the template {str(template)!r} has none; write one with "
             "'->'"
@@ -295,6 +295,9 @@ def _check_model(options: TrainTransformerOptions, data: TokenData, objective: O
     Raises:
         ValueError: it cannot.
     """
+    from trainers.autoregressive.models.fast.fused import Fusable
+    from trainers.autoregressive.models.forms import form_named
+
     family = f"a model of the family {options.family!r}"
     if model.causal != objective.causal:
         sees = "sees no later tokens" if model.causal else "sees all tokens"
@@ -304,8 +307,10 @@ def _check_model(options: TrainTransformerOptions, data: TokenData, objective: O
             f"the template {str(data.documents.template)!r} has an order that is drawn, but {family} does not ask which place "
             "comes next; take another order"
         )
-    if options.form in _OF_CONDITIONS and "given" not in model.needs:
+    if options.form is not None and not form_named(options.form).needs <= model.needs:
         raise ValueError(f"--form {options.form}: {family} does not ask which tokens are a condition; leave --form out")
+    if options.compile and not isinstance(model, Fusable):
+        raise ValueError(f"--compile: {family} has no parts that can be compiled; leave --compile out")
 
 
 def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:

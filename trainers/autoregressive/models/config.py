@@ -1,6 +1,7 @@
 """What a Transformer is made of, as plain data: the configuration, its styles and its presets.
 
-It imports nothing but the standard library, so that a command line can build its options from it without loading torch.
+It loads nothing but the standard library and the names of forms, so that a command line can build its options from it without
+loading torch.
 The network itself is `trainers.autoregressive.models.transformer`.
 """
 
@@ -9,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from math import log
 from typing import Any, Literal, get_args, get_type_hints
+
+from tokenize_kit.protocol.registry import FORMS
 
 HEAD_DIM = 64
 """Width of one attention head in the presets (GPT-2, Llama and nanochat use 64 or 128)."""
@@ -28,7 +32,9 @@ class TransformerConfig:
     width: int = 512
     """Size of the residual stream."""
     heads: int = 8
-    """Number of query heads; ``width`` is divided among them."""
+    """Number of query heads."""
+    head_size: int | None = None
+    """Channels of a head; None divides ``width`` among the heads."""
     kv_heads: int | None = None
     """Number of key and value heads that the query heads share (grouped queries); None means one for each query head."""
     mlp: Literal["swiglu", "gelu", "relu2", "relu"] = "swiglu"
@@ -41,10 +47,10 @@ class TransformerConfig:
     """Normalise what enters each layer (all modern models), or the sum that leaves it (the original Transformer)."""
     norm_eps: float = 1e-5
     """Added to the variance before the square root."""
-    form: Literal["causal", "prefix", "encoder-decoder", "bidirectional"] = "causal"
-    """What a token sees: itself and those before it; of a condition besides all of it from everywhere in it (prefix, as PrefixLM
-    of T5); the condition through an encoder of its own and cross attention (encoder-decoder); or all, for masked tokens
-    (bidirectional, which cannot generate token by token)."""
+    form: str = "causal"
+    """What a token sees: itself and those before it (causal); of a condition besides all of it from everywhere in it (prefix, as
+    PrefixLM of T5); the condition through an encoder of its own and cross attention (encoder-decoder); or all, for masked tokens
+    (bidirectional, which cannot generate token by token). See `trainers.autoregressive.models.forms`."""
     encoder_layers: int | None = None
     """Blocks of the encoder of an encoder-decoder; None means as many as ``layers``."""
     positions: Literal["rotary", "learned", "sinusoidal", "axial"] = "rotary"
@@ -54,9 +60,22 @@ class TransformerConfig:
     """Tell each token at which place of the grid the id after it is, where orders are drawn; training sets it by the template."""
     rope_base: float = 10000.0
     """Base of the rotary (and sinusoidal) wavelengths."""
+    rope_scaling: Literal["none", "linear", "llama3", "yarn"] = "none"
+    """How rotary waves are stretched for a longer context than the model was trained on first: all (linear), or the slow ones and
+    not the fast ones (Llama 3.1, YaRN)."""
+    rope_factor: float = 1.0
+    """How many times longer the stretched waves are."""
+    rope_original_context: int | None = None
+    """llama3, yarn: the context of the first training."""
+    rope_low_turns: float | None = None
+    """llama3, yarn: waves that turn less often within it are stretched as a whole (``low_freq_factor``, ``beta_slow``); 1."""
+    rope_high_turns: float | None = None
+    """llama3, yarn: waves that turn more often are left as they are (``high_freq_factor``, ``beta_fast``); 4, and 32 for yarn."""
     qk_norm: bool = True
-    """Bring queries and keys to unit root mean square before the rotation (without a gain, as nanochat), so that
-    attention logits cannot grow without bound."""
+    """Bring queries and keys to unit root mean square before the rotation (as nanochat), so that attention logits cannot grow
+    without bound."""
+    qk_norm_gain: bool = False
+    """Multiply them by a learned gain a channel then, one for all queries and one for all keys (Qwen3)."""
     window: int | None = None
     """Each token sees itself and the ``window - 1`` tokens before it; None means all before it."""
     tied_head: bool = False
@@ -67,6 +86,12 @@ class TransformerConfig:
     """Factor on the token embedding where it enters; ``sqrt(width)`` in the original Transformer."""
     bias: bool = False
     """Biases in the linear layers and in LayerNorm (never in the head)."""
+    qkv_bias: bool | None = None
+    """Biases of queries, keys and values; None means as ``bias``."""
+    out_bias: bool | None = None
+    """The same of the projection out of attention."""
+    mlp_bias: bool | None = None
+    """The same of the feed-forward layer."""
     dropout: float = 0.0
     """Probability of dropping an activation after the embedding and after each layer while training."""
 
@@ -80,12 +105,24 @@ class TransformerConfig:
                 close = get_close_matches(str(getattr(self, name)), choices, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(choices)}{hint}")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.form not in FORMS:
+            raise ValueError(_unknown("form", self.form, FORMS.names()))
+        if self.head_size is None and self.width % self.heads:
+            raise ValueError(
+                f"width {self.width} is not a multiple of heads {self.heads}; change one, or say head_size"
+            )
+        if self.head_size is not None and self.head_size < 1:
+            raise ValueError(f"head_size {self.head_size} must be at least 1, or None for a part of the width")
         if self.heads % self.key_value_heads or self.key_value_heads < 1:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         if self.rotated and self.head_dim % 2:
-            raise ValueError(f"rotary positions need an even head size; width {self.width} / heads {self.heads} is odd")
+            said = (
+                f"width {self.width} / heads {self.heads}" if self.head_size is None else f"head_size {self.head_size}"
+            )
+            raise ValueError(f"rotary positions need an even head size; {said} is odd")
+        self._check_scaling()
+        if self.qk_norm_gain and not self.qk_norm:
+            raise ValueError("qk_norm_gain is the gain of qk_norm, which is False; switch it on, or leave the gain out")
         if self.positions == "sinusoidal" and self.width % 2:
             raise ValueError(f"sinusoidal positions need an even width, got {self.width}")
         if self.mlp_width is not None and self.mlp_width < 1:
@@ -105,6 +142,38 @@ class TransformerConfig:
         if self.logit_soft_cap is not None and self.logit_soft_cap <= 0:
             raise ValueError(f"logit_soft_cap {self.logit_soft_cap} must be positive, or None for no cap")
 
+    def _check_scaling(self) -> None:
+        kind, given = self.rope_scaling, self.rope_factor != 1
+        if kind == "none" and given:
+            raise ValueError(f"rope_factor {self.rope_factor} needs a rope_scaling: linear, llama3 or yarn")
+        if kind != "none" and not self.rotated:
+            raise ValueError(f"rope_scaling {kind!r} is for rotary positions, not for {self.positions}")
+        if not self.rope_factor >= 1:
+            raise ValueError(f"rope_factor {self.rope_factor} must be at least 1")
+        original, turns = self.rope_original_context, (self.rope_low_turns, self.rope_high_turns)
+        if kind in ("llama3", "yarn"):
+            if original is None or original < 1:
+                raise ValueError(f"rope_scaling {kind!r} needs rope_original_context, at least 1, got {original}")
+            low, high = self.rope_turns
+            if not 0 < low < high:
+                raise ValueError(f"rope_low_turns {low} must be above 0 and below rope_high_turns {high}")
+        elif original is not None or turns != (None, None):
+            raise ValueError("rope_original_context, rope_low_turns and rope_high_turns are for llama3 and yarn")
+
+    @property
+    def rope_turns(self) -> tuple[float, float]:
+        """``rope_low_turns`` and ``rope_high_turns`` with their defaults filled in."""
+        high = 32.0 if self.rope_scaling == "yarn" else 4.0
+        return (
+            1.0 if self.rope_low_turns is None else self.rope_low_turns,
+            high if self.rope_high_turns is None else self.rope_high_turns,
+        )
+
+    @property
+    def rope_amplitude(self) -> float:
+        """Factor of the rotated queries and keys: YaRN makes attention sharper in a longer context."""
+        return 0.1 * log(self.rope_factor) + 1 if self.rope_scaling == "yarn" else 1.0
+
     @property
     def rotated(self) -> bool:
         """Whether queries and keys are rotated."""
@@ -113,7 +182,12 @@ class TransformerConfig:
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
-        return self.width // self.heads
+        return self.width // self.heads if self.head_size is None else self.head_size
+
+    def bias_of(self, part: Literal["qkv", "out", "mlp"]) -> bool:
+        """Return whether the linear layers of a part have biases."""
+        own: bool | None = getattr(self, f"{part}_bias")
+        return self.bias if own is None else own
 
     @property
     def key_value_heads(self) -> int:
@@ -132,7 +206,7 @@ class TransformerConfig:
 
         What there was not in earlier versions is left out where it changes nothing, so that their runs can be continued.
         """
-        return {name: value for name, value in asdict(self).items() if value != _LATER.get(name, self)}
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
@@ -145,7 +219,21 @@ class TransformerConfig:
         return cls(**values)
 
 
-_LATER = {"form": "causal", "told_next": False, "encoder_layers": None}
+_LATER: dict[str, Any] = {
+    "form": "causal",
+    "told_next": False,
+    "encoder_layers": None,
+    "head_size": None,
+    "rope_scaling": "none",
+    "rope_factor": 1.0,
+    "rope_original_context": None,
+    "rope_low_turns": None,
+    "rope_high_turns": None,
+    "qk_norm_gain": False,
+    "qkv_bias": None,
+    "out_bias": None,
+    "mlp_bias": None,
+}
 """Options that came later, and what was then."""
 
 STYLES: dict[str, dict[str, Any]] = {

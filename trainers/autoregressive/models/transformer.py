@@ -15,63 +15,29 @@ It knows nothing of files, tokenizers or the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.autoregressive.models.cache import LayerCache, TransformerCache
 from trainers.autoregressive.models.config import TransformerConfig
-from trainers.autoregressive.models.decode import BlockWeights, StepWeights, decode, decode_one, weight_and_bias
+from trainers.autoregressive.models.fast import decode
+from trainers.autoregressive.models.fast.fused import Fusion
+from trainers.autoregressive.models.fast.loss import linear_token_loss
+from trainers.autoregressive.models.forms import form_named
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.layers import Block, KeyValues, Memory, NextPlace, Rotation, Waves, make_norm
-from trainers.autoregressive.models.losses import SequenceLoss, linear_token_loss
+from trainers.autoregressive.models.layers import Block, Memory, make_norm
+from trainers.autoregressive.models.losses import SequenceLoss
+from trainers.autoregressive.models.masks import Condition, Span, attention_mask, one_document, with_nothing
+from trainers.autoregressive.models.positions import NextPlace, Rotation, Waves
 
 EMBEDDING_STD = 0.2
 """What an embedding has where it enters; a tied one follows the head."""
 POSITION_STD = 0.02
 LOGIT_STD = 0.3
-
-
-class TransformerCache:
-    """Keys and values of every layer, for a fixed number of rows and places; see `Transformer.new_cache`."""
-
-    def __init__(
-        self,
-        layers: list[KeyValues],
-        left_padding: Tensor | None,
-        weights: StepWeights,
-        run: Callable[..., Tensor] | None,
-    ) -> None:
-        self.layers = layers
-        self.left_padding = left_padding
-        self.weights = weights
-        self.run = run
-        """The compiled step of one row, if it was asked for."""
-        self.memory: list[Memory] | None = None
-        """What was encoded, of each layer; its mask is (B, 1, 1, S)."""
-        self.given: Tensor | None = None
-        """(B, S), which of the first places are of the encoder."""
-        self.length = layers[0][0].shape[2]
-        self.position = 0
-        self.shortest_padding = 0 if left_padding is None else int(left_padding.min())
-
-    @property
-    def batch(self) -> int:
-        """Number of rows."""
-        return self.layers[0][0].shape[0]
-
-    def select(self, rows: Tensor) -> TransformerCache:
-        """Return a cache of the rows ``rows`` (int64), in that order."""
-        padding = None if self.left_padding is None else self.left_padding[rows]
-        layers = [(keys[rows], values[rows]) for keys, values in self.layers]
-        chosen = TransformerCache(layers, padding, self.weights, self.run)
-        chosen.position = self.position
-        if self.memory is not None and self.given is not None:
-            chosen.memory = [(keys[rows], values[rows], mask[rows]) for keys, values, mask in self.memory]
-            chosen.given = self.given[rows]
-        return chosen
 
 
 class Transformer(nn.Module):
@@ -83,19 +49,19 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-        both = config.form == "encoder-decoder"
-        causal = config.form in ("causal", "encoder-decoder")
-        self.blocks = nn.ModuleList(Block(config, causal, both) for _ in range(config.layers))
+        self.form = form_named(config.form)
+        self.blocks = nn.ModuleList(Block(config, self.form, self.form.encodes) for _ in range(config.layers))
         # The last block of a post-norm model ends with a norm already.
         self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.encoder = self.encoder_norm = None
-        if both:
+        if self.form.encodes:
             depth = config.layers if config.encoder_layers is None else config.encoder_layers
-            self.encoder = nn.ModuleList(Block(config, causal=False) for _ in range(depth))
+            self.encoder = nn.ModuleList(Block(config, form_named("bidirectional")) for _ in range(depth))
             self.encoder_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.unembedding = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
         self.next_place = NextPlace(config.width) if config.told_next else None
-        self.waves = Waves(config.context, config.head_dim if config.rotated else config.width, config.rope_base)
+        self.waves = Waves(config)
+        self.fusion: Fusion | None = None
         self.reset_parameters()
 
     @classmethod
@@ -143,19 +109,19 @@ class Transformer(nn.Module):
     @property
     def needs(self) -> frozenset[str]:
         """See `SequenceModel.needs`."""
-        config = self.config
-        wanted = {
-            "documents": config.form == "bidirectional",
-            "given": config.form in ("prefix", "encoder-decoder"),
-            "axial": config.positions == "axial",
-            "following": config.told_next,
-        }
-        return frozenset(name for name, asked in wanted.items() if asked)
+        places = {"axial": self.config.positions == "axial", "following": self.config.told_next}
+        return self.form.needs | {name for name, asked in places.items() if asked}
 
     @property
     def causal(self) -> bool:
         """See `SequenceModel.causal`."""
-        return self.config.form != "bidirectional"
+        return self.form.causal
+
+    def fuse(self, fusion: Fusion | None) -> None:
+        """Compile what lies between the matrix products of a training step, or no longer; see `fast.fused.fused_training`."""
+        for module in self.modules():
+            if hasattr(module, "fusion"):
+                setattr(module, "fusion", fusion)  # noqa: B010 - a module's type knows no attributes but tensors
 
     def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
         """Return the logits (B, T, V) of each place of ``ids`` (B, T); see `Inputs` for the further ``places``."""
@@ -177,41 +143,49 @@ class Transformer(nn.Module):
         places = slice(0, length) if inputs.positions is None else inputs.positions
         x = self._embed(inputs, places)
         rotation = self._rotation(inputs, places)
-        mask = self._mask(inputs)
-        if self.encoder is None:
-            for block in self.blocks:
-                x = block(x, rotation, mask)
-        else:
-            encoded, sees = self._encode(x, rotation, inputs.of("given"), inputs.documents)
-            for block in self.blocks:
-                assert isinstance(block, Block)
-                assert block.cross is not None
-                x = block(x, rotation, mask, (*block.cross.remember(encoded), sees))
+        documents = None if one_document(inputs.documents) else inputs.documents
+        given = inputs.of("given") if "given" in self.needs else None
+        span = Span(0, length, x.device, self.window_of(length), documents, given)
+        mask = attention_mask(span, self.form.sees, self.form.causal)
+        memory = self._encode(x, rotation, given, documents)
+        return self._through(x, rotation, mask, memory, None)
+
+    def window_of(self, length: int) -> int | None:
+        """Return the window, if it is shorter than ``length`` tokens."""
+        window = self.config.window
+        return None if window is not None and window >= length else window
+
+    def _through(
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        mask: Tensor | None,
+        memory: list[Memory] | None,
+        cache: TransformerCache | None,
+    ) -> Tensor:
+        """Return what the blocks and the last norm make of embedded tokens, (B, T, D)."""
+        for index, block in enumerate(self.blocks):
+            kept = None if cache is None else LayerCache(cache.layers[index], cache.position)
+            x = block(x, rotation, mask, None if memory is None else memory[index], kept)
         result: Tensor = self.norm(x)
         return result
 
     def _encode(
-        self, x: Tensor, rotation: Rotation | None, given: Tensor, documents: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return what the encoder makes of the places that are a condition (B, T, D), and who sees it (B, 1, T or 1, T).
-
-        Every place goes through the encoder, those of no condition by themselves, and nobody sees what becomes of them.
-        """
-        assert self.encoder is not None
-        assert self.encoder_norm is not None
-        length, device = x.shape[1], x.device
-        itself = torch.eye(length, dtype=torch.bool, device=device)
-        sees = given[:, None, :]
-        if documents is not None:
-            sees = sees & (documents[:, :, None] == documents[:, None, :])
-        mask = (sees & given[:, :, None] & _near(0, length, length, self.config.window, device)) | itself
-        encoded = x
+        self, x: Tensor, rotation: Rotation | None, given: Tensor | None, documents: Tensor | None
+    ) -> list[Memory] | None:
+        """Return what the encoder makes of the conditions of whole rows, for each block; None if there is no encoder."""
+        if self.encoder is None or self.encoder_norm is None or given is None:
+            return None
+        condition = Condition.of(given, documents, self.window_of(x.shape[1]))
+        if rotation is not None:
+            cos, sin = (part.expand(len(x), -1, -1, -1) for part in rotation)
+            rotation = condition.gather(cos), condition.gather(sin)
+        encoded = condition.gather(x)
         for block in self.encoder:
-            encoded = block(encoded, rotation, mask[:, None])
-        # A place that has no condition to see, such as padding, sees its own, so that there is something.
-        own = itself if sees.shape[1] == length else torch.ones_like(sees)
-        sees = sees | (own & ~sees.any(-1, keepdim=True))
-        return self.encoder_norm(encoded), sees[:, None]
+            encoded = block(encoded, rotation, condition.mask)
+        encoded = with_nothing(self.encoder_norm(encoded))
+        crossing = [block.cross for block in self.blocks if isinstance(block, Block) and block.cross is not None]
+        return [(*cross.remember(encoded), condition.seen) for cross in crossing]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden states (..., D), soft-capped if the configuration says so."""
@@ -244,7 +218,13 @@ class Transformer(nn.Module):
         """
         hidden = self.hidden(inputs)
         return linear_token_loss(
-            hidden, self.head_weight, labels, weights, z_loss=z_loss, soft_cap=self.config.logit_soft_cap
+            hidden,
+            self.head_weight,
+            labels,
+            weights,
+            z_loss=z_loss,
+            soft_cap=self.config.logit_soft_cap,
+            fusion=self.fusion,
         )
 
     def new_cache(
@@ -268,9 +248,10 @@ class Transformer(nn.Module):
             raise ValueError(
                 "a bidirectional model cannot go on token by token: it was trained to see the later ones too"
             )
-        if compiled and not self._plain_steps:
+        plain = decode.knows(self)
+        if compiled and not plain:
             raise ValueError(
-                "the step of a model with axial positions or drawn orders cannot be compiled; leave it plain"
+                "the step of a model with axial positions, drawn orders or an encoder cannot be compiled; leave it plain"
             )
         if left_padding is not None and not bool((left_padding > 0).any()):
             left_padding = None
@@ -286,8 +267,10 @@ class Transformer(nn.Module):
             for _ in range(config.layers)
         ]
         padding = None if left_padding is None else left_padding.to(device)
-        run = torch.compile(decode_one, dynamic=False, fullgraph=True) if compiled else None
-        return TransformerCache(layers, padding, self._step_weights(device), run)
+        given = torch.zeros(batch, length, dtype=torch.bool, device=device) if "given" in self.needs else None
+        run = torch.compile(decode.decode_one, dynamic=False, fullgraph=True) if compiled else None
+        weights = decode.StepWeights.of(self, device) if plain else None
+        return TransformerCache(layers, padding, given, weights, run)
 
     @torch.no_grad()
     def step(self, inputs: Inputs, cache: TransformerCache, *, last_only: bool = False) -> Tensor:
@@ -306,12 +289,16 @@ class Transformer(nn.Module):
         stop = start + count
         if stop > cache.length or stop - cache.shortest_padding > self.config.context:
             raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
-        if count == 1 and cache.left_padding is None and self._plain_steps:
+        if cache.given is not None:
+            cache.given[:, start:stop] = inputs.of("given")
+        if count == 1 and cache.left_padding is None and cache.weights is not None:
             if cache.run is not None and cache.batch == 1:
                 place = torch.tensor([start], device=ids.device)
                 logits = cache.run(cache.weights, self.config, ids[0], place, cache.layers)
             else:
-                logits = decode(cache.weights, self.config, ids[:, 0], start, cache.layers)
+                if cache.packed is None:
+                    cache.packed = decode.PackedWeights.of(cache.weights)
+                logits = decode.decode(cache.weights, cache.packed, self.config, ids[:, 0], start, cache.layers)
             cache.position = stop
             return logits[:, None]
         places: slice | Tensor = slice(start, stop)
@@ -320,22 +307,18 @@ class Transformer(nn.Module):
             places = places.clamp_(min=0)
         x = self._embed(inputs, places)
         rotation = self._rotation(inputs, places)
-        if self.encoder is not None and cache.memory is None:
-            cache.given = inputs.of("given")
-            encoded, sees = self._encode(x, rotation, cache.given, None)
-            crossing = [block.cross for block in self.blocks if isinstance(block, Block) and block.cross is not None]
-            cache.memory = [(*cross.remember(encoded), sees) for cross in crossing]
-        mask = self._step_mask(cache, start, stop, inputs)
-        for index, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
-            assert isinstance(block, Block)
-            x = block.step(x, rotation, mask, layer, start, None if cache.memory is None else cache.memory[index])
+        given = None if cache.given is None else cache.given[:, :stop]
+        span = Span(start, stop, x.device, self.window_of(stop), None, given, cache.left_padding)
+        mask = attention_mask(span, self.form.sees, self.form.causal)
+        if start == 0:
+            memory = self._encode(x, rotation, given, None)
+            # All places of one document see the same.
+            cache.memory = (
+                None if memory is None else [(keys, values, seen[:, :, -1:]) for keys, values, seen in memory]
+            )
+        hidden = self._through(x, rotation, mask, cache.memory, cache)
         cache.position = stop
-        return self.head(self.norm(x[:, -1:] if last_only else x))
-
-    @property
-    def _plain_steps(self) -> bool:
-        """Whether a token's place is its number in the sequence and nothing else, as `decode` has it."""
-        return self.config.positions != "axial" and self.next_place is None and self.encoder is None
+        return self.head(hidden[:, -1:] if last_only else hidden)
 
     def _embed(self, inputs: Inputs, places: slice | Tensor) -> Tensor:
         x: Tensor = self.embedding(inputs.ids)
@@ -357,84 +340,3 @@ class Transformer(nn.Module):
             return None
         cos, sin = self.waves.rotation(inputs.ids.device)
         return cos[places], sin[places]
-
-    def _mask(self, inputs: Inputs) -> Tensor | None:
-        """Return what each place sees, (B or 1, 1, T, T) boolean, or None where that is all (before it)."""
-        length, device, documents = inputs.ids.shape[1], inputs.ids.device, inputs.documents
-        window = self.config.window
-        if window is not None and window >= length:
-            window = None
-        # On a GPU the comparison would wait for it, so the mask is built unseen there.
-        if documents is not None and documents.device.type == "cpu" and bool((documents == documents[:, :1]).all()):
-            documents = None
-        if documents is None and window is None and self.config.form not in ("prefix", "encoder-decoder"):
-            return None
-        if self.config.form == "bidirectional":
-            mask = _near(0, length, length, window, device)[None]
-        else:
-            mask = _causal(0, length, length, window, device)[None]
-        if self.config.form == "prefix":
-            given = inputs.of("given")
-            mask = mask | (given[:, :, None] & given[:, None, :] & _near(0, length, length, window, device))
-        if documents is not None:
-            mask = mask & (documents[:, :, None] == documents[:, None, :])
-        if self.config.form == "encoder-decoder":
-            # The decoder has the condition from the encoder alone.
-            mask = (mask & ~inputs.of("given")[:, None, :]) | torch.eye(length, dtype=torch.bool, device=device)
-        return mask[:, None]
-
-    def _step_weights(self, device: torch.device) -> StepWeights:
-        """Look up what a step reads; the weights are shared, so a later change in place is seen."""
-        cos = sin = places = None
-        if self.config.rotated:
-            cos, sines = self.waves.rotation(device)
-            sin = torch.cat((-sines, sines), -1)
-        elif self.positions is not None:
-            places = self.positions.weight.detach()
-        else:
-            places = self.waves.sinusoids(device).to(self.embedding.weight.dtype)
-        blocks = []
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            blocks.append(BlockWeights.of(block))
-        embedding, head = self.embedding.weight.detach(), self.head_weight.detach()
-        return StepWeights(embedding, places, cos, sin, blocks, *weight_and_bias(self.norm), head)
-
-    def _step_mask(self, cache: TransformerCache, start: int, stop: int, inputs: Inputs) -> Tensor | None:
-        padding, window, device = cache.left_padding, self.config.window, inputs.ids.device
-        given = None
-        if self.config.form == "prefix" and stop - start > 1:
-            given = inputs.of("given")
-            if not bool(given.any()):
-                given = None
-        alone = padding is None and given is None and cache.given is None
-        if alone and (stop - start == 1 or (start == 0 and (window is None or window >= stop))):
-            return None
-        mask = _causal(start, stop, stop, window, device)[None]
-        if given is not None:
-            # A condition sees itself as a whole, and comes whole in one step.
-            both = given[:, :, None] & given[:, None, :] & _near(start, stop, stop, window, device)[:, start:]
-            mask = torch.cat((mask[..., :start].expand(len(both), -1, -1), mask[..., start:] | both), -1)
-        # A place that sees no other sees itself: a row without any key would give NaN.
-        key = torch.arange(stop, device=device)
-        itself = torch.arange(start, stop, device=device)[:, None] == key
-        if cache.given is not None:
-            encoded = F.pad(cache.given, (0, stop - cache.given.shape[1]))
-            mask = mask & (~encoded[:, None] | itself)
-        if padding is not None:
-            mask = mask & ((key >= padding[:, None])[:, None] | itself)
-        return mask[:, None]
-
-
-def _near(start: int, stop: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Return which of ``keys`` keys are within the window of the queries ``start`` to ``stop``, on both sides."""
-    apart = torch.arange(start, stop, device=device)[:, None] - torch.arange(keys, device=device)
-    return torch.ones_like(apart, dtype=torch.bool) if window is None else apart.abs() < window
-
-
-def _causal(start: int, stop: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Return which of ``keys`` keys the queries ``start`` to ``stop`` see, (stop - start, keys) boolean."""
-    query = torch.arange(start, stop, device=device)[:, None]
-    key = torch.arange(keys, device=device)
-    mask = key <= query
-    return mask if window is None else mask & (key > query - window)

@@ -3,7 +3,7 @@
 It is an option of training, since it needs a C++ compiler (or Triton on a GPU) and some ten seconds when training starts. Each
 shape has a kernel of its own, so a run that is continued computes the same bits as one that was not stopped.
 
-The formulas below are what `functional` and `losses` hand to the compiler. They are pure, so that it can join them with their
+The formulas below are what `pointwise` and `loss` hand to the compiler. They are pure, so that it can join them with their
 neighbours; run as they are, each operation would be a pass over memory.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,37 +21,61 @@ R = TypeVar("R")
 
 _SHAPES = 64
 """How many shapes a process may train with; the default of 8 is few for one that trains several models."""
-_in_use: dict[Any, Any] | None = None
 
 
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Return ``function`` compiled, if training runs within `fused_pointwise`, and else as it is.
+class Fusion:
+    """Compiles functions for a model, each once."""
 
-    Args:
-        function: of a module, so that it is compiled once; it may be called by another that is being compiled.
-    """
-    if torch.compiler.is_compiling() or _in_use is None:
-        return function
-    if function not in _in_use:
-        # Every shape is compiled for itself: which kernel runs must not depend on the shapes seen before.
-        _in_use[function] = torch.compile(function, dynamic=False, fullgraph=True)
-    found: Callable[P, R] = _in_use[function]
-    return found
+    def __init__(self) -> None:
+        self._compiled: dict[Any, Any] = {}
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return ``function`` compiled; as it is where it is called by another that is being compiled.
+
+        Args:
+            function: of a module, so that it is compiled once.
+        """
+        if torch.compiler.is_compiling():
+            return function
+        if function not in self._compiled:
+            # Every shape is compiled for itself: which kernel runs must not depend on the shapes seen before.
+            self._compiled[function] = torch.compile(function, dynamic=False, fullgraph=True)
+        found: Callable[P, R] = self._compiled[function]
+        return found
+
+
+def fused(function: Callable[P, R], fusion: Fusion | None) -> Callable[P, R]:
+    """Return what computes ``function`` while a model is trained: compiled if there is a ``fusion``."""
+    return function if fusion is None or not torch.is_grad_enabled() else fusion(function)
+
+
+@runtime_checkable
+class Fusable(Protocol):
+    """A model that can compile what lies between its matrix products."""
+
+    def fuse(self, fusion: Fusion | None) -> None:
+        """Compile with ``fusion`` from now on, or no longer."""
+        ...
 
 
 @contextmanager
-def fused_pointwise(enabled: bool = True) -> Iterator[None]:
-    """Compile what lies between the matrix products of every model that is trained within the block, in this process."""
-    global _in_use
+def fused_training(model: object, enabled: bool = True) -> Iterator[None]:
+    """Compile what lies between the matrix products of ``model`` while it is trained within the block.
+
+    Raises:
+        ValueError: the model has nothing to compile.
+    """
     if not enabled:
         yield
         return
-    before, _in_use = _in_use, {}
+    if not isinstance(model, Fusable):
+        raise ValueError(f"a {type(model).__name__} has no parts that can be compiled; leave --compile out")
+    model.fuse(Fusion())
     try:
         with torch._dynamo.config.patch(recompile_limit=_SHAPES):
             yield
     finally:
-        _in_use = before
+        model.fuse(None)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -59,7 +83,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return `functional.rms_norm`, and one over the root mean square (..., 1)."""
+    """Return `pointwise.rms_norm`, and one over the root mean square (..., 1)."""
     wide = _wide(x)
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return (wide * scale * gain).to(kind), scale
@@ -80,7 +104,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def place_heads(x: Tensor, cos: Tensor | None, sin: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor | None]:
-    """Return `functional.place_heads`, and one over the root mean square (..., 1) if there is a norm."""
+    """Return `pointwise.place_heads`, and one over the root mean square (..., 1) if there is a norm."""
     y, scale = _wide(x), None
     if eps is not None:
         scale = torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
@@ -104,7 +128,7 @@ def place_heads_backward(
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """Return `functional.swiglu`."""
+    """Return `pointwise.swiglu`."""
     gate, up = _wide(x).chunk(2, -1)
     return (gate * torch.sigmoid(gate) * up).to(x.dtype)
 

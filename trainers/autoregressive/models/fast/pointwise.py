@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainers.autoregressive.models import fused
+from trainers.autoregressive.models.fast import fused
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:

@@ -23,17 +23,22 @@ KEPT_LENGTH = 2 * BLOCK
 computed again."""
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool = True) -> Tensor:
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool = True, ahead: bool = False
+) -> Tensor:
     """Return for each query the values, weighted by the softmax of its products with the keys, (B, H, T, E).
 
     Args:
         queries: (B, H, T, E).
-        keys: (B, K, T, E), where K divides H: each is shared by H / K queries.
-        values: (B, K, T, E).
-        mask: boolean (B or 1, 1, T, T), True where a query sees a key; None means all up to itself, or all if not ``causal``.
-        causal: whether no query sees a later key.
+        keys: (B, K, S, E), where K divides H: each is shared by H / K queries. Without a mask S is T, or T is 1.
+        values: (B, K, S, E).
+        mask: boolean (B or 1, 1, T, S), True where a query sees a key; None means all up to itself, or all if not ``causal``.
+        causal: whether no query sees a later key where there is no mask.
+        ahead: whether a query may see a later key where there is one.
     """
-    if causal and queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
+    square = queries.shape[2] == keys.shape[2]
+    never_ahead = causal if mask is None else not ahead
+    if square and never_ahead and queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
         result: Tensor = _Attend.apply(queries, keys, values, mask)
         return result
     return F.scaled_dot_product_attention(
@@ -41,7 +46,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, c
         keys,
         values,
         attn_mask=mask,
-        is_causal=causal and mask is None,
+        is_causal=causal and mask is None and queries.shape[2] > 1,
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
 

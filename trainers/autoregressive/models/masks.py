@@ -1,0 +1,152 @@
+"""Which keys a query sees: what its form says, within its document, behind the padding and within the window.
+
+Masks are boolean, (B or 1, queries, keys), True where a query sees a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """Queries at the places ``start`` to ``stop`` of B rows, whose keys are all places up to ``stop``."""
+
+    start: int
+    stop: int
+    device: torch.device
+    window: int | None = None
+    """A query sees only keys that are fewer than so many places away."""
+    documents: Tensor | None = None
+    """int64 (B, stop), where the rows are whole."""
+    given: Tensor | None = None
+    """bool (B, stop), which keys are a condition."""
+    padding: Tensor | None = None
+    """int64 (B,), how many of the first keys are padding."""
+
+    @property
+    def queries(self) -> int:
+        """Number of queries."""
+        return self.stop - self.start
+
+    @property
+    def known_given(self) -> Tensor:
+        """`given`, for a form that needs it."""
+        assert self.given is not None, "the form names it among its needs"
+        return self.given
+
+    @cached_property
+    def _apart(self) -> Tensor:
+        """(queries, keys), how many places a key is before a query."""
+        places = torch.arange(self.stop, device=self.device)
+        return places[self.start :, None] - places
+
+    @cached_property
+    def before(self) -> Tensor:
+        """The keys up to each query itself, within the window."""
+        apart = self._apart
+        return ((apart >= 0) if self.window is None else (apart >= 0) & (apart < self.window))[None]
+
+    @cached_property
+    def near(self) -> Tensor:
+        """The keys on both sides of each query, within the window."""
+        apart = self._apart
+        return (torch.ones_like(apart, dtype=torch.bool) if self.window is None else apart.abs() < self.window)[None]
+
+    @cached_property
+    def itself(self) -> Tensor:
+        """The one key at the place of each query."""
+        return (self._apart == 0)[None]
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether attention without a mask sees the same as `before`: the first places, or the last one (within the window)."""
+        first = self.start == 0 and (self.window is None or self.window >= self.stop)
+        return self.documents is None and self.padding is None and (first or self.queries == 1)
+
+
+def attention_mask(span: Span, sees: Callable[[Span], Tensor | None], causal: bool) -> Tensor | None:
+    """Return the mask of a span, (B or 1, 1, queries, keys), or None where attention without one sees the same.
+
+    Args:
+        span: the queries and keys.
+        sees: of a form, see `forms.Form.sees`.
+        causal: of the form.
+    """
+    mask = sees(span)
+    if mask is None:
+        if span.unbroken:
+            return None
+        mask = span.before if causal else span.near
+    if span.documents is not None:
+        same = span.documents[:, span.start :, None] == span.documents[:, None]
+        mask = mask & same
+    if span.padding is not None:
+        # A place of the padding sees itself: a row without any key would give NaN.
+        key = torch.arange(span.stop, device=span.device)
+        mask = mask & ((key >= span.padding[:, None])[:, None] | span.itself)
+    return mask[:, None]
+
+
+def one_document(documents: Tensor | None) -> bool:
+    """Return whether every row is known to be one document; on a GPU, where the comparison would wait, nothing is known."""
+    return documents is None or (documents.device.type == "cpu" and bool((documents == documents[:, :1]).all()))
+
+
+ENCODED_MULTIPLE = 32
+"""How many places an encoder has is a multiple of this, so that there are few shapes to compile."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Where the conditions of rows are, brought together: S places of each row, those of no condition after the others."""
+
+    places: Tensor
+    """int64 (B, S), places in the row."""
+    mask: Tensor
+    """(B, 1, S, S), what the encoder sees: all of the condition of the same document, within the window."""
+    seen: Tensor
+    """(B, 1, T, S + 1), what of it each place of the row sees. The last, which is nothing, is for those that see no other."""
+
+    @classmethod
+    def of(cls, given: Tensor, documents: Tensor | None, window: int | None) -> Condition:
+        """Find the conditions of whole rows.
+
+        Args:
+            given: bool (B, T), which tokens are a condition.
+            documents: int64 (B, T); None means one document a row.
+            window: of the model.
+        """
+        length = given.shape[1]
+        count = int(given.sum(1).max())
+        count = min(length, max(1, -(-count // ENCODED_MULTIPLE)) * ENCODED_MULTIPLE)
+        # Stable, so the conditions of a row stay in their order.
+        places = torch.argsort(~given, dim=1, stable=True)[:, :count]
+        real = given.gather(1, places)
+        mask = real[:, :, None] & real[:, None]
+        seen = real[:, None].expand(-1, length, -1)
+        if documents is not None:
+            own = documents.gather(1, places)
+            mask = mask & (own[:, :, None] == own[:, None])
+            seen = seen & (documents[:, :, None] == own[:, None])
+        if window is not None:
+            mask = mask & ((places[:, :, None] - places[:, None]).abs() < window)
+        mask = mask | torch.eye(count, dtype=torch.bool, device=given.device)
+        seen = torch.cat((seen, ~seen.any(-1, keepdim=True)), -1)
+        return cls(places, mask[:, None], seen[:, None])
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return what ``x`` (B, T, ...) has at the places, (B, S, ...)."""
+        index = self.places.view(*self.places.shape, *(1,) * (x.ndim - 2))
+        return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+
+
+def with_nothing(encoded: Tensor) -> Tensor:
+    """Return what is encoded (B, S, D) with the zero at its end that `Condition.seen` speaks of."""
+    return F.pad(encoded, (0, 0, 0, 1))
