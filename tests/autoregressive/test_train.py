@@ -415,9 +415,6 @@ def test_init_from_begins_with_the_weights_of_another_model(text_shards, picture
     fresh = read_log(tmp_path / "first" / "train_log.jsonl")[0]["bits_per_token"]
     assert start < fresh - 0.5
     assert abs(start - first.metrics["bits_per_token"]) < 0.7
-    other = options_for(picture_shards, tmp_path / "third", template="text -> image", init_from=options.out, context=40)
-    with pytest.raises(ValueError, match="another vocabulary"):
-        train_transformer(other)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,9 @@ class MeanModel(nn.Module):
     def tables(self):
         return [self.embedding.weight, self.out.weight]
 
+    def token_tables(self):
+        return self.tables()
+
     needs = frozenset()
     causal = True
 

@@ -18,7 +18,7 @@ from tokenize_kit.protocol import Tokenizer, modality_of
 from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.packing import IGNORED, Ints
 from tokenize_kit.sequences.vocabulary import Vocabulary
-from trainers.autoregressive.data import Batch, PackedDataset, TokenData, every_row_once
+from trainers.autoregressive.data import Batch, PackedDataset, every_row_once
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import write_weights
 from trainers.autoregressive.models import SequenceModel
@@ -200,19 +200,6 @@ def stream_of_ids(vocabulary: Vocabulary) -> Tensor:
             sizes = ids.spec.codebook_sizes
             owner[offset : offset + sizes[min(codebook, len(sizes) - 1)]] = index
     return owner
-
-
-def check_vocabulary(data: TokenData, vocabulary: Vocabulary, source: str) -> None:
-    """Check that another model's vocabulary is that of the data.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if data.documents.vocabulary != vocabulary:
-        raise ValueError(
-            f"{source} has another vocabulary than these shards and this template; begin with a model of the same streams, "
-            "or leave --init-from out"
-        )
 
 
 def _count_units(documents: Documents, chosen: Ints, stream: str, tokenizer: Tokenizer) -> tuple[str, int]:

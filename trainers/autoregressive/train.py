@@ -88,16 +88,12 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     from tokenize_kit.claims import owned
     from tokenize_kit.sources.heldout import read_keys
     from trainers.autoregressive.data import PackedDataset, TokenData, split_documents
-    from trainers.autoregressive.model_folder import (
-        ModelConfigFile,
-        read_model_config,
-        read_weights,
-        write_model_folder,
-    )
+    from trainers.autoregressive.model_folder import ModelConfigFile, write_model_folder
     from trainers.autoregressive.models import build_model
     from trainers.autoregressive.models.fast.fused import fused_training
     from trainers.autoregressive.objectives import objective_named
-    from trainers.autoregressive.task import SequenceTask, Validation, check_vocabulary
+    from trainers.autoregressive.task import SequenceTask, Validation
+    from trainers.autoregressive.transfer import take_over
     from trainers.checkpoints import claim_folder
     from trainers.loop import run
     from trainers.memory import refuse_what_cannot_fit, says_when_full
@@ -139,8 +135,10 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     )
     out = Path(options.out)
     if options.init_from is not None:
-        check_vocabulary(data, read_model_config(options.init_from).vocabulary, options.init_from)
-        read_weights(Path(options.init_from), model)
+        fingerprints = {name: info.fingerprint for name, info in data.infos.items()}
+        taken = take_over(model, data.documents.vocabulary, fingerprints, options.family, options.init_from)
+        if progress is not None and runtime.rank == 0:
+            progress.note(str(taken))
     if runtime.rank == 0:
         claim_folder(out, identity, alone=stack.enter_context(owned(out)))
         folder_config = ModelConfigFile(

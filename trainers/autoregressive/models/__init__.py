@@ -151,6 +151,10 @@ class SequenceModel(Protocol):
         """Return the parameters with a row for each token or place (embeddings, head), which Muon leaves to AdamW."""
         ...
 
+    def token_tables(self) -> list[nn.Parameter]:
+        """Return those with a row for each id, (V, ...): in a model of another vocabulary its rows stand elsewhere."""
+        ...
+
     # What of nn.Module the trainer and generation use.
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...  # noqa: D102
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102

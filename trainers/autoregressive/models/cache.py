@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from trainers.autoregressive.models.layers import Memory
-
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, (B, K, length, E) each."""
+Memory = tuple[Tensor, Tensor, Tensor]
+"""What cross attention reads: keys and values of one layer (B, K, S, E), and a mask (B, 1, T or 1, S) that says who sees them."""
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.autoregressive.models.cache import KeyValues, LayerCache
+from trainers.autoregressive.models.cache import KeyValues, LayerCache, Memory
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.fast.attention import attend
 from trainers.autoregressive.models.fast.fused import Fusion, fused
 from trainers.autoregressive.models.fast.pointwise import place_heads, rms_norm, swiglu
 from trainers.autoregressive.models.forms import Form
 from trainers.autoregressive.models.positions import Rotation
-
-Memory = tuple[Tensor, Tensor, Tensor]
-"""What cross attention reads: keys and values of one layer (B, K, S, E), and a mask (B, 1, T or 1, S) that says who sees them."""
 
 
 class RMSNorm(nn.Module):

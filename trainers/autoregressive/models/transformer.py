@@ -22,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.autoregressive.models.cache import LayerCache, TransformerCache
+from trainers.autoregressive.models.cache import LayerCache, Memory, TransformerCache
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.fast import decode
 from trainers.autoregressive.models.fast.fused import Fusion
 from trainers.autoregressive.models.fast.loss import linear_token_loss
 from trainers.autoregressive.models.forms import form_named
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.layers import Block, Memory, make_norm
+from trainers.autoregressive.models.layers import Block, make_norm
 from trainers.autoregressive.models.losses import SequenceLoss
 from trainers.autoregressive.models.masks import Condition, Span, attention_mask, one_document, with_nothing
 from trainers.autoregressive.models.positions import NextPlace, Rotation, Waves
@@ -201,6 +201,11 @@ class Transformer(nn.Module):
     def tables(self) -> list[nn.Parameter]:
         """Return the parameters with a row for each token or place, which Muon leaves to AdamW."""
         modules = (self.embedding, self.positions, self.next_place, self.unembedding)
+        return [weight for module in modules if module is not None for weight in module.parameters()]
+
+    def token_tables(self) -> list[nn.Parameter]:
+        """See `SequenceModel.token_tables`."""
+        modules = (self.embedding, self.unembedding)
         return [weight for module in modules if module is not None for weight in module.parameters()]
 
     def loss(

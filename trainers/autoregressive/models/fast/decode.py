@@ -23,7 +23,6 @@ from trainers.autoregressive.models.fast.packed import Packed
 
 if TYPE_CHECKING:
     from trainers.autoregressive.models.layers import Block
-    from trainers.autoregressive.models.transformer import Transformer
 
 _WORK = 768
 """Scores from which on `attend_one` multiplies matrices."""
@@ -49,7 +48,7 @@ class BlockWeights(NamedTuple):
 
     @classmethod
     def of(cls, block: Block) -> Self:
-        """Look up the weights of a block; they are shared, so a later change in place is seen (but of the gains of QK-norm)."""
+        """Look up the weights of a block, without copies."""
         attention, mlp = block.attention, block.mlp
         gain = attention.place.gain(attention.heads, attention.kv_heads)
         before = [*weight_and_bias(block.attention_norm), *weight_and_bias(attention.qkv)]
@@ -74,8 +73,8 @@ class StepWeights(NamedTuple):
     head: Tensor
 
     @classmethod
-    def of(cls, model: Transformer, device: torch.device) -> Self:
-        """Look up what a step reads; the weights are shared, so a later change in place is seen."""
+    def of(cls, model: Any, device: torch.device) -> Self:
+        """Look up what a step reads, without copies."""
         cos = sin = places = None
         if model.config.rotated:
             cos, sines = model.waves.rotation(device)
@@ -89,9 +88,9 @@ class StepWeights(NamedTuple):
         return cls(embedding, places, cos, sin, blocks, *weight_and_bias(model.norm), head)
 
 
-def knows(model: Transformer) -> bool:
-    """Return whether `decode` computes what the model does: a token's place is its number, and nothing else is known of it."""
-    return model.config.positions != "axial" and model.next_place is None and model.encoder is None
+def knows(model: Any) -> bool:
+    """Return whether `decode` computes what a Transformer does: it knows of a token its id and its number alone."""
+    return bool(model.config.positions != "axial" and model.next_place is None and model.encoder is None)
 
 
 def weight_and_bias(module: nn.Module) -> tuple[Tensor | None, Tensor | None]:
