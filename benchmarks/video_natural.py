@@ -33,6 +33,7 @@ from tokenize_kit.media.video import read_video, write_video
 from tokenize_kit.metrics.video_codecs import VideoRatePoint, video_codec_curve, video_point
 from tokenize_kit.metrics.video_coding import available_video_codecs
 from tokenize_kit.protocol import decode_like, load_tokenizer
+from trainers.autoencoder.options import OptimizerOverrides
 from trainers.autoencoder.video.options import TrainVideoOptions, VideoNetworkOverrides
 from trainers.autoencoder.video.train import train_video
 
@@ -45,6 +46,8 @@ POINTS: dict[float, dict[str, Any]] = {
     0.12: {"temporal_factor": 2, "spatial_factor": 8},
 }
 """About how many bits a pixel a network of these factors has with the codebook of the preset fsq (13.9 bits an id)."""
+OPTIMIZER = OptimizerOverrides(optimizer="muon", muon_learning_rate=5e-3)
+"""That of `video_emoji.py`, with its batches of 4 clips."""
 SIDES, LENGTHS = (64, 96), (17, 97)
 PANS = 4
 """Clips that are drawn over each photograph."""
@@ -149,6 +152,7 @@ def train(point: float, folder: Path, data: Data, minutes: float, batch: int) ->
             flip=True,
             steps=steps,
             batch_size=batch,
+            optimizer=OPTIMIZER,
             validate_every=steps,
             checkpoint_every=200,
             log_every=5,
@@ -197,7 +201,7 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="+", type=int, choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--held-out", choices=list(FILMS), default="bikes")
     parser.add_argument("--codecs", nargs="*", choices=available_video_codecs(), default=["h264", "h265"])
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--out", help="folder for the clips and models; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
