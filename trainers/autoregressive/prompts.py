@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenize_kit.protocol import Tokenizer, allowed_tokens, modality_of, with_special
+from tokenize_kit.protocol import SpecialTokens, Tokenizer, allowed_tokens, modality_of, with_special
+from tokenize_kit.protocol.special import ALL
 from tokenize_kit.sequences.prompt import begin, continues
 from tokenize_kit.sources.names import printable
 
@@ -181,7 +182,13 @@ def prompt_tokenizers(loaded: LoadedModel, allow_special: Sequence[str] | None) 
         ValueError: one of them is none.
     """
     if allow_special is None:
-        return loaded.preparation.tokenizers(loaded.tokenizers)
+        ready = loaded.preparation.tokenizers(loaded.tokenizers)
+        for stream, prepared in loaded.preparations.items():
+            tokenizer = loaded.tokenizers[stream]
+            if isinstance(tokenizer, SpecialTokens) and (special := tokenizer.special_tokens):
+                allowed = [token for token in prepared.allow_special if token == ALL or token in special]
+                ready |= with_special({stream: tokenizer}, allowed)
+        return ready
     return with_special(loaded.tokenizers, allowed_tokens(allow_special))
 
 
@@ -216,7 +223,8 @@ def grids_of(
             after = template.names[place + 1 :]
             film = kind.timed and stream in template.target and not {*prompt.texts, *prompt.files} & {*after}
             try:
-                sample, changes = loaded.preparation.read(path.name, path, tokenizer.spec)
+                prepared = loaded.prepared(template.stream_of(stream))
+                sample, changes = prepared.read(path.name, path, tokenizer.spec)
                 if film and frames is not None:
                     sample = _first_frames(sample, kind, frames)
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
