@@ -118,7 +118,10 @@ class _Loop:
         self.log: RunLog | None = None
         self.averages: WeightAverages | None = None
         self.stopping = False
-        self.clock: tuple[float, float] = (time.monotonic(), 0)  # when the present log line began, and its size till now
+        self.clock: tuple[float, float] = (
+            time.monotonic(),
+            0,
+        )  # when the present log line began, and its size till now
 
     def run(self) -> LoopResult:
         fabric = self.runtime.fabric

@@ -48,7 +48,7 @@ class Task(Protocol):
         ...
 
     def weight(self, batch: Any) -> float:
-        """Return what the sums over a batch are divided by: how many tokens or samples count in it, or the sum of their weights."""
+        """Return what the sums over a batch are divided by: how many tokens or samples count in it, or their summed weights."""
         ...
 
     def size(self, batch: Any) -> float:

@@ -203,8 +203,8 @@ def split_documents(
 class RowBatches:
     """Endless batches from one line of rows.
 
-    Micro-batch n takes the next ``world * batch_size`` rows of the line, rank r the r-th part of them. A class that inherits from it
-    says what the rows are (`fill`).
+    Micro-batch n takes the next ``world * batch_size`` rows of the line, rank r the r-th part of them. A class that inherits
+    from it says what the rows are (`fill`).
 
     Args:
         batch_size: rows of a batch on this rank.
@@ -320,7 +320,15 @@ class PackedDataset(RowBatches):
             seeds = drawn_seeds(self.documents, self.seed, epoch, self.salt)
             parts.append(
                 _filled(
-                    self.documents, plan, rows, self.context, self.objective, self.needs, seeds, numbers[mine], self.seed
+                    self.documents,
+                    plan,
+                    rows,
+                    self.context,
+                    self.objective,
+                    self.needs,
+                    seeds,
+                    numbers[mine],
+                    self.seed,
                 )
             )
         return parts[0] if len(parts) == 1 else Chunk.joined(parts)

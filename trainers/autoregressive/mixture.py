@@ -1,9 +1,9 @@
 """Several templates and shard sets in one run: which rows come from where, and in which order.
 
 Each template reads the shard sets that have its streams, and all of them have one vocabulary. A *source* is the rows of one
-template, or of one template from one shard set where the sets are weighted; it has an endless line of rows of its own, all of them
-once an epoch (`data.PackedDataset`). `Interleaving` makes one line of these lines. It is a rule for the number of a row alone, so
-the position in the data stays the step, whatever the number of processes, and no row is lost or comes twice:
+template, or of one template from one shard set where the sets are weighted; it has an endless line of rows of its own, all of
+them once an epoch (`data.PackedDataset`). `Interleaving` makes one line of these lines. It is a rule for the number of a row
+alone, so the position in the data stays the step, whatever the number of processes, and no row is lost or comes twice:
 
     row         0  1  2  3  4  5  6  7  8  9 10 11 ..      weights 2 : 1 : 1, a period of 4
     source      A  B  C  A  A  B  C  A  A  B  C  A ..
@@ -41,8 +41,8 @@ class Interleaving:
     """One endless line of rows made of several: for each row which line it is from, and which row of that line it is.
 
     The order repeats itself after ``sum(counts)`` rows. Inside such a period the rows of a line are spread evenly: row j of the c
-    rows of a line stands at (j + 1/2) / c of it. So among the first n rows of n lines there are never more than 1/2 + n/2 times its
-    share too many or too few of one.
+    rows of a line stands at (j + 1/2) / c of it (Webster's divisors). So among the first rows, however many, one of n lines has
+    never more than 1/2 + n/2 times its share too many or too few.
 
     Args:
         counts: rows of each line in a period, at least 1.
@@ -176,16 +176,16 @@ class MixedData:
         """Open shard sets for templates such as ``text -> image`` and ``text``.
 
         Args:
-            shards: folders or URLs of shard sets. Of several templates each is served by those sets that have its streams; a single
-                one by all.
+            shards: folders or URLs of shard sets. Of several templates each is served by those sets that have its streams; a
+                single one by all.
             templates: see `SequenceTemplate.parse`.
             trust: see `ShardSet.open`.
             note: the same.
 
         Raises:
             FileNotFoundError: a shard set is missing.
-            ValueError: a template does not fit the shards, one is there twice, a shard set serves none, or a stream of several shard
-                sets comes from different tokenizers.
+            ValueError: a template does not fit the shards, one is there twice, a shard set serves none, or a stream of several
+                shard sets comes from different tokenizers.
             VerificationError: a shard set is not what was written.
         """
         if not shards:
@@ -223,7 +223,9 @@ class MixedData:
                 )
         infos = _same_tokenizers(tuple(dict.fromkeys(name for one in parsed for name in one.streams)), shards, sets)
         used = {
-            name: sorted({number for one, some in zip(parsed, serving, strict=True) if name in one.streams for number in some})
+            name: sorted(
+                {number for one, some in zip(parsed, serving, strict=True) if name in one.streams for number in some}
+            )
             for name in infos
         }
         arrays: dict[str, list[FlatStream]] = {
@@ -341,8 +343,8 @@ def mixed_dataset(
         world: number of processes.
         objective: what is predicted where.
         needs: what a model asks for.
-        template_weights: the share of the rows of each template; none is that of its rows an epoch, so that every row comes equally
-            often.
+        template_weights: the share of the rows of each template; none is that of its rows an epoch, so that every row comes
+            equally often.
         mix: a weight for each shard set, which divides the rows of each template that it serves.
 
     Raises:
@@ -380,8 +382,7 @@ def _shares(
     if template_weights:
         of_template = {part: _written(template_weights[part]) for part in parts}
     total = {
-        part: sum(share for source, share in zip(sources, within, strict=True) if source.part == part)
-        for part in parts
+        part: sum(share for source, share in zip(sources, within, strict=True) if source.part == part) for part in parts
     }
     return [
         of_template[source.part] * share / total[source.part] for source, share in zip(sources, within, strict=True)
@@ -429,8 +430,8 @@ def _same_tokenizers(streams: Sequence[str], shards: Sequence[str], sets: Sequen
             if other.fingerprint != info.fingerprint:
                 raise ValueError(
                     f"stream {name!r} of {url} was made by another tokenizer than that of {first} (fingerprints "
-                    f"{other.fingerprint[:12]} and {info.fingerprint[:12]}); encode one of them again, under another name if "
-                    "both are wanted"
+                    f"{other.fingerprint[:12]} and {info.fingerprint[:12]}); encode one of them again, with the same tokenizer "
+                    "or as a stream of another name"
                 )
         infos[name] = info
     return infos

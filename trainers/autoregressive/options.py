@@ -23,8 +23,8 @@ class SequenceOptions:
     """Which data a sequence model sees, and which model it is."""
 
     shards: tuple[str, ...]
-    """Folders or URLs of shard sets. With several templates they need not have the same streams: a template is served by those that
-    have all of its own."""
+    """Folders or URLs of shard sets. With several templates they need not have the same streams: a template is served by those
+    that have all of its own."""
     template: tuple[str, ...]
     """Streams of a sequence, such as "text" or "text -> image"; what is left of the arrow is the condition. A stream of
     pictures may have an order of its places, "image:spiral" (column, serpentine, spiral, spiral-out, hilbert, coarse, random),
@@ -33,14 +33,14 @@ class SequenceOptions:
     out: str
     """The model folder."""
     template_weights: tuple[float, ...] = ()
-    """Of several templates the share of the rows of each, in their order, such as 2 1 1. By default that of its rows an epoch, so
-    that all rows come equally often."""
+    """Of several templates the share of the rows of each, in their order, such as 2 1 1. By default that of its rows an epoch,
+    so that all rows come equally often."""
     mix: tuple[float, ...] = ()
-    """Of several shard sets the share of the rows of each, in the order of --shards, within the templates that it serves. By default
-    those of a template are one pool."""
+    """Of several shard sets the share of the rows of each, in the order of --shards, within the templates that it serves. By
+    default those of a template are one pool."""
     loss_weights: tuple[str, ...] = ()
-    """STREAM=W, such as image=0.5: how much the tokens of a stream count in the training loss; 1 for the others. Validation counts
-    all alike."""
+    """STREAM=W, such as image=0.5: how much the tokens of a stream count in the training loss; 1 for the others. Validation
+    counts all alike."""
     preset: Literal["tiny", "small", "base"] = "small"
     """Size of the Transformer: 4, 8 or 12 layers, 64 channels wide for each."""
     style: Literal["llama", "gpt2", "sinusoidal"] = "llama"
@@ -104,9 +104,13 @@ class TrainTransformerOptions(LoopConfig, ShardReading, SequenceOptions):
         ):
             shown = " ".join(f"{weight:g}" for weight in weights)
             if weights and len(weights) != count:
-                raise ValueError(f"{option} {shown} has {len(weights)} weights for {count} {of}; give one for each, in order")
+                raise ValueError(
+                    f"{option} {shown} has {len(weights)} weights for {count} {of}; give one for each, in order"
+                )
             if not all(0 < weight < float("inf") for weight in weights):
-                raise ValueError(f"{option} {shown}: a weight must be a number above 0; leave out what shall not be read")
+                raise ValueError(
+                    f"{option} {shown}: a weight must be a number above 0; leave out what shall not be read"
+                )
         for name in ("batch_size", "validation_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")

@@ -1,8 +1,9 @@
 """A sequence model's training as a `trainers.task.Task`: packed batches in, summed cross entropy out, validation by stream.
 
 Validation gives bits a token, and for each predicted stream the bits of what its tokens stand for: a byte of text, a
-dimension (one channel of one pixel) of a picture; where there are several templates for each of them, too. For a lossless tokenizer that is the model's likelihood of the samples
-themselves; for the others it is that of their decoded form, and the metric's name ends in ``_quantised``.
+dimension (one channel of one pixel) of a picture. For a lossless tokenizer that is the model's likelihood of the samples
+themselves; for the others it is that of their decoded form, and the metric's name ends in ``_quantised``. Of several templates
+each has its own.
 """
 
 from __future__ import annotations
