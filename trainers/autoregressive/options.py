@@ -71,7 +71,7 @@ class SequenceOptions:
     validation_keys: str | None = None
     """Instead: a file with the keys of the samples to hold out, one a line, or a jsonl of objects with a "key"."""
     validation_tokens: int = 65536
-    """About how many of the held-out tokens a validation reads."""
+    """About how many of the held-out tokens a validation reads, of each template."""
     tokenizer: tuple[str, ...] = ()
     """Tokenizer folders that made the shards, where the shard sets do not carry them."""
     compile: bool = False
