@@ -647,7 +647,14 @@ def test_generate_follows_the_template_that_is_asked_for(trained, tmp_path, caps
     assert grids["image"].tolist() == [[3] * 4] * 3
     text = drawn("text", "--template", "text", "--prompt", "red")
     assert text["text"].startswith("red")
-    assert "needs the condition 'image'" in drawn("bare", "--template", "image -> text")
+    bare = drawn("bare", "--template", "image -> text")
+    assert (
+        "needs the condition 'image'; give it with --prompt-file FILE, or take another template with --template" in bare
+    )
+    wrong = drawn("wrong", "--template", "image -> text", "--prompt", "red")
+    assert "use --prompt-file, or take another template with --template ('text image', 'text')" in " ".join(
+        wrong.split()
+    )
     assert "did you mean 'image -> text'" in drawn("unknown", "--template", "image -> texts")
     assert json.loads((tmp_path / "first" / "generate.json").read_text()).get("template") is None
     assert json.loads((tmp_path / "text" / "generate.json").read_text())["template"] == "text"

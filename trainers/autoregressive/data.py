@@ -183,7 +183,7 @@ def split_documents(
     if whole and (samples := data.documents.template.samples) > 1:
         keys = data.sample_keys[: len(data.keys) * samples]
         every = key_fractions(keys) < validation_fraction if listed is None else listed.listed(keys)
-        touched = every.reshape(-1, samples).any(1)
+        touched = np.logical_or.reduce(every.reshape(-1, samples), axis=1)
     training = np.flatnonzero(~touched)
     if not len(training) and listed is not None:
         raise ValueError(

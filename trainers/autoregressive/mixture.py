@@ -120,7 +120,8 @@ class MixedDataset(RowBatches):
     def fill(self, line: Ints, numbers: Ints) -> Chunk:
         """See `RowBatches.fill`."""
         source, own = self.interleaving.split(line)
-        parts, places = [], []
+        parts: list[Chunk] = []
+        places: list[Ints] = []
         for index in np.unique(source).tolist():
             mine = np.flatnonzero(source == index)
             parts.append(self.sources[index].fill(own[mine], numbers[mine]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from tokenize_kit.shards.options import ShardReading
 from trainers.autoregressive.models.config import TransformerConfig
@@ -96,8 +96,9 @@ class TrainTransformerOptions(LoopConfig, ShardReading, SequenceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.template, str):
-            object.__setattr__(self, "template", (self.template,))
+        given: Any = self.template
+        if isinstance(given, str):
+            object.__setattr__(self, "template", (given,))
         for option, weights, of, count in (
             ("--template-weights", self.template_weights, "templates", len(self.template)),
             ("--mix", self.mix, "shard sets", len(self.shards)),
