@@ -46,7 +46,7 @@ def options(folder: Path, order: str, form: str, steps: int, out: str) -> TrainT
     values: dict[str, Any] = {"form": None if form == "causal" else form}
     return TrainTransformerOptions(
         shards=(str(folder / "shards"),),
-        template=f"text -> image:{order}",
+        template=(f"text -> image:{order}",),
         out=str(folder / out),
         preset="tiny",
         steps=steps,

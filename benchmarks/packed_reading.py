@@ -7,8 +7,9 @@ and a conversion to int64 for each row, `torch.stack` for x and for y. It knows 
 across borders. Ours reads shards (Arrow files of uint16) and gives ids, labels, positions and document numbers; each token
 comes exactly once an epoch. Both use one thread and no prefetching. The ids are random, since only lengths matter here:
 log-normal with the mean of lines, paragraphs and articles. The contenders take turns; the figures are medians over the
-rounds. A second table gives the cost of the plan of an epoch, which is paid once, and a third what the layouts of sounds with
-codebooks cost: reading, and the grammar for each token that is generated.
+rounds. Further tables give what reading the four shard sets together costs, as one pool and weighted; the cost of the plan of
+an epoch, which is paid once; and what the layouts of sounds with codebooks cost: reading, and the grammar for each token that is
+generated.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tokenize_kit.sequences.layouts import LAYOUTS
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, open_shard
 from trainers.autoregressive.data import PackedDataset, TokenData
+from trainers.autoregressive.mixture import MixedData, mixed_dataset
 
 SHAPES = ((8, 256), (12, 1024), (64, 256))
 LENGTHS = {"lines": 25, "paragraphs": 120, "articles": 800}
@@ -74,6 +76,31 @@ def packed_loader(data: TokenData, batch: int, context: int) -> tuple[Callable[[
     plan_seconds = time.perf_counter() - began
     position = iter(range(10**9))
     return (lambda: dataset.batch(next(position))), plan_seconds
+
+
+def mixtures(folders: list[str], rounds: int) -> None:
+    """Print the table of several shard sets that are read together."""
+    data = MixedData.open(folders, ["text"])
+    chosen = [np.arange(len(data.parts[0].documents))]
+    print("\n| shard sets | --mix | batch | million tokens/s |")
+    print("| --- | --- | --- | --- |")
+    for mix in ((), (1, 2, 3, 4)):
+        for batch, context in SHAPES:
+            dataset = mixed_dataset(data, data.sources(chosen, mix), context, batch, mix=mix)
+            dataset.batch(0)
+            position = iter(range(10**9))
+            reads = max(1, 1_000_000 // (batch * context))
+            times = []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                for _ in range(reads):
+                    dataset.batch(next(position))
+                times.append(time.perf_counter() - began)
+            speed = reads * batch * context / statistics.median(times) / 1e6
+            print(
+                f"| {len(folders)} | {' '.join(map(str, mix)) or 'none'} | {batch}x{context} | {speed:.0f} |",
+                flush=True,
+            )
 
 
 def layouts(tokens: int, rounds: int) -> None:
@@ -128,8 +155,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         flat = Path(root) / "flat.bin"
         np.random.default_rng(1).integers(0, VOCABULARY, options.tokens).astype(np.uint16).tofile(flat)
+        folders = []
         for name, files in (("lines", 1), ("paragraphs", 1), ("paragraphs", 16), ("articles", 16)):
             folder = Path(root) / f"{name}-{files}"
+            folders.append(str(folder))
             write_shards(folder, options.tokens, LENGTHS[name], files)
             data = TokenData.open([str(folder)], "text")
             for batch, context in SHAPES:
@@ -150,6 +179,7 @@ def main() -> None:
                     f"| {name} | {files} | {batch}x{context} | {speed[0]:.0f} | {speed[1]:.0f} | {ratio:.1f} |",
                     flush=True,
                 )
+        mixtures(folders, options.rounds)
     print("\n| documents | files | batch | documents | plan of an epoch and first chunk, s |")
     print("| --- | --- | --- | --- | --- |")
     for name, files, shape, documents, plan_seconds in plans:

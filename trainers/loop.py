@@ -76,9 +76,9 @@ class _Memory:
 
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    weights: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     """Of the steps in which the name was logged."""
-    weight: int = 0
+    weight: float = 0
     norms: dict[str, list[float]] = field(default_factory=dict)
     """For each phase the sum of the gradient's norms and their number."""
     warnings: list[str] = field(default_factory=list)
@@ -118,7 +118,10 @@ class _Loop:
         self.log: RunLog | None = None
         self.averages: WeightAverages | None = None
         self.stopping = False
-        self.clock = (time.monotonic(), 0)  # when, and with what weight till now, the present log line began
+        self.clock: tuple[float, float] = (
+            time.monotonic(),
+            0,
+        )  # when the present log line began, and its size till now
 
     def run(self) -> LoopResult:
         fabric = self.runtime.fabric
@@ -158,7 +161,8 @@ class _Loop:
             int(np.random.SeedSequence([config.seed, step, runtime.rank]).generate_state(1, np.uint64)[0])
         )
         batches = [task.batch(step * config.accumulate + index) for index in range(config.accumulate)]
-        (total_weight,) = runtime.sums([sum(task.weight(batch) for batch in batches)])
+        weight, size = (sum(count(batch) for batch in batches) for count in (task.weight, task.size))
+        total_weight, total_size = map(_whole, runtime.sums([weight, size]))
         batches = [batch.to(runtime.device) for batch in batches]
         rate = task.set_learning_rates(step)
         sums: dict[str, float] = {}
@@ -171,14 +175,14 @@ class _Loop:
         names = sorted(sums)
         for name, summed in zip(names, runtime.sums([sums[name] for name in names]), strict=True):
             memory.sums[name] = memory.sums.get(name, 0.0) + summed
-            memory.weights[name] = memory.weights.get(name, 0) + int(total_weight)
+            memory.weights[name] = memory.weights.get(name, 0) + total_weight
         if runtime.world > 1:
             runtime.share([buffer for network in self.plain.values() for buffer in _buffers(network)])
         if self.averages is not None:
             self.averages.update(step)
-        memory.weight += int(total_weight)
+        memory.weight += total_weight
         memory.step += 1
-        self.clock = (self.clock[0], self.clock[1] + int(total_weight))
+        self.clock = (self.clock[0], self.clock[1] + total_size)
         self.rate = rate
 
     def _phase(self, phase: str, batches: list[Any], total_weight: float, sums: dict[str, float]) -> None:
@@ -194,7 +198,7 @@ class _Loop:
                         stack.enter_context(runtime.fabric.no_backward_sync(task.networks[name], enabled=waiting))  # type: ignore[arg-type]
                     loss = task.loss(phase, batch, step)
                     # Processes average their gradients; times their number it is the sum.
-                    runtime.fabric.backward(loss.total * (runtime.world / max(1.0, total_weight)))
+                    runtime.fabric.backward(loss.total * (runtime.world / (total_weight or 1.0)))
                 for name, value in loss.logs.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
         norm = self._clip(phase)
@@ -272,7 +276,7 @@ class _Loop:
         sums = dict(memory.sums)
         for name, weight in memory.weights.items():
             if weight != memory.weight:
-                sums[name] *= memory.weight / max(1, weight)
+                sums[name] *= memory.weight / (weight or 1)
         line = self.task.describe(sums, memory.weight)
         line["learning_rate"] = self.rate
         for phase, (norm, number) in memory.norms.items():
@@ -368,6 +372,11 @@ def _without_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def _whole(number: float) -> float:
+    """Return a number as an int where it is whole, as it is written in checkpoints then."""
+    return int(number) if float(number).is_integer() else number
 
 
 @contextmanager

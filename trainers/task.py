@@ -36,7 +36,7 @@ class Task(Protocol):
     averaged: tuple[str, ...] | None = None
     """The networks whose weights are averaged if the run keeps averages; None means all."""
     unit: str = "tokens"
-    """What `weight` counts; the log has so many a second."""
+    """What `size` counts; the log has so many a second."""
     keep: Literal["best", "last"] = "best"
     """Which weights the run ends with unless its options say: those of the best validation, or of the last. A generator's loss is
     no judge of it."""
@@ -47,9 +47,13 @@ class Task(Protocol):
         """Return this process's batch number ``index``, counted from the start of the training, with a method ``to``."""
         ...
 
-    def weight(self, batch: Any) -> int:
-        """Return what the sums over a batch are divided by: how many tokens or samples count in it."""
+    def weight(self, batch: Any) -> float:
+        """Return what the sums over a batch are divided by: how many tokens or samples count in it, or their summed weights."""
         ...
+
+    def size(self, batch: Any) -> float:
+        """Return how many `unit` a batch has, for the log; what it weighs unless the task says otherwise."""
+        return self.weight(batch)
 
     def loss(self, phase: str, batch: Any, step: int) -> PhaseLoss:
         """Return the loss of a phase on a batch."""
@@ -70,7 +74,7 @@ class Task(Protocol):
         """Keep the present weights as the best so far; called on the first process only."""
         ...
 
-    def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:
+    def describe(self, sums: Mapping[str, float], weight: float) -> dict[str, float]:
         """Return what to log of the sums of `PhaseLoss.logs` over some steps and of their weight.
 
         A name that was logged in some of these steps only has its sum scaled up to all of them; one that was in none is

@@ -206,18 +206,22 @@ class Documents:
 
 
 def vocabulary_of(
-    template: SequenceTemplate, specs: Mapping[str, TokenSpec], arrays: Mapping[str, Sequence[FlatStream]]
+    template: SequenceTemplate | Sequence[SequenceTemplate],
+    specs: Mapping[str, TokenSpec],
+    arrays: Mapping[str, Sequence[FlatStream]],
 ) -> Vocabulary:
-    """Return the vocabulary of a template: the specs of its streams and the shapes that occur in the data.
+    """Return the vocabulary of a template, or of several: the specs of all streams and the shapes that occur in the data.
 
     Of a tokenizer with codebooks it has only those that the data has: the others would be ids that nothing ever says.
 
     Raises:
         ValueError: there is no sample, or a stream has too many different shapes.
     """
-    used = {name: specs[name] for name in template.streams}
+    templates = [template] if isinstance(template, SequenceTemplate) else template
+    streams = tuple(dict.fromkeys(name for one in templates for name in one.streams))
+    used = {name: specs[name] for name in streams}
     shapes = {}
-    for name in template.streams:
+    for name in streams:
         spec = specs[name]
         found = [np.unique(_fixed_axes(spec, array.shapes), axis=0) for array in arrays[name] if len(array.shapes)]
         if not found:

@@ -234,7 +234,7 @@ class QuantizedTask(Task, Generic[L]):
             "library": 1.0,
         }
 
-    def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:
+    def describe(self, sums: Mapping[str, float], weight: float) -> dict[str, float]:
         """Return the mean of each term a sample."""
         return {name: value / max(1, weight) for name, value in sums.items()}
 

@@ -86,6 +86,10 @@ class TokenData:
     """sha256 over the hashes of all shard files: the same data wherever it lies."""
     preparation: Preparation
     """How the samples of all shard sets were prepared, as far as it is the same."""
+    sample_keys: tuple[str, ...]
+    """The key of each sample; where a document is made of several, of so many for each document, and perhaps some more."""
+    sets: Ints
+    """(documents,): the shard set that the document's first sample is of."""
 
     @classmethod
     def open(
@@ -112,7 +116,13 @@ class TokenData:
         """
         if not shards:
             raise ValueError("no shards given; use --shards DIR")
-        sets = [ShardSet.open(url, trust, note) for url in shards]
+        return cls.of_sets(shards, [ShardSet.open(url, trust, note) for url in shards], template, vocabulary)
+
+    @classmethod
+    def of_sets(
+        cls, shards: Sequence[str], sets: Sequence[ShardSet], template: str, vocabulary: Vocabulary | None = None
+    ) -> TokenData:
+        """Do the same with shard sets that are open already; ``shards`` are their names for messages."""
         parsed = SequenceTemplate.parse(template, known=list(sets[0].streams))
         infos = {name: sets[0].streams[name] for name in parsed.streams}
         for url, shard_set in zip(shards[1:], sets[1:], strict=True):
@@ -127,20 +137,27 @@ class TokenData:
         arrays: dict[str, list[FlatStream]] = {
             name: [array for shard_set in sets for array in shard_set.stream_arrays(name)] for name in parsed.streams
         }
-        keys = tuple(key for shard_set in sets for key in shard_set.column("key").to_pylist())
+        every = tuple(key for shard_set in sets for key in shard_set.column("key").to_pylist())
         # A document of several samples goes by the name of its first.
-        keys = keys[: len(keys) // parsed.samples * parsed.samples : parsed.samples]
+        first = slice(0, len(every) // parsed.samples * parsed.samples, parsed.samples)
+        of_set = np.repeat(np.arange(len(sets)), [shard_set.num_rows for shard_set in sets])
         if vocabulary is None:
             vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays)
         hashes = [[file.sha256 for file in shard_set.files] for shard_set in sets]
         digest = hashlib.sha256(canonical_json(hashes)).hexdigest()
         folders = tuple(shard_set.folder for shard_set in sets)
         prepared = Preparation.common([Preparation.of_options(shard_set.manifest.options) for shard_set in sets])
-        return cls(Documents(parsed, vocabulary, arrays), keys, infos, folders, digest, prepared)
+        documents = Documents(parsed, vocabulary, arrays)
+        return cls(documents, every[first], infos, folders, digest, prepared, every, of_set[first])
 
 
 def split_documents(
-    data: TokenData, validation_fraction: float, validation_tokens: int, listed: KeyList | None = None
+    data: TokenData,
+    validation_fraction: float,
+    validation_tokens: int,
+    listed: KeyList | None = None,
+    *,
+    whole: bool = False,
 ) -> tuple[Ints, Ints]:
     """Return the documents for training and those for validation.
 
@@ -153,6 +170,8 @@ def split_documents(
         validation_fraction: part of the documents that is held out.
         validation_tokens: about how many of their tokens are used.
         listed: the keys of those that are held out instead.
+        whole: train only on documents none of whose samples is held out, so that another template may be measured on them. Else
+            the first sample decides.
 
     Raises:
         ValueError: the fraction is outside [0, 1), nothing is left to train on, or no listed key is that of a document.
@@ -160,7 +179,12 @@ def split_documents(
     check_fraction(validation_fraction)
     fractions = key_fractions(data.keys)
     held_out = fractions < validation_fraction if listed is None else listed.listed(data.keys)
-    training = np.flatnonzero(~held_out)
+    touched = held_out
+    if whole and (samples := data.documents.template.samples) > 1:
+        keys = data.sample_keys[: len(data.keys) * samples]
+        every = key_fractions(keys) < validation_fraction if listed is None else listed.listed(keys)
+        touched = np.logical_or.reduce(every.reshape(-1, samples), axis=1)
+    training = np.flatnonzero(~touched)
     if not len(training) and listed is not None:
         raise ValueError(
             f"--validation-keys {listed.source} lists all {len(data.keys)} samples; nothing is left to train on"
@@ -176,60 +200,39 @@ def split_documents(
     return training, np.sort(validation[: max(1, int(np.searchsorted(running, validation_tokens, side="right")))])
 
 
-class PackedDataset:
-    """Endless training batches over some documents, each row once an epoch, in an order that the seed and epoch decide.
+class RowBatches:
+    """Endless batches from one line of rows.
 
-    The rows of all epochs form one line. Micro-batch n takes the next ``world * batch_size`` rows of it, rank r the r-th
-    part of them; a batch may hold the last rows of one epoch and the first of the next, so that none is left out.
+    Micro-batch n takes the next ``world * batch_size`` rows of the line, rank r the r-th part of them. A class that inherits
+    from it says what the rows are (`fill`).
 
     Args:
-        documents: the documents.
-        chosen: which of them to use.
-        context: tokens of a row.
         batch_size: rows of a batch on this rank.
-        seed: decides the order.
         rank: this process.
         world: number of processes.
-        objective: what is predicted where.
         needs: what a model asks for, see `SequenceModel.needs`.
-
-    Raises:
-        ValueError: there is no document, one that must not be cut is longer than ``context``, or not even a single time step
-            of one that may be cut fits into it.
+        most: the most rows that are materialised at once, if a batch is not more.
     """
 
-    def __init__(
-        self,
-        documents: Documents,
-        chosen: Ints,
-        context: int,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        objective: Objective = NEXT_TOKEN,
-        needs: Collection[str] = (),
-    ) -> None:
-        if not len(chosen):
-            raise ValueError("there is no document to pack")
+    rows_per_epoch: int
+    """Rows of one epoch; the same in every epoch."""
+    tokens_per_epoch: int
+    """Tokens of one epoch, without padding."""
+
+    def __init__(self, batch_size: int, rank: int, world: int, needs: Collection[str], most: int) -> None:
         assert 0 <= rank < world
-        if documents.has_pieces:
-            documents = documents.pieces(context, chosen)
-            chosen = np.arange(len(documents))
-        self.documents, self.chosen, self.context, self.batch_size = documents, chosen, context, batch_size
-        self.seed, self.rank, self.world = seed, rank, world
-        self.objective, self.needs = objective, frozenset(needs)
-        self._places = objective.places(documents.tokens)
-        self._whole = None if documents.is_stream else plan_whole(self._places, context, chosen, objective.ahead)
-        total = int(self._places[chosen].sum())
-        self.rows_per_epoch = -(-total // context) if self._whole is None else self._whole.rows
-        """Rows of one epoch; the same in every epoch."""
-        self.tokens_per_epoch = total
-        """Tokens of one epoch, without padding."""
-        # A chunk of a small data set spans an epoch at most, or each chunk would pack many epochs to use them once.
-        self._chunk = max(1, min(CHUNK_TOKENS // context, self.rows_per_epoch // world) // batch_size)
-        self._cached: tuple[int, _Chunk] | None = None
-        self._plans: dict[int, tuple[Plan, Ints]] = {}
+        self.batch_size, self.rank, self.world, self.needs = batch_size, rank, world, frozenset(needs)
+        self._chunk = max(1, most // batch_size)
+        self._cached: tuple[int, Chunk] | None = None
+
+    def fill(self, line: Ints, numbers: Ints) -> Chunk:
+        """Return rows of the line.
+
+        Args:
+            line: (n,), which ones, ascending.
+            numbers: (n,), a number for each that no other row of the training has.
+        """
+        raise NotImplementedError
 
     def batch(self, index: int) -> Batch:
         """Return micro-batch ``index`` (from 0, counted from the start of the training) of this rank."""
@@ -247,25 +250,93 @@ class PackedDataset:
         """Return how many epochs have been read before micro-batch ``index``."""
         return index * self.world * self.batch_size / self.rows_per_epoch
 
-    def _materialise(self, number: int) -> _Chunk:
+    def _materialise(self, number: int) -> Chunk:
         batches = np.arange(number * self._chunk, (number + 1) * self._chunk)[:, None]
         line = ((batches * self.world + self.rank) * self.batch_size + np.arange(self.batch_size)).reshape(-1)
+        return self.fill(line, line)
+
+
+class PackedDataset(RowBatches):
+    """Endless training batches over some documents, each row once an epoch, in an order that the seed and epoch decide.
+
+    The rows of all epochs form one line; a batch may hold the last rows of one epoch and the first of the next, so that none is
+    left out.
+
+    Args:
+        documents: the documents.
+        chosen: which of them to use.
+        context: tokens of a row.
+        batch_size: rows of a batch on this rank.
+        seed: decides the order.
+        rank: this process.
+        world: number of processes.
+        objective: what is predicted where.
+        needs: what a model asks for, see `SequenceModel.needs`.
+        salt: numbers that make the order another one than that of other documents with the same seed.
+
+    Raises:
+        ValueError: there is no document, one that must not be cut is longer than ``context``, or not even a single time step
+            of one that may be cut fits into it.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        chosen: Ints,
+        context: int,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        objective: Objective = NEXT_TOKEN,
+        needs: Collection[str] = (),
+        salt: Sequence[int] = (),
+    ) -> None:
+        if not len(chosen):
+            raise ValueError("there is no document to pack")
+        if documents.has_pieces:
+            documents = documents.pieces(context, chosen)
+            chosen = np.arange(len(documents))
+        self.documents, self.chosen, self.context, self.objective = documents, chosen, context, objective
+        self.seed, self.salt = seed, tuple(salt)
+        self._places = objective.places(documents.tokens)
+        self._whole = None if documents.is_stream else plan_whole(self._places, context, chosen, objective.ahead)
+        total = int(self._places[chosen].sum())
+        self.rows_per_epoch = -(-total // context) if self._whole is None else self._whole.rows
+        self.tokens_per_epoch = total
+        # A chunk of a small data set spans an epoch at most, or each chunk would pack many epochs to use them once.
+        most = min(CHUNK_TOKENS // context, self.rows_per_epoch // world)
+        super().__init__(batch_size, rank, world, needs, most)
+        self._plans: dict[int, tuple[Plan, Ints]] = {}
+
+    def fill(self, line: Ints, numbers: Ints) -> Chunk:
+        """See `RowBatches.fill`."""
         parts = []
         epochs = line // self.rows_per_epoch
         for epoch in np.unique(epochs).tolist():
             plan, order = self._plan(epoch)
-            mine = line[epochs == epoch]
-            rows = order[mine % self.rows_per_epoch]
-            seeds = drawn_seeds(self.documents, self.seed, epoch)
+            mine = epochs == epoch
+            rows = order[line[mine] % self.rows_per_epoch]
+            seeds = drawn_seeds(self.documents, self.seed, epoch, self.salt)
             parts.append(
-                _filled(self.documents, plan, rows, self.context, self.objective, self.needs, seeds, mine, self.seed)
+                _filled(
+                    self.documents,
+                    plan,
+                    rows,
+                    self.context,
+                    self.objective,
+                    self.needs,
+                    seeds,
+                    numbers[mine],
+                    self.seed,
+                )
             )
-        return parts[0] if len(parts) == 1 else _Chunk.joined(parts)
+        return parts[0] if len(parts) == 1 else Chunk.joined(parts)
 
     def _plan(self, epoch: int) -> tuple[Plan, Ints]:
         """Return the plan of an epoch and the order of its rows."""
         if epoch not in self._plans:
-            generator = np.random.default_rng([self.seed, epoch])
+            generator = np.random.default_rng([self.seed, epoch, *self.salt])
             plan = self._whole
             if plan is None:
                 order = self.chosen[generator.permutation(len(self.chosen))]
@@ -276,7 +347,7 @@ class PackedDataset:
         return self._plans[epoch]
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """Rows that are materialised together."""
 
     rows: Rows
@@ -288,18 +359,27 @@ class _Chunk(NamedTuple):
     """(rows,): labels that count."""
 
     @classmethod
-    def joined(cls, parts: Sequence[_Chunk]) -> _Chunk:
+    def joined(cls, parts: Sequence[Chunk]) -> Chunk:
+        """Return the rows of all parts, one part after the other."""
         rows = Rows(*(np.concatenate(arrays) for arrays in zip(*(part.rows for part in parts), strict=True)))
         extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
         single, weights = (np.concatenate([part[index] for part in parts]) for index in (2, 3))
         return cls(rows, extra, single, weights)
 
+    def taken(self, which: Ints) -> Chunk:
+        """Return the rows ``which``, in that order."""
+        rows = Rows(*(array[which] for array in self.rows))
+        extra = {name: array[which] for name, array in self.extra.items()}
+        return Chunk(rows, extra, self.single[which], self.weights[which])
 
-def drawn_seeds(documents: Documents, seed: int, epoch: int) -> Ints | None:
+
+def drawn_seeds(documents: Documents, seed: int, epoch: int, salt: Sequence[int] = ()) -> Ints | None:
     """Return the seed of each document for orders that are drawn, in an epoch; None if no order is."""
     if not documents.has_drawn_orders:
         return None
     start = mixed(np.array([seed], np.uint64), np.array([epoch], np.int64).astype(np.uint64))
+    for number in salt:
+        start = mixed(start, np.array([number], np.uint64))
     return (mixed(start, np.arange(len(documents), dtype=np.uint64)) >> np.uint64(1)).astype(np.int64)
 
 
@@ -349,7 +429,7 @@ def _filled(
     seeds: Ints | None,
     numbers: Ints,
     seed: int,
-) -> _Chunk:
+) -> Chunk:
     """Return rows of a plan as an objective wants them.
 
     Args:
@@ -374,7 +454,7 @@ def _filled(
         extra["following"] = np.where(after.drawn[..., None], after.coordinates, NOWHERE)
     filled = objective.prepare(filled, documents.vocabulary, numbers, seed)
     single = plan.offsets[rows + 1] - plan.offsets[rows] == 1
-    return _Chunk(filled, extra, single, (filled.labels != IGNORED).sum(1))
+    return Chunk(filled, extra, single, (filled.labels != IGNORED).sum(1))
 
 
 def _batch(rows: Rows, extra: Mapping[str, NDArray[Any]], single: bool, weight: int) -> Batch:

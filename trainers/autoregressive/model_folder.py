@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,15 +67,28 @@ class ModelConfigFile:
     """The fingerprint of each stream's tokenizer."""
     objective: str = NEXT_TOKEN
     """Registered name of what it was trained to predict."""
+    others: tuple[SequenceTemplate, ...] = ()
+    """What a sequence may be made of besides, where there are several templates."""
+
+    @property
+    def templates(self) -> tuple[SequenceTemplate, ...]:
+        """All templates, in their order."""
+        return (self.template, *self.others)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams of all templates, each once."""
+        return tuple(dict.fromkeys(name for template in self.templates for name in template.streams))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
+        several = {"templates": [str(template) for template in self.templates]}
         return {
             "format_version": FORMAT_VERSION,
             "kind": "autoregressive",
             "family": self.family,
             "config": self.config,
-            "template": str(self.template),
+            **(several if self.others else {"template": str(self.template)}),
             "vocabulary": self.vocabulary.to_dict(),
             "fingerprints": self.fingerprints,
             # As folders were before there was another one.
@@ -89,7 +103,7 @@ class LoadedModel:
     model: SequenceModel
     """In evaluation mode, float32, on the device that was asked for."""
     template: SequenceTemplate
-    """What a sequence is made of."""
+    """What a sequence is made of; of a model with several templates the one that is used, see `using`."""
     vocabulary: Vocabulary
     """The id space."""
     tokenizers: dict[str, Tokenizer]
@@ -102,6 +116,32 @@ class LoadedModel:
     """How the samples were prepared that it was trained on."""
     note: str = ""
     """What is to be said of where the weights come from, if that is no finished training."""
+    templates: tuple[SequenceTemplate, ...] = ()
+    """All templates that it was trained on; empty means that there is one."""
+    preparations: dict[str, Preparation] = field(default_factory=dict)
+    """How the samples of those streams were prepared of which more is known than of all."""
+
+    def using(self, template: str | None) -> LoadedModel:
+        """Return the same model with another of its templates; None keeps the one that it has.
+
+        Raises:
+            ValueError: it was not trained on that one; the message suggests the closest.
+        """
+        if template is None:
+            return self
+        known = {str(one): one for one in self.templates or (self.template,)}
+        name = str(SequenceTemplate.parse(template))
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"the model was not trained on the template {name!r} (it knows: {', '.join(map(repr, known))}){hint}"
+            )
+        return replace(self, template=known[name])
+
+    def prepared(self, stream: str) -> Preparation:
+        """Return how the samples of a stream were prepared."""
+        return self.preparations.get(stream, self.preparation)
 
 
 def write_model_folder(
@@ -109,6 +149,7 @@ def write_model_folder(
     config: ModelConfigFile,
     tokenizers: Mapping[str, Path],
     preparation: Preparation | None = None,
+    preparations: Mapping[str, Preparation] | None = None,
 ) -> None:
     """Write everything but the weights: the configuration last, so that a folder that has it is complete.
 
@@ -117,13 +158,17 @@ def write_model_folder(
         config: what the model is.
         tokenizers: the folder of each stream's tokenizer, to copy.
         preparation: how the samples were prepared.
+        preparations: the same for those streams of which more is known.
     """
     for stream, source in tokenizers.items():
         goal = folder / TOKENIZERS / stream
         if goal.exists():
             continue
         copy_folder(source, goal)
-    if preparation is not None and (recipe := preparation.to_dict()):
+    recipe = {} if preparation is None else preparation.to_dict()
+    if preparations:
+        recipe["streams"] = {name: one.to_dict() for name, one in preparations.items()}
+    if recipe:
         write_json(folder / RECIPE_FILE, signed({"format_version": FORMAT_VERSION, **recipe}))
     write_json(folder / CONFIG_FILE, signed(config.to_dict()))
 
@@ -154,13 +199,16 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfigFile:
             f"'autoregressive' {FORMAT_VERSION}"
         )
     try:
+        texts = values["templates"] if "templates" in values else [values["template"]]
+        first, *others = (SequenceTemplate.parse(text) for text in texts)
         return ModelConfigFile(
             values["family"],
             values["config"],
-            SequenceTemplate.parse(values["template"]),
+            first,
             Vocabulary.from_dict(values["vocabulary"]),
             values["fingerprints"],
             values.get("objective", NEXT_TOKEN),
+            tuple(others),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{path} is damaged: {error!r}; restore it from a copy") from None
@@ -184,7 +232,7 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
         if not (folder / CONFIG_FILE).is_file():
             raise ValueError(f"{checkpoint} is not inside a model folder: {folder} has no {CONFIG_FILE}")
     config = read_model_config(folder)
-    tokenizers = {stream: _stream_tokenizer(folder, config, stream) for stream in config.template.streams}
+    tokenizers = {stream: _stream_tokenizer(folder, config, stream) for stream in config.streams}
     model = build_model(config.family, config.config)
     network = cast("nn.Module", model)
     metrics: dict[str, float] = {}
@@ -208,6 +256,8 @@ def load_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
         metrics,
         read_preparation(folder),
         _note_of(folder, step, checkpoint),
+        config.templates,
+        read_preparations(folder),
     )
 
 
@@ -224,6 +274,21 @@ def read_preparation(folder: Path) -> Preparation:
     try:
         return Preparation.of_options(values)
     except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_preparations(folder: Path) -> dict[str, Preparation]:
+    """Return the same for the streams of which more is known.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / RECIPE_FILE
+    if not path.is_file():
+        return {}
+    try:
+        return {name: Preparation.of_options(one) for name, one in read_signed(path).get("streams", {}).items()}
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -293,14 +358,16 @@ def check_model_folder(folder: Path) -> tuple[dict[str, str], list[str]]:
         FileNotFoundError, ValueError, VerificationError: as `load_model`.
     """
     config = read_model_config(folder)
-    found = {CONFIG_FILE: f"{config.family}, {config.template}"}
+    found = {CONFIG_FILE: f"{config.family}, {', '.join(map(str, config.templates))}"}
     before = "carries no digest of itself: it is from before such files did"
     notes = [] if is_signed(folder / CONFIG_FILE) else [f"{folder / CONFIG_FILE} {before}"]
-    for stream in config.template.streams:
+    for stream in config.streams:
         found[f"{TOKENIZERS}/{stream}"] = _stream_tokenizer(folder, config, stream).fingerprint
     if (folder / RECIPE_FILE).is_file():
-        prepared = read_preparation(folder).to_dict()
-        found[RECIPE_FILE] = ", ".join(f"{name} {value}" for name, value in prepared.items())
+        prepared = [*read_preparation(folder).to_dict().items()]
+        for stream, one in read_preparations(folder).items():
+            prepared += [(f"{stream}: {name}", value) for name, value in one.to_dict().items()]
+        found[RECIPE_FILE] = ", ".join(f"{name} {value}" for name, value in prepared)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         notes.append(f"{folder} has no {WEIGHTS_FILE} yet: its training has not reached the first validation")

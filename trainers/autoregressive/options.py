@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from tokenize_kit.shards.options import ShardReading
 from trainers.autoregressive.models.config import TransformerConfig
@@ -23,14 +23,24 @@ class SequenceOptions:
     """Which data a sequence model sees, and which model it is."""
 
     shards: tuple[str, ...]
-    """Folders or URLs of shard sets."""
-    template: str
+    """Folders or URLs of shard sets. With several templates they need not have the same streams: a template is served by those
+    that have all of its own."""
+    template: tuple[str, ...]
     """Streams of a sequence, such as "text" or "text -> image"; what is left of the arrow is the condition. A stream of
     pictures may have an order of its places, "image:spiral" (column, serpentine, spiral, spiral-out, hilbert, coarse, random),
     and one with codebooks a layout, "audio:delay" or "audio:coarse-first". A stream that comes several times is of samples that
-    follow each other."""
+    follow each other. Several templates make one model for all of them: "text -> image" "image -> text" "text"."""
     out: str
     """The model folder."""
+    template_weights: tuple[float, ...] = ()
+    """Of several templates the share of the rows of each, in their order, such as 2 1 1. By default that of its rows an epoch,
+    so that all rows come equally often."""
+    mix: tuple[float, ...] = ()
+    """Of several shard sets the share of the rows of each, in the order of --shards, within the templates that it serves. By
+    default those of a template are one pool."""
+    loss_weights: tuple[str, ...] = ()
+    """STREAM=W, such as image=0.5: how much the tokens of a stream count in the training loss; 1 for the others. Validation
+    counts all alike."""
     preset: Literal["tiny", "small", "base"] = "small"
     """Size of the Transformer: 4, 8 or 12 layers, 64 channels wide for each."""
     style: Literal["llama", "gpt2", "sinusoidal"] = "llama"
@@ -61,7 +71,7 @@ class SequenceOptions:
     validation_keys: str | None = None
     """Instead: a file with the keys of the samples to hold out, one a line, or a jsonl of objects with a "key"."""
     validation_tokens: int = 65536
-    """About how many of the held-out tokens a validation reads."""
+    """About how many of the held-out tokens a validation reads, of each template."""
     tokenizer: tuple[str, ...] = ()
     """Tokenizer folders that made the shards, where the shard sets do not carry them."""
     compile: bool = False
@@ -81,11 +91,28 @@ class TrainTransformerOptions(LoopConfig, ShardReading, SequenceOptions):
         "train transformer --shards shards/text --template text --out models/text --steps 2000",
         "train transformer --shards shards/emoji --template 'text -> image' --preset small --out models/emoji",
         "train transformer --shards shards/sounds --template audio:delay --context 2048 --out models/sounds",
+        "train transformer --shards shards/emoji shards/text --template 'text -> image' 'image -> text' text --out models/all",
         "train transformer --config run.yaml --steps 500",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        given: Any = self.template
+        if isinstance(given, str):
+            object.__setattr__(self, "template", (given,))
+        for option, weights, of, count in (
+            ("--template-weights", self.template_weights, "templates", len(self.template)),
+            ("--mix", self.mix, "shard sets", len(self.shards)),
+        ):
+            shown = " ".join(f"{weight:g}" for weight in weights)
+            if weights and len(weights) != count:
+                raise ValueError(
+                    f"{option} {shown} has {len(weights)} weights for {count} {of}; give one for each, in order"
+                )
+            if not all(0 < weight < float("inf") for weight in weights):
+                raise ValueError(
+                    f"{option} {shown}: a weight must be a number above 0; leave out what shall not be read"
+                )
         for name in ("batch_size", "validation_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
@@ -113,6 +140,8 @@ class PromptOptions:
     """Folder for the samples and samples.jsonl, empty or new; the same command can go on in it."""
     overwrite: bool = False
     """Replace samples of another command that are in the folder."""
+    template: str | None = None
+    """Of a model with several templates the one to follow, such as "image -> text"; by default the first."""
     count: int = 1
     """Number of samples, of each prompt."""
     prompt: str | None = None

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenize_kit.protocol import Tokenizer, allowed_tokens, modality_of, with_special
+from tokenize_kit.protocol import SpecialTokens, Tokenizer, allowed_tokens, modality_of, with_special
+from tokenize_kit.protocol.special import ALL
 from tokenize_kit.sequences.prompt import begin, continues
 from tokenize_kit.sources.names import printable
 
@@ -148,7 +149,7 @@ def _text(loaded: LoadedModel, stream: str, text: str) -> str:
     if not _is_text(loaded, stream):
         raise ValueError(
             f"--prompt is text, but the first stream of the template {str(loaded.template)!r} is of modality "
-            f"{_tokenizer(loaded, stream).spec.modality!r}; use --prompt-file"
+            f"{_tokenizer(loaded, stream).spec.modality!r}; use --prompt-file{_or_another(loaded)}"
         )
     return text
 
@@ -159,6 +160,12 @@ def _files(loaded: LoadedModel, files: Sequence[Path]) -> dict[str, Path]:
     if len(files) > len(template.names):
         raise ValueError(f"{len(files)} prompt files, but the template {str(template)!r} has fewer streams")
     return dict(zip(template.names, files, strict=False))
+
+
+def _or_another(loaded: LoadedModel) -> str:
+    """Return what else can be done where a prompt does not fit the template: take another one, if there is one."""
+    others = [repr(str(template)) for template in loaded.templates if template != loaded.template]
+    return f", or take another template with --template ({', '.join(others)})" if others else ""
 
 
 def _is_text(loaded: LoadedModel, stream: str) -> bool:
@@ -181,7 +188,13 @@ def prompt_tokenizers(loaded: LoadedModel, allow_special: Sequence[str] | None) 
         ValueError: one of them is none.
     """
     if allow_special is None:
-        return loaded.preparation.tokenizers(loaded.tokenizers)
+        ready = loaded.preparation.tokenizers(loaded.tokenizers)
+        for stream, prepared in loaded.preparations.items():
+            tokenizer = loaded.tokenizers[stream]
+            if isinstance(tokenizer, SpecialTokens) and (special := tokenizer.special_tokens):
+                allowed = [token for token in prepared.allow_special if token == ALL or token in special]
+                ready |= with_special({stream: tokenizer}, allowed)
+        return ready
     return with_special(loaded.tokenizers, allowed_tokens(allow_special))
 
 
@@ -216,7 +229,8 @@ def grids_of(
             after = template.names[place + 1 :]
             film = kind.timed and stream in template.target and not {*prompt.texts, *prompt.files} & {*after}
             try:
-                sample, changes = loaded.preparation.read(path.name, path, tokenizer.spec)
+                prepared = loaded.prepared(template.stream_of(stream))
+                sample, changes = prepared.read(path.name, path, tokenizer.spec)
                 if film and frames is not None:
                     sample = _first_frames(sample, kind, frames)
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
@@ -232,7 +246,9 @@ def grids_of(
             notes += [f"{path} is converted from {note}" if " to " in note else f"{path}: {note}" for note in changes]
     if missing := [name for name in template.condition if name not in grids]:
         fix = "--prompt TEXT" if _is_text(loaded, missing[0]) else "--prompt-file FILE"
-        raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
+        raise ValueError(
+            f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}{_or_another(loaded)}"
+        )
     if set(grids) >= set(template.names) and not continues(template, loaded.vocabulary, grids):
         raise ValueError(
             f"the prompt gives every stream of the template {str(template)!r}; nothing is left to generate"

@@ -103,8 +103,9 @@ def _identity(options: GenerateOptions) -> dict[str, Any]:
     values = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
     # As it was called before, so that samples from then can be gone on with.
     values["precision"] = "bfloat16" if options.precision in _BFLOAT16 else "float32"
-    if options.prompt_frames is None:
-        del values["prompt_frames"]  # as it was before there was the option
+    for name in ("prompt_frames", "template"):
+        if values[name] is None:
+            del values[name]  # as it was before there was the option
     texts = [text for value in values.values() for text in (value if isinstance(value, tuple) else (value,))]
     named = [text for text in texts if isinstance(text, str) and text and len(text) < 4096 and "\0" not in text]
     model = Path(options.model)
@@ -140,7 +141,7 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
     from trainers.autoregressive.prompts import checked_grids, given_prompts, prompt_tokenizers
     from trainers.runtime import resolve_device
 
-    loaded = load_model(options.model, resolve_device(options.device))
+    loaded = load_model(options.model, resolve_device(options.device)).using(options.template)
     cast("nn.Module", loaded.model).to(torch.bfloat16 if options.precision in _BFLOAT16 else torch.float32)
     tokenizers = prompt_tokenizers(loaded, options.allow_special)
     limit = checked_length(loaded, options.max_length)
@@ -199,7 +200,7 @@ def _write(loaded: LoadedModel, sequence: GeneratedSample, out: Path, index: int
 
     written = {}
     for stream, sample in sequence.samples.items():
-        spec = loaded.preparation.taken(_tokenizer(loaded, stream).spec)
+        spec = loaded.prepared(loaded.template.stream_of(stream)).taken(_tokenizer(loaded, stream).spec)
         kind = modality_of(spec)
         tail = "" if len(sequence.samples) == 1 else f".{stream}"
         written[stream] = f"sample_{index:05}{tail}{kind.suffix}"

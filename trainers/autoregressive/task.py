@@ -2,12 +2,13 @@
 
 Validation gives bits a token, and for each predicted stream the bits of what its tokens stand for: a byte of text, a
 dimension (one channel of one pixel) of a picture. For a lossless tokenizer that is the model's likelihood of the samples
-themselves; for the others it is that of their decoded form, and the metric's name ends in ``_quantised``.
+themselves; for the others it is that of their decoded form, and the metric's name ends in ``_quantised``. Of several templates
+each has its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from tokenize_kit.protocol import Tokenizer, modality_of
 from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.packing import IGNORED, Ints
-from tokenize_kit.sequences.vocabulary import Vocabulary
-from trainers.autoregressive.data import Batch, PackedDataset, every_row_once
+from tokenize_kit.sequences.template import SequenceTemplate
+from tokenize_kit.sequences.vocabulary import Vocabulary, unknown_stream
+from trainers.autoregressive.data import Batch, RowBatches, every_row_once
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import write_weights
 from trainers.autoregressive.models import SequenceModel
@@ -31,23 +33,34 @@ from trainers.task import PhaseLoss, Task
 
 
 class LossOf(nn.Module):
-    """A sequence model whose forward pass is its loss, so that wrappers for several processes see every forward pass."""
+    """A sequence model whose forward pass is its loss, so that wrappers for several processes see every forward pass.
 
-    def __init__(self, model: SequenceModel, z_loss: float) -> None:
+    Args:
+        model: freshly built.
+        z_loss: factor of the squared log-partition.
+        token_weights: float (ids,), how much each label counts in training; 1 for all if None.
+    """
+
+    token_weights: Tensor | None
+
+    def __init__(self, model: SequenceModel, z_loss: float, token_weights: Tensor | None = None) -> None:
         super().__init__()
         self.model = cast("nn.Module", model)
         self.z_loss = z_loss
+        self.register_buffer("token_weights", token_weights, persistent=False)
 
     def forward(self, batch: Batch, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the summed loss and the summed negative log-likelihood in nats.
 
         Args:
             batch: packed rows.
-            counted: bool (B, T), which labels to count; all but -100 if None.
+            counted: bool (B, T), which labels to count, each as 1; if None all but -100, each with its weight.
         """
-        counted = batch.labels != IGNORED if counted is None else counted
+        weights = (batch.labels != IGNORED if counted is None else counted).float()
+        if counted is None and self.token_weights is not None:
+            weights = weights * self.token_weights[batch.labels.clamp(min=0)]
         model = cast("SequenceModel", self.model)
-        loss = model.loss(batch.inputs, batch.labels, counted.float(), z_loss=self.z_loss)
+        loss = model.loss(batch.inputs, batch.labels, weights, z_loss=self.z_loss)
         return loss.total, loss.nll
 
 
@@ -62,20 +75,23 @@ class SequenceTask(Task):
         steps: of the whole run, for the learning rate.
         z_loss: factor of the squared log-partition.
         out: the model folder, where the best weights go.
+        token_weights: float (ids,), see `LossOf`; from `token_weights_of`.
     """
 
     def __init__(
         self,
         model: SequenceModel,
-        data: PackedDataset,
-        validation: Validation,
+        data: RowBatches,
+        validation: Validation | TemplateValidations,
         optimizer: OptimizerConfig,
         steps: int,
         z_loss: float,
         out: Path,
+        token_weights: Tensor | None = None,
     ) -> None:
         self.model, self.data, self.validation, self.out = cast("nn.Module", model), data, validation, out
-        self.networks: dict[str, nn.Module] = {"model": LossOf(model, z_loss)}
+        self.networks: dict[str, nn.Module] = {"model": LossOf(model, z_loss, token_weights)}
+        self._token_weights = None if token_weights is None else token_weights.clone()  # stays where batches are made
         tables = model.tables() if hasattr(model, "tables") else ()
         self.optimizers = {"model": build_optimizers(self.model, optimizer, tables)}
         self._config, self._steps = optimizer, steps
@@ -84,7 +100,14 @@ class SequenceTask(Task):
         """Return this process's micro-batch ``index``."""
         return self.data.batch(index)
 
-    def weight(self, batch: Batch) -> int:
+    def weight(self, batch: Batch) -> float:
+        """Return the number of predicted tokens, or the sum of their weights."""
+        if self._token_weights is None:
+            return batch.weight
+        weights = self._token_weights[batch.labels.clamp(min=0)].double() * (batch.labels != IGNORED)
+        return float(weights.sum())
+
+    def size(self, batch: Batch) -> int:
         """Return the number of predicted tokens."""
         return batch.weight
 
@@ -98,9 +121,9 @@ class SequenceTask(Task):
         set_learning_rate(self.optimizers["model"], learning_rate_factor(step, self._steps, self._config))
         return float(self.optimizers["model"][-1].param_groups[0]["lr"])
 
-    def describe(self, sums: Mapping[str, float], weight: int) -> dict[str, float]:
-        """Return the mean loss (nats, with z-loss) and the bits a token."""
-        weight = max(1, weight)
+    def describe(self, sums: Mapping[str, float], weight: float) -> dict[str, float]:
+        """Return the mean loss (nats, with z-loss) and the bits a token, both weighted as the loss is."""
+        weight = weight if weight > 0 else 1
         return {"loss": sums["loss"] / weight, "bits_per_token": bits_per(sums["nll"], weight)}
 
     def validate(self, runtime: Runtime) -> dict[str, float]:
@@ -148,17 +171,33 @@ class Validation:
         """Return ``bits_per_token``, ``loss`` (nats a token) and a rate for each predicted stream, over all processes."""
         if not len(self.chosen):
             return {}
+        by_stream, _, total = self.sums(network, runtime)
+        metrics = {"bits_per_token": bits_per(sum(by_stream.values()), total), "loss": sum(by_stream.values()) / total}
+        return metrics | self.rates(by_stream)
+
+    def sums(self, network: nn.Module, runtime: Runtime) -> tuple[dict[str, float], dict[str, float], float]:
+        """Return for each predicted stream the nats and the tokens, and the number of all tokens, over all processes."""
         names = self.streams
         nats = dict.fromkeys(names, 0.0)
+        tokens = dict.fromkeys(names, 0.0)
         count = 0
         for batch in self._batches(runtime):
             count += batch.weight
             moved = batch.to(runtime.device)
             for name, counted in self._counted(moved.labels):
                 nats[name] += float(network(moved, counted)[1])
-        *by_stream, total = runtime.sums([*(nats[name] for name in names), float(count)])
-        metrics = {"bits_per_token": bits_per(sum(by_stream), total), "loss": sum(by_stream) / total}
-        for name, value in zip(names, by_stream, strict=True):
+                tokens[name] += float(counted.sum())
+        *both, total = runtime.sums([*nats.values(), *tokens.values(), float(count)])
+        return (
+            dict(zip(names, both[: len(names)], strict=True)),
+            dict(zip(names, both[len(names) :], strict=True)),
+            total,
+        )
+
+    def rates(self, nats: Mapping[str, float]) -> dict[str, float]:
+        """Return the bits a byte or a dimension of each predicted stream, from its nats."""
+        metrics = {}
+        for name, value in nats.items():
             unit, number = self.units[name]
             if number and self.objective.causal:
                 metrics[f"{name}/{unit}"] = bits_per(value, number)
@@ -185,6 +224,97 @@ class Validation:
         order = list(self.documents.vocabulary.streams)
         for name in self.streams:
             yield name, (owner == order.index(name)) & (labels != IGNORED)
+
+
+class TemplateValidations:
+    """Measures a model on the held-out documents of several templates.
+
+    Args:
+        validations: of each template, by what its metrics are called.
+    """
+
+    def __init__(self, validations: Mapping[str, Validation]) -> None:
+        self.validations = {name: one for name, one in validations.items() if len(one.chosen)}
+
+    def measure(self, network: nn.Module, runtime: Runtime) -> dict[str, float]:
+        """Return ``bits_per_token`` and ``loss`` over all tokens, and for each template ``TEMPLATE/..`` what it has by itself.
+
+        A template that predicts several streams has ``TEMPLATE/STREAM/bits_per_token`` besides.
+        """
+        nats = tokens = 0.0
+        found = {}
+        for template, validation in self.validations.items():
+            by_stream, tokens_of, total = validation.sums(network, runtime)
+            nats, tokens = nats + sum(by_stream.values()), tokens + total
+            found[f"{template}/bits_per_token"] = bits_per(sum(by_stream.values()), total)
+            if len(by_stream) > 1:
+                found |= {
+                    f"{template}/{name}/bits_per_token": bits_per(value, tokens_of[name])
+                    for name, value in by_stream.items()
+                    if tokens_of[name]
+                }
+            found |= {f"{template}/{name}": rate for name, rate in validation.rates(by_stream).items()}
+        if not self.validations:
+            return {}
+        return {"bits_per_token": bits_per(nats, tokens), "loss": nats / tokens, **found}
+
+
+def loss_weights_of(words: Sequence[str]) -> dict[str, float]:
+    """Read words such as ``image=0.5``.
+
+    Raises:
+        ValueError: a word is not STREAM=W with a weight of at least 0, or a stream is there twice.
+    """
+    found: dict[str, float] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = -1.0
+        if not name or not equals or not 0 <= weight < float("inf"):
+            raise ValueError(f"--loss-weights {word!r} is not STREAM=W with a number of at least 0, such as image=0.5")
+        if name in found:
+            raise ValueError(f"--loss-weights gives the stream {name!r} twice; give it once")
+        found[name] = weight
+    return found
+
+
+def token_weights_of(
+    words: Sequence[str], templates: Sequence[SequenceTemplate], vocabulary: Vocabulary
+) -> Tensor | None:
+    """Return how much each id counts as a label, float (ids,); None if all count alike.
+
+    Args:
+        words: see `loss_weights_of`.
+        templates: of the run.
+        vocabulary: the id space.
+
+    Raises:
+        ValueError: a word is none, a stream is predicted by no template, or a template is left without any loss.
+    """
+    given = loss_weights_of(words)
+    if not given:
+        return None
+    predicted = [{template.stream_of(name) for name in template.target} for template in templates]
+    every = set().union(*predicted)
+    for name in given:
+        if name not in every:
+            said = (
+                f"the stream {name!r} is a condition in all templates and has no loss"
+                if name in vocabulary.streams
+                else unknown_stream(name, every)
+            )
+            raise ValueError(f"--loss-weights {name}={given[name]:g}: {said}; leave it out")
+    for template, streams in zip(templates, predicted, strict=True):
+        if not any(given.get(name, 1.0) for name in streams):
+            raise ValueError(
+                f"--loss-weights {' '.join(words)} leaves the template {str(template)!r} without any loss; leave the template "
+                "out, or give one of its streams a weight above 0"
+            )
+    # The last one is for ids of no stream, which have -1.
+    of_streams = torch.tensor([*(given.get(name, 1.0) for name in vocabulary.streams), 1.0])
+    return of_streams[stream_of_ids(vocabulary)]
 
 
 def stream_of_ids(vocabulary: Vocabulary) -> Tensor:

@@ -6,7 +6,7 @@ The module loads no torch until it is called, so that a command line can show it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from trainers.autoregressive.options import TrainTransformerOptions
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from tokenize_kit.sources.heldout import KeyList
-    from trainers.autoregressive.data import TokenData
+    from trainers.autoregressive.data import PackedDataset, TokenData
+    from trainers.autoregressive.mixture import MixedData, MixedDataset, Source
     from trainers.autoregressive.objectives import Objective
 
 DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
@@ -56,13 +57,13 @@ class TrainResult:
     context: int
     """Tokens of a row."""
     documents: int
-    """Documents that were trained on."""
+    """Documents that were trained on, those of all templates."""
     validation_documents: int
-    """Documents that were held out and measured."""
+    """Documents that were held out and measured, those of all templates."""
     steps: int
     """Steps made in all."""
     epochs: float
-    """How often each document was seen."""
+    """How often each document was seen; of several templates or weighted shard sets, the rows seen for each row that there is."""
     resumed_from: int
     """The step from which this call continued; the last one if it had nothing to do."""
     best_step: int
@@ -87,12 +88,12 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
 
     from tokenize_kit.claims import owned
     from tokenize_kit.sources.heldout import read_keys
-    from trainers.autoregressive.data import PackedDataset, TokenData, split_documents
+    from trainers.autoregressive.mixture import MixedData, mixed_dataset
     from trainers.autoregressive.model_folder import ModelConfigFile, write_model_folder
     from trainers.autoregressive.models import build_model
     from trainers.autoregressive.models.fast.fused import fused_training
     from trainers.autoregressive.objectives import objective_named
-    from trainers.autoregressive.task import SequenceTask, Validation
+    from trainers.autoregressive.task import SequenceTask, TemplateValidations, Validation, token_weights_of
     from trainers.autoregressive.transfer import take_over
     from trainers.checkpoints import claim_folder
     from trainers.loop import run
@@ -100,12 +101,15 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     from trainers.runtime import start
 
     note = progress.note if progress is not None else None
-    data = TokenData.open(options.shards, options.template, trust=options.trust_shards, note=note)
+    data = MixedData.open(options.shards, options.template, trust=options.trust_shards, note=note)
+    token_weights = token_weights_of(options.loss_weights, data.templates, data.vocabulary)
     tokenizers = _find_tokenizers(data, options.tokenizer)
     listed = None if options.validation_keys is None else read_keys(options.validation_keys)
     unmatched = "" if listed is None else listed.unmatched(data.keys)
-    chosen, held_out = split_documents(data, options.validation_fraction, options.validation_tokens, listed)
-    context = options.context or _default_context(data, options)
+    halves = data.split(options.validation_fraction, options.validation_tokens, listed)
+    chosen, held_out = [one for one, _ in halves], [other for _, other in halves]
+    sources = data.sources(chosen, options.mix)
+    context = options.context or max(_default_context(part, options) for part in data.parts)
     objective = objective_named(options.objective)
     config = _model_config(options, data, objective, context)
     identity = _identity(options, data, context, config, listed)
@@ -122,9 +126,9 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         torch.manual_seed(options.seed)
         model: Any = build_model(options.family, config)
     _check_model(options, data, objective, model)
-    dataset = PackedDataset(
-        data.documents,
-        chosen,
+    dataset = mixed_dataset(
+        data,
+        sources,
         context,
         options.batch_size,
         options.seed,
@@ -132,11 +136,13 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         runtime.world,
         objective,
         model.needs,
+        options.template_weights,
+        options.mix,
     )
     out = Path(options.out)
     if options.init_from is not None:
         fingerprints = {name: info.fingerprint for name, info in data.infos.items()}
-        taken = take_over(model, data.documents.vocabulary, fingerprints, options.family, options.init_from)
+        taken = take_over(model, data.vocabulary, fingerprints, options.family, options.init_from)
         if progress is not None and runtime.rank == 0:
             progress.note(str(taken))
     if runtime.rank == 0:
@@ -144,66 +150,102 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         folder_config = ModelConfigFile(
             options.family,
             config,
-            data.documents.template,
-            data.documents.vocabulary,
+            data.templates[0],
+            data.vocabulary,
             {name: info.fingerprint for name, info in data.infos.items()},
             options.objective,
+            data.templates[1:],
         )
         folders = {name: folder for name, (folder, _) in tokenizers.items()}
-        write_model_folder(out, folder_config, folders, data.preparation)
+        write_model_folder(out, folder_config, folders, data.preparation, data.preparations)
     runtime.fabric.barrier()
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trained, measured = sum(map(len, chosen)), sum(map(len, held_out))
     if progress is not None and runtime.rank == 0:
         progress.note(
-            f"{parameters:,} parameters, {several(len(chosen), 'documents')} of {dataset.tokens_per_epoch:,} tokens in rows of "
-            f"{context}, {several(len(held_out), 'documents')} held out, {runtime.device.type} {runtime.precision}"
+            f"{parameters:,} parameters, {several(trained, 'documents')} of {dataset.tokens_per_epoch:,} tokens in rows of "
+            f"{context}, {several(measured, 'documents')} held out, {runtime.device.type} {runtime.precision}"
         )
-        if cut := int((data.documents.tokens[chosen] > context).sum()) if data.documents.has_pieces else 0:
-            progress.note(
-                f"{cut:,} documents are longer than a row of {context} and are cut into pieces of whole time steps; a longer "
-                "--context cuts fewer"
-            )
-        if (samples := data.documents.template.samples) > 1:
-            progress.note(
-                f"a document is made of {samples} samples that follow each other, as the template has a stream {samples} times"
-            )
+        for text in _notes(options, data, dataset, sources, halves, context):
+            progress.note(text)
         if unmatched:
             progress.note(unmatched)
-        if unused := len(data.keys) - len(chosen) - len(held_out) if listed is not None else 0:
+        if unused := len(data.keys) - trained - measured if listed is not None else 0:
             progress.note(
                 f"{unused:,} of the listed documents are neither trained on nor measured; a higher --validation-tokens "
                 "measures more"
             )
-        if not len(held_out) and options.validation_fraction:
+        if not measured and options.validation_fraction:
             progress.note(
-                f"none of the {len(chosen):,} documents falls into the validation part: the last weights are kept instead of "
+                f"none of the {trained:,} documents falls into the validation part: the last weights are kept instead of "
                 "the best (for text, encode with --split paragraphs to get more documents)"
             )
-    validation = Validation(
-        data.documents,
-        held_out,
-        context,
-        options.batch_size,
-        {name: loaded for name, (_, loaded) in tokenizers.items()},
-        objective,
-        model.needs,
+    loaded = {name: tokenizer for name, (_, tokenizer) in tokenizers.items()}
+    validations = [
+        Validation(part.documents, some, context, options.batch_size, loaded, objective, model.needs)
+        for part, some in zip(data.parts, held_out, strict=True)
+    ]
+    names = map(str, data.templates)
+    validation = (
+        validations[0] if len(validations) == 1 else TemplateValidations(dict(zip(names, validations, strict=True)))
     )
-    task = SequenceTask(model, dataset, validation, options.optimizer, options.steps, options.z_loss, out)
+    task = SequenceTask(
+        model, dataset, validation, options.optimizer, options.steps, options.z_loss, out, token_weights
+    )
     with fused_training(model, options.compile):
         result = run(task, options, runtime, out, progress)
     return TrainResult(
         str(out),
         parameters,
-        data.documents.vocabulary.size,
+        data.vocabulary.size,
         context,
-        len(chosen),
-        len(held_out),
+        trained,
+        measured,
         result.step,
         dataset.epoch(result.step * options.accumulate),
         result.resumed_from,
         result.best_step,
         result.best_metrics,
     )
+
+
+def _notes(
+    options: TrainTransformerOptions,
+    data: MixedData,
+    dataset: PackedDataset | MixedDataset,
+    sources: Sequence[Source],
+    halves: Sequence[tuple[Any, Any]],
+    context: int,
+) -> Iterator[str]:
+    """Yield what is to be said of the templates and their data before the training begins."""
+    from trainers.autoregressive.mixture import MixedDataset
+
+    several_templates = len(data.parts) > 1
+    for part, (chosen, held_out) in zip(data.parts, halves, strict=True):
+        template = part.documents.template
+        of = f"{str(template)!r}: " if several_templates else ""
+        if cut := int((part.documents.tokens[chosen] > context).sum()) if part.documents.has_pieces else 0:
+            yield (
+                f"{of}{cut:,} documents are longer than a row of {context} and are cut into pieces of whole time steps; a longer "
+                "--context cuts fewer"
+            )
+        if template.samples > 1:
+            yield (
+                f"{of}a document is made of {template.samples} samples that follow each other, as the template has a stream "
+                f"{template.samples} times"
+            )
+        if several_templates and not len(held_out) and options.validation_fraction:
+            yield f"{of}none of its {several(len(chosen), 'documents')} falls into the validation part; it is not measured"
+    if isinstance(dataset, MixedDataset):
+        rows = options.steps * options.accumulate * dataset.world * options.batch_size
+        counts, period = dataset.interleaving.counts, dataset.interleaving.period
+        for source, packed, count in zip(sources, dataset.sources, counts.tolist(), strict=True):
+            where = "" if source.shard_set is None else f" from {data.shards[source.shard_set]}"
+            yield (
+                f"{str(data.templates[source.part])!r}{where}: {count / period:.1%} of the rows, "
+                f"{several(len(source.chosen), 'documents')} in {several(packed.rows_per_epoch, 'rows')}, each "
+                f"{rows * count / period / packed.rows_per_epoch:.3g} times in this run"
+            )
 
 
 def _burden(options: TrainTransformerOptions, context: int) -> str:
@@ -253,7 +295,7 @@ def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
 
 
 def _model_config(
-    options: TrainTransformerOptions, data: TokenData, objective: Objective, context: int
+    options: TrainTransformerOptions, data: MixedData, objective: Objective, context: int
 ) -> dict[str, Any]:
     """Return the plain form of the model's configuration.
 
@@ -262,16 +304,17 @@ def _model_config(
     """
     from trainers.autoregressive.models.forms import form_named
 
-    template = data.documents.template
-    vocab_size = data.documents.vocabulary.size + objective.extra_ids
+    vocab_size = data.vocabulary.size + objective.extra_ids
     if options.form is not None and not objective.causal:
         raise ValueError(
             f"--form {options.form}: the objective {options.objective!r} sees all tokens; leave --form out"
         )
+    # Beside others a template without a condition is an ordinary one: there is nothing to see as a whole.
+    bare = [template for template in data.templates if not template.condition]
     of_conditions = options.form is not None and "given" in form_named(options.form).needs
-    if of_conditions and not template.condition:
+    if of_conditions and len(bare) == len(data.templates):
         raise ValueError(
-            f"--form {options.form} sees a condition as a whole, but the template {str(template)!r} has none; write one with "
+            f"--form {options.form} sees a condition as a whole, but the template {str(bare[0])!r} has none; write one with "
             "'->'"
         )
     if options.family != "transformer":
@@ -283,11 +326,11 @@ def _model_config(
 
     changes: dict[str, Any] = options.model.given()
     changes["form"] = (options.form or "causal") if objective.causal else "bidirectional"
-    changes["told_next"] = data.documents.has_drawn_orders
+    changes["told_next"] = data.has_drawn_orders
     return preset(options.preset, options.style, vocab_size=vocab_size, context=context, **changes).to_dict()
 
 
-def _check_model(options: TrainTransformerOptions, data: TokenData, objective: Objective, model: Any) -> None:
+def _check_model(options: TrainTransformerOptions, data: MixedData, objective: Objective, model: Any) -> None:
     """Refuse a model that cannot do what the objective, the template and the options want.
 
     Raises:
@@ -300,9 +343,10 @@ def _check_model(options: TrainTransformerOptions, data: TokenData, objective: O
     if model.causal != objective.causal:
         sees = "sees no later tokens" if model.causal else "sees all tokens"
         raise ValueError(f"{family} {sees}, which the objective {options.objective!r} does not go with")
-    if data.documents.has_drawn_orders and "following" not in model.needs:
+    if data.has_drawn_orders and "following" not in model.needs:
+        drawn = next(part.documents.template for part in data.parts if part.documents.has_drawn_orders)
         raise ValueError(
-            f"the template {str(data.documents.template)!r} has an order that is drawn, but {family} does not ask which place "
+            f"the template {str(drawn)!r} has an order that is drawn, but {family} does not ask which place "
             "comes next; take another order"
         )
     if options.form is not None and not form_named(options.form).needs <= model.needs:
@@ -311,7 +355,7 @@ def _check_model(options: TrainTransformerOptions, data: TokenData, objective: O
         raise ValueError(f"--compile: {family} has no parts that can be compiled; leave --compile out")
 
 
-def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:
+def _find_tokenizers(data: MixedData, folders: tuple[str, ...]) -> dict[str, tuple[Path, Any]]:
     """Return the folder and the tokenizer of each stream, by fingerprint: those given first, then those in the shard sets."""
     from tokenize_kit.errors import VerificationError
     from tokenize_kit.protocol import load_tokenizer, tokenizer_name
@@ -340,7 +384,7 @@ def _find_tokenizers(data: TokenData, folders: tuple[str, ...]) -> dict[str, tup
 
 def _identity(
     options: TrainTransformerOptions,
-    data: TokenData,
+    data: MixedData,
     context: int,
     config: Mapping[str, Any],
     listed: KeyList | None,
@@ -357,11 +401,16 @@ def _identity(
         for name, value in values.items()
         if value is not None or name not in ("keep", "validation_keys", "form")
     }
+    # Weights of one template, or of one shard set, say nothing either.
+    for name, count in (("template_weights", len(options.template)), ("mix", len(options.shards)), ("loss_weights", 2)):
+        if count < 2 or not values[name]:
+            del values[name]
     if values["objective"] == "next-token":
         del values["objective"]
     values["context"] = context
     values["model"] = dict(config)
-    values["template"] = str(data.documents.template)
+    templates = [str(template) for template in data.templates]
+    values["template"] = templates if len(templates) > 1 else templates[0]
     values["shards"] = data.digest
     values["tokenizers"] = {name: info.fingerprint for name, info in data.infos.items()}
     if options.init_from is not None:

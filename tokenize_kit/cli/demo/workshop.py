@@ -125,7 +125,7 @@ class Workshop:
 
         options = TrainTransformerOptions(
             shards=(str(self.out / "shards" / name),),
-            template=template,
+            template=(template,),
             out=str(self.out / "models" / name),
             preset="tiny",
             model=TransformerOverrides(layers=3, width=192, heads=3, dropout=dropout),
