@@ -192,7 +192,7 @@ def test_the_grammar_accepts_every_document_and_knows_where_each_id_goes(text, s
     for token, role, at in zip(document.ids.tolist(), document.roles, document.coordinates.tolist(), strict=True):
         allowed = free.allowed(state)
         assert all(low < high for low, high in allowed)
-        assert all(one[1] < two[0] for one, two in zip(allowed, allowed[1:], strict=False))
+        assert all(one[1] < two[0] for one, two in itertools.pairwise(allowed))
         assert grammar.place_of(state, token).role == role
         assert not (role == Role.TARGET and sum(high - low for low, high in allowed) == 1)
         if at != [-1, -1, -1]:

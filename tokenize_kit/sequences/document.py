@@ -28,7 +28,7 @@ class Role(IntEnum):
     """What a token is there for."""
 
     STRUCTURE = 0
-    """The grammar forces it (``<bos>``, ``<begin:..>`` of a part that is always there, ``<eos>``), so there is nothing to learn."""
+    """The grammar forces it (``<bos>``, ``<begin:..>`` of what is always there, ``<eos>``), so there is nothing to learn."""
     CONDITION = 1
     """It is given: ``<bos>`` and all tokens of the streams left of an arrow."""
     TARGET = 2

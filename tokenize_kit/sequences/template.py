@@ -63,7 +63,9 @@ class Part:
         """
         whole = word.removesuffix(OPTIONAL)
         if OPTIONAL in whole:
-            raise ValueError(f"{word!r}: a '?' stands once, at the end; write {whole.replace(OPTIONAL, '') + OPTIONAL!r}")
+            raise ValueError(
+                f"{word!r}: a '?' stands once, at the end; write {whole.replace(OPTIONAL, '') + OPTIONAL!r}"
+            )
         stream, *marks = whole.split(MARK)
         given: dict[str, str] = {}
         for mark in marks:

@@ -182,7 +182,9 @@ class Vocabulary:
                 count = max(shape[-1] for shape in known)
                 offsets.extend(offsets[0] + spec.vocab_size * index for index in range(1, count))
                 size = offsets[-1] + spec.vocab_size
-            self._streams[name] = StreamIds(name, spec, known, begin, end, first_shape, tuple(offsets), null_of.get(name))
+            self._streams[name] = StreamIds(
+                name, spec, known, begin, end, first_shape, tuple(offsets), null_of.get(name)
+            )
         self.size = size
         """Number of ids in the shared space."""
         self.pad, self.bos, self.eos = 0, 1, 2

@@ -24,10 +24,10 @@ from tokenize_kit.sequences.documents import Documents, FlatStream, vocabulary_o
 from tokenize_kit.sequences.orders.random import mixed
 from tokenize_kit.sequences.packing import IGNORED, Ints, Rows, fill_places, fill_rows
 from tokenize_kit.sequences.plans import Plan, plan_stream, plan_whole
-from tokenize_kit.sequences.segment import NOWHERE
+from tokenize_kit.sequences.segment import MISSING, NOWHERE
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
-from tokenize_kit.shards import ShardSet, StreamInfo
+from tokenize_kit.shards import ShardSet, StreamArray, StreamInfo
 from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.sources.heldout import KeyList, check_fraction, key_fractions
 from trainers.autoregressive.models.inputs import Inputs
@@ -95,29 +95,35 @@ class TokenData:
         vocabulary: Vocabulary | None = None,
         trust: bool = False,
         note: Callable[[str], None] | None = None,
+        dropped: bool = False,
     ) -> TokenData:
         """Open shard sets for a template such as ``text -> image``.
 
         Args:
-            shards: folders or URLs of shard sets; each must have all streams of the template.
+            shards: folders or URLs of shard sets; each must have all streams of the template but those that are optional.
             template: see `SequenceTemplate.parse`.
             vocabulary: the id space to use; made from the data if None.
             trust: see `ShardSet.open`.
             note: the same.
+            dropped: whether conditions may be dropped (`dropped_conditions`), so that the vocabulary needs a null for them.
 
         Raises:
             FileNotFoundError: a shard set is missing.
-            ValueError: the template does not fit the shards, or two shard sets come from different tokenizers.
+            ValueError: the template does not fit the shards, no sample lacks a condition that is optional, conditions shall be
+                dropped and there are none, or two shard sets come from different tokenizers.
             VerificationError: a shard set is not what was written.
         """
         if not shards:
             raise ValueError("no shards given; use --shards DIR")
         sets = [ShardSet.open(url, trust, note) for url in shards]
-        parsed = SequenceTemplate.parse(template, known=list(sets[0].streams))
-        infos = {name: sets[0].streams[name] for name in parsed.streams}
-        for url, shard_set in zip(shards[1:], sets[1:], strict=True):
+        streams = {name: info for shard_set in reversed(sets) for name, info in shard_set.streams.items()}
+        parsed = SequenceTemplate.parse(template, known=list(streams))
+        infos = {name: streams[name] for name in parsed.streams}
+        for url, shard_set in zip(shards, sets, strict=True):
             for name, info in infos.items():
                 if name not in shard_set.streams:
+                    if name in parsed.optional_streams:
+                        continue
                     raise ValueError(f"{url} has no stream {name!r}, which the template {template!r} needs")
                 if shard_set.streams[name].fingerprint != info.fingerprint:
                     raise ValueError(
@@ -125,18 +131,50 @@ class TokenData:
                         f"{shard_set.streams[name].fingerprint[:12]} and {info.fingerprint[:12]}); encode one of them again"
                     )
         arrays: dict[str, list[FlatStream]] = {
-            name: [array for shard_set in sets for array in shard_set.stream_arrays(name)] for name in parsed.streams
+            name: [array for shard_set in sets for array in _arrays(shard_set, name, infos[name])]
+            for name in parsed.streams
         }
         keys = tuple(key for shard_set in sets for key in shard_set.column("key").to_pylist())
         # A document of several samples goes by the name of its first.
         keys = keys[: len(keys) // parsed.samples * parsed.samples : parsed.samples]
         if vocabulary is None:
-            vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays)
+            vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays, dropped)
         hashes = [[file.sha256 for file in shard_set.files] for shard_set in sets]
         digest = hashlib.sha256(canonical_json(hashes)).hexdigest()
         folders = tuple(shard_set.folder for shard_set in sets)
         prepared = Preparation.common([Preparation.of_options(shard_set.manifest.options) for shard_set in sets])
-        return cls(Documents(parsed, vocabulary, arrays), keys, infos, folders, digest, prepared)
+        documents = Documents(parsed, vocabulary, arrays)
+        _check_conditions(documents, dropped)
+        return cls(documents, keys, infos, folders, digest, prepared)
+
+
+def _arrays(shard_set: ShardSet, name: str, info: StreamInfo) -> Sequence[FlatStream]:
+    """Return the flat arrays of a stream; empty grids if the shard set has no such stream."""
+    if name in shard_set.streams:
+        return shard_set.stream_arrays(name)
+    nothing, axes = np.zeros(0, np.uint8), len(info.spec.axes)
+    rows = [len(array) for array in shard_set.stream_arrays(next(iter(shard_set.streams)))]
+    return [StreamArray(nothing, np.zeros(count + 1, np.int64), np.zeros((count, axes), np.int64)) for count in rows]
+
+
+def _check_conditions(documents: Documents, dropped: bool) -> None:
+    """Refuse nulls of conditions that a training would never see.
+
+    Raises:
+        ValueError: conditions shall be dropped and there are none, or no sample lacks one that is optional.
+    """
+    template = documents.template
+    if dropped and not template.left:
+        raise ValueError(
+            f"--condition-dropout: the template {str(template)!r} has no condition to drop; write one with '->', or leave "
+            "--condition-dropout out"
+        )
+    for table in documents.segments:
+        if table.segment.condition and table.segment.optional and not dropped and not (table.count == MISSING).any():
+            raise ValueError(
+                f"the template {str(template)!r} has the condition {table.segment.name!r} as optional, but no sample lacks it, "
+                "so a model would never see what that means; leave the '?' out, or drop conditions with --condition-dropout 0.1"
+            )
 
 
 def split_documents(
@@ -192,6 +230,8 @@ class PackedDataset:
         world: number of processes.
         objective: what is predicted where.
         needs: what a model asks for, see `SequenceModel.needs`.
+        condition_dropout: how probable it is that conditions are dropped, see `dropped_conditions`. A row has the same documents
+            in every epoch: where a condition is dropped, the row ends with more padding.
 
     Raises:
         ValueError: there is no document, one that must not be cut is longer than ``context``, or not even a single time step
@@ -209,16 +249,18 @@ class PackedDataset:
         world: int = 1,
         objective: Objective = NEXT_TOKEN,
         needs: Collection[str] = (),
+        condition_dropout: float = 0.0,
     ) -> None:
         if not len(chosen):
             raise ValueError("there is no document to pack")
         assert 0 <= rank < world
+        assert not condition_dropout or documents.template.left
         if documents.has_pieces:
             documents = documents.pieces(context, chosen)
             chosen = np.arange(len(documents))
         self.documents, self.chosen, self.context, self.batch_size = documents, chosen, context, batch_size
         self.seed, self.rank, self.world = seed, rank, world
-        self.objective, self.needs = objective, frozenset(needs)
+        self.objective, self.needs, self.condition_dropout = objective, frozenset(needs), condition_dropout
         self._places = objective.places(documents.tokens)
         self._whole = None if documents.is_stream else plan_whole(self._places, context, chosen, objective.ahead)
         total = int(self._places[chosen].sum())
@@ -229,7 +271,7 @@ class PackedDataset:
         # A chunk of a small data set spans an epoch at most, or each chunk would pack many epochs to use them once.
         self._chunk = max(1, min(CHUNK_TOKENS // context, self.rows_per_epoch // world) // batch_size)
         self._cached: tuple[int, _Chunk] | None = None
-        self._plans: dict[int, tuple[Plan, Ints]] = {}
+        self._plans: dict[int, tuple[Documents, Plan, Ints]] = {}
 
     def batch(self, index: int) -> Batch:
         """Return micro-batch ``index`` (from 0, counted from the start of the training) of this rank."""
@@ -253,26 +295,31 @@ class PackedDataset:
         parts = []
         epochs = line // self.rows_per_epoch
         for epoch in np.unique(epochs).tolist():
-            plan, order = self._plan(epoch)
+            documents, plan, order = self._plan(epoch)
             mine = line[epochs == epoch]
             rows = order[mine % self.rows_per_epoch]
             seeds = drawn_seeds(self.documents, self.seed, epoch)
             parts.append(
-                _filled(self.documents, plan, rows, self.context, self.objective, self.needs, seeds, mine, self.seed)
+                _filled(documents, plan, rows, self.context, self.objective, self.needs, seeds, mine, self.seed)
             )
         return parts[0] if len(parts) == 1 else _Chunk.joined(parts)
 
-    def _plan(self, epoch: int) -> tuple[Plan, Ints]:
-        """Return the plan of an epoch and the order of its rows."""
+    def _plan(self, epoch: int) -> tuple[Documents, Plan, Ints]:
+        """Return the documents of an epoch, their plan and the order of its rows."""
         if epoch not in self._plans:
             generator = np.random.default_rng([self.seed, epoch])
             plan = self._whole
             if plan is None:
                 order = self.chosen[generator.permutation(len(self.chosen))]
                 plan = plan_stream(self._places, self.context, order)
+            documents = self.documents
+            if self.condition_dropout:
+                documents = documents.without(dropped_conditions(documents, self.condition_dropout, self.seed, epoch))
+                # Whole documents in the rows that they have anyway, which are then shorter.
+                plan = plan._replace(length=self.objective.places(documents.tokens)[plan.document])
             # Two epochs at most are needed at a time: a chunk may lie across the border.
             self._plans = {old: value for old, value in self._plans.items() if old == epoch - 1}
-            self._plans[epoch] = (plan, generator.permutation(plan.rows))
+            self._plans[epoch] = (documents, plan, generator.permutation(plan.rows))
         return self._plans[epoch]
 
 
@@ -301,6 +348,31 @@ def drawn_seeds(documents: Documents, seed: int, epoch: int) -> Ints | None:
         return None
     start = mixed(np.array([seed], np.uint64), np.array([epoch], np.int64).astype(np.uint64))
     return (mixed(start, np.arange(len(documents), dtype=np.uint64)) >> np.uint64(1)).astype(np.int64)
+
+
+_DROPOUT = 0x636F6E646974696F
+"""Sets the bits that decide on conditions apart from those of drawn orders."""
+
+
+def dropped_conditions(documents: Documents, probability: float, seed: int, epoch: int) -> NDArray[np.bool_]:
+    """Return which conditions of each document are dropped in an epoch, bool (documents, conditions).
+
+    Of each document all conditions are dropped together with ``probability``, so that a model learns what is likely without them
+    (Ho and Salimans 2022, arXiv 2207.12598). Where there are several, each is also dropped by itself with ``probability``, so
+    that each can be strengthened on its own (Brooks et al. 2023, arXiv 2211.09800). It is a function of the arguments alone.
+
+    Args:
+        documents: all documents.
+        probability: in [0, 1).
+        seed: of the training.
+        epoch: its number.
+    """
+    conditions = len(documents.template.left)
+    draws = 1 if conditions == 1 else 1 + conditions
+    start = mixed(np.array([seed], np.uint64), np.array([epoch], np.uint64)) ^ np.uint64(_DROPOUT)
+    bits = mixed(start, np.arange(len(documents) * draws, dtype=np.uint64)).reshape(-1, draws)
+    hit = (bits >> np.uint64(11)) * 2.0**-53 < probability
+    return np.repeat(hit, conditions, 1) if draws == 1 else hit[:, :1] | hit[:, 1:]
 
 
 VALIDATION_EPOCH = -1

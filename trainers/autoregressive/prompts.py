@@ -197,7 +197,8 @@ def grids_of(
         frames: how many frames are taken of a film that is continued; None takes all of them, or one if nothing is left then.
 
     Returns:
-        The grids by stream, in the order of the template, and in words what had to be done to its files.
+        The grids by stream, in the order of the template, and in words what had to be done to its files, and which conditions the
+        samples are drawn without: a model that was trained on dropped ones needs none.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -230,7 +231,14 @@ def grids_of(
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
             notes += [f"{path} is converted from {note}" if " to " in note else f"{path}: {note}" for note in changes]
-    if missing := [name for name in template.condition if name not in grids]:
+    droppable = {segment.name for segment in template.segments(loaded.vocabulary) if segment.null is not None}
+    given = template.given(grids)
+    if absent := [name for name in template.condition if name not in given and name in droppable]:
+        notes.append(
+            f"no {' and no '.join(map(repr, absent))} is given: the samples are drawn "
+            f"without {'a condition' if len(absent) == len(template.condition) else 'it'}"
+        )
+    if missing := [name for name in template.condition if name not in grids and name not in droppable]:
         fix = "--prompt TEXT" if _is_text(loaded, missing[0]) else "--prompt-file FILE"
         raise ValueError(f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}")
     if set(grids) >= set(template.names) and not continues(template, loaded.vocabulary, grids):

@@ -107,7 +107,8 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     from trainers.runtime import start
 
     note = progress.note if progress is not None else None
-    data = TokenData.open(options.shards, options.template, trust=options.trust_shards, note=note)
+    dropped = options.condition_dropout > 0
+    data = TokenData.open(options.shards, options.template, trust=options.trust_shards, note=note, dropped=dropped)
     tokenizers = _find_tokenizers(data, options.tokenizer)
     listed = None if options.validation_keys is None else read_keys(options.validation_keys)
     unmatched = "" if listed is None else listed.unmatched(data.keys)
@@ -139,6 +140,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         runtime.world,
         objective,
         model.needs,
+        options.condition_dropout,
     )
     out = Path(options.out)
     if options.init_from is not None:
@@ -356,6 +358,8 @@ def _identity(
     }
     if values["objective"] == "next-token":
         del values["objective"]
+    if not values["condition_dropout"]:
+        del values["condition_dropout"]
     values["context"] = context
     values["model"] = dict(config)
     values["template"] = str(data.documents.template)
