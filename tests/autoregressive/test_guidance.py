@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from test_forms import CAUSAL, build
+from test_forms import CAUSAL, FORMS, build, part
 
 from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.sequences.document import Role
@@ -17,7 +18,7 @@ from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive import generation
 from trainers.autoregressive.generation import generate
-from trainers.autoregressive.guidance import Guidance, guidance_of, less
+from trainers.autoregressive.guidance import Guidance, guidance_of, guided, less
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.sampling_options import SamplingOptions
 
@@ -124,6 +125,49 @@ def test_guided_logits_are_those_of_two_models_without_cache(name, schedule, mon
     model, guidance = build(name, VOCABULARY.size), Guidance((2.5,), schedule)
     made, logits = drawn(model, template, guidance, monkeypatch, batch_size=3)
     check_against_the_slow_loop(model, template, guidance, made, logits)
+
+
+@pytest.mark.parametrize("name", [name for name in CAUSAL if "form" not in FORMS[name]])
+@pytest.mark.parametrize("sizes", [(1,), (4,), (7, 1)])
+def test_a_prefill_in_pieces_gives_the_guided_logits_of_a_whole_one(name, sizes):
+    template, guidance = SequenceTemplate.parse("text -> image:random"), Guidance((3.0,))
+    model, readings = build(name, VOCABULARY.size), []
+    for grids in prompts_for(template):
+        whole, (bare,) = beginnings(template, grids, guidance)
+        ids = template.flatten({**grids, "image": np.arange(6).reshape(2, 3) % 5}, VOCABULARY)[0].tolist()
+        rest = ids[len(whole.ids) : -2]
+        readings += [
+            generation._Reading(one.grammar, [*one.ids, *rest], placed=bool(model.needs)) for one in (bare, whole)
+        ]
+    longest = max(len(reading.ids) for reading in readings)
+    padding = torch.tensor([longest - len(reading.ids) for reading in readings])
+    waiting = [[0] * (longest - len(reading.ids)) + reading.ids for reading in readings]
+    inputs = generation._inputs(readings, waiting, torch.device("cpu"))
+    cache = model.new_cache(len(readings), longest, left_padding=padding)
+    start = 0
+    for size in itertools.cycle(sizes):
+        logits = model.step(part(inputs, slice(start, start + size)), cache, last_only=True)[:, -1]
+        start += size
+        if start >= longest:
+            break
+    made = guided(logits, [guidance.weights(1.0)] * len(LENGTHS))
+    for row, (bare, whole) in enumerate(zip(readings[::2], readings[1::2], strict=True)):
+        one, other = (slow_logits(model, Alone(reading), ()) for reading in (bare, whole))
+        torch.testing.assert_close(made[row], one + 3 * (other - one), atol=1e-5, rtol=1e-5)
+
+
+class Alone(NamedTuple):
+    """A reading as `slow_logits` takes it."""
+
+    reading: generation._Reading
+
+    @property
+    def ids(self):
+        return self.reading.ids
+
+    @property
+    def grammar(self):
+        return self.reading._grammar
 
 
 @pytest.mark.parametrize("name", ["prefix", "encoder-decoder", "told-axial"])

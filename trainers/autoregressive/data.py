@@ -116,9 +116,14 @@ class TokenData:
         if not shards:
             raise ValueError("no shards given; use --shards DIR")
         sets = [ShardSet.open(url, trust, note) for url in shards]
-        streams = {name: info for shard_set in reversed(sets) for name, info in shard_set.streams.items()}
-        parsed = SequenceTemplate.parse(template, known=list(streams))
-        infos = {name: streams[name] for name in parsed.streams}
+        # Of each stream the first shard set that has it says what it is.
+        sources = {
+            name: (url, info)
+            for url, shard_set in reversed([*zip(shards, sets, strict=True)])
+            for name, info in shard_set.streams.items()
+        }
+        parsed = SequenceTemplate.parse(template, known=list(sources))
+        infos = {name: sources[name][1] for name in parsed.streams}
         for url, shard_set in zip(shards, sets, strict=True):
             for name, info in infos.items():
                 if name not in shard_set.streams:
@@ -127,7 +132,7 @@ class TokenData:
                     raise ValueError(f"{url} has no stream {name!r}, which the template {template!r} needs")
                 if shard_set.streams[name].fingerprint != info.fingerprint:
                     raise ValueError(
-                        f"stream {name!r} of {url} was made by another tokenizer than that of {shards[0]} (fingerprints "
+                        f"stream {name!r} of {url} was made by another tokenizer than that of {sources[name][0]} (fingerprints "
                         f"{shard_set.streams[name].fingerprint[:12]} and {info.fingerprint[:12]}); encode one of them again"
                     )
         arrays: dict[str, list[FlatStream]] = {

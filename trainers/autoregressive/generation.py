@@ -125,7 +125,10 @@ def generate(
     ]
     if guidance is not None:
         for row, beginnings in zip(rows, weaker, strict=True):
-            all_readings = [*(_Reading(*beginning, bool(model.needs)) for beginning in beginnings), row]
+            all_readings: list[_Reading | _Row] = [
+                *(_Reading(*beginning, bool(model.needs)) for beginning in beginnings),
+                row,
+            ]
             row.readings = [all_readings[number] for number in guidance.readings]
     network = model if isinstance(model, nn.Module) else None
     was_training = network is not None and network.training

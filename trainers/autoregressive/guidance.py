@@ -17,7 +17,7 @@ no model; `generation` reads and `sample` lays the prompts out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Grids = Mapping[str, NDArray[Any]]
 
-RISES = {
+RISES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,  # noqa: ARG005
     "linear": lambda progress: progress,
     "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,
@@ -90,7 +90,8 @@ def guided(logits: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
     import torch
 
     factors = torch.tensor(weights, dtype=torch.float32, device=logits.device)
-    return (logits.float().unflatten(0, factors.shape) * factors[..., None]).sum(1)
+    result: Tensor = (logits.float().reshape(*factors.shape, -1) * factors[..., None]).sum(1)
+    return result
 
 
 def guidance_of(template: SequenceTemplate, vocabulary: Vocabulary, options: SamplingOptions) -> Guidance | None:
