@@ -108,6 +108,10 @@ def test_the_grammar_lets_a_part_be_missing_only_where_it_may_be():
     assert first("text? image", limit=8) == [(null, null + 1)]
     with pytest.raises(ValueError, match=r"the shortest document of 'text\? image' has 8 tokens, but only 7"):
         SequenceTemplate.parse("text? image").grammar(NULLS, 7)
+    # An optional text has an id at the least.
+    grammar = SequenceTemplate.parse("text? image").grammar(NULLS)
+    state = grammar.advance(grammar.advance(grammar.start(), NULLS.bos), begin_)
+    assert grammar.allowed(state) == [NULLS.stream("text").range_of(0)]
     # Where the null follows <begin> directly they are one interval.
     alone = Vocabulary({"image": SPECS["image"], "text": SPECS["text"]}, {"image": [(2, 2)]}, ("image",))
     small = Vocabulary({"image": SPECS["image"]}, {"image": [(2, 2)]}, ("image",))

@@ -190,7 +190,7 @@ def _take_segment(segment: Segment, ids: Ints, start: int, seed: int) -> tuple[N
             raise ValueError(f"the segment of {stream.name!r} that begins at place {start} has no <end:{stream.name}>")
         turn, _, codebook = segment.arrangement.place(int(ends[0]), shape, ENDLESS, seed)
         steps, inside = divmod(turn, stream.places(stream.shapes[shape]))
-        if codebook or inside or steps < stream.min_steps:
+        if codebook or inside or steps < segment.min_steps:
             at = start + segment.header + int(ends[0])
             raise ValueError(f"the segment of {stream.name!r} ends at place {at} in the middle of a time step")
         count *= steps

@@ -81,8 +81,8 @@ class Grammar:
             segment.null if known is None else None for segment, known in zip(segments, self._begun, strict=True)
         ]
         self._min_steps = [
-            max(stream.min_steps, known.steps(stream) if known is not None and stream.is_open else 0)
-            for stream, known in zip(self._streams, self._begun, strict=True)
+            max(segment.min_steps, known.steps(segment.stream) if known is not None and segment.stream.is_open else 0)
+            for segment, known in zip(segments, self._begun, strict=True)
         ]
         # The fewest tokens that finish a document from the start of each segment on; the last entry is <eos> alone.
         self._rest = [1]

@@ -70,6 +70,8 @@ class Segment:
         """Tokens before the ids."""
         columns = coordinate_columns(stream.place_axes)
         self._columns = columns
+        self.min_steps = max(stream.min_steps, int(optional))
+        """The least number of time steps of an open stream: an optional text of none is missing."""
         sizes = [
             (1, *stream.place_shape(shape)) if stream.is_open else stream.place_shape(shape) for shape in stream.shapes
         ]
