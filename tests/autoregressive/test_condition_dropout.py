@@ -168,7 +168,7 @@ def test_a_rate_is_at_least_zero_and_below_one(rate):
         options_for("nowhere", "nowhere", condition_dropout=rate)
 
 
-def train(out, shards, template, **changes):
+def train(out, shards, template, progress=None, **changes):
     values = {
         "model": TransformerOverrides(layers=2, width=32, heads=2),
         "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=10),
@@ -178,7 +178,8 @@ def train(out, shards, template, **changes):
         "precision": "32-true",
         "validation_fraction": 0.1,
     }
-    train_transformer(TrainTransformerOptions(shards=shards, template=template, out=str(out), **{**values, **changes}))
+    options = TrainTransformerOptions(shards=shards, template=template, out=str(out), **{**values, **changes})
+    train_transformer(options, progress)
     return str(out)
 
 
@@ -278,7 +279,9 @@ def lacking(tmp_path_factory):
 def test_samples_without_a_condition_are_trained_on_and_drawn(lacking, tmp_path):
     data = TokenData.open(lacking, "text? -> image")
     assert [sum("text" in data.documents.grids(i) for i in part) for part in (range(60), range(60, 90))] == [40, 0]
-    model = train(tmp_path / "model", lacking, "text? -> image")
+    told = Told()
+    model = train(tmp_path / "model", lacking, "text? -> image", told, validation_fraction=0)
+    assert told.said[1:] == ["50 of 90 documents have no 'text'"]
     assert str(read_model_config(model).template) == "text? -> image"
     told = Told()
     generate_samples(GenerateOptions(model=model, out=str(tmp_path / "none"), count=8, prompt=""), told)

@@ -144,6 +144,14 @@ class Documents:
         result.tokens = place + 1
         return result
 
+    def lacking(self, chosen: Ints) -> dict[str, int]:
+        """Return for each optional part how many of the chosen documents lack it."""
+        return {
+            table.segment.name: int((table.count[chosen] == MISSING).sum())
+            for table in self.segments
+            if table.segment.optional
+        }
+
     @property
     def is_stream(self) -> bool:
         """Whether documents may be cut anywhere: the template is one open stream of one id a step."""

@@ -174,6 +174,8 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
             progress.note(
                 f"a document is made of {samples} samples that follow each other, as the template has a stream {samples} times"
             )
+        for name, lacking in data.documents.lacking(chosen).items():
+            progress.note(f"{lacking:,} of {several(len(chosen), 'documents')} have no {name!r}")
         if unmatched:
             progress.note(unmatched)
         if unused := len(data.keys) - len(chosen) - len(held_out) if listed is not None else 0:
