@@ -240,6 +240,11 @@ def test_a_model_that_knows_dropped_conditions_draws_without_one(guided, tmp_pat
         generate_samples(GenerateOptions(model=guided, out=str(tmp_path / "none"), guidance=(3.0,)))
 
 
+def test_inspect_tells_what_sequences_may_lack(guided, capsys):
+    assert main(["inspect", guided, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sequences may lack"] == ["text"]
+
+
 def test_guidance_of_a_model_without_dropout_is_refused(pictures, tmp_path):
     model = train(tmp_path / "model", (pictures,), "text -> image", steps=2)
     with pytest.raises(ValueError, match=r"--guidance 3: the model has never seen a sequence without 'text'"):

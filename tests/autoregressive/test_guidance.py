@@ -193,6 +193,13 @@ def test_a_schedule_rises_from_the_condition_alone_to_its_scale(monkeypatch):
     assert Guidance((0.0,), "linear").readings == (0, 1)
 
 
+def test_logits_of_any_precision_are_joined_in_float32():
+    logits = torch.tensor([[1.0, 2.0], [3.0, 0.5], [0.0, 1.0], [1.0, 1.0]], dtype=torch.bfloat16)
+    made = guided(logits, [[-2.0, 3.0], [0.25, 0.75]])
+    assert made.dtype == torch.float32
+    assert made.tolist() == [[7.0, -2.5], [0.75, 1.0]]
+
+
 def test_a_grammar_knows_how_far_a_grid_has_come():
     template = SequenceTemplate.parse("image text")
     vocabulary = Vocabulary({"text": TEXT, "image": IMAGE}, {"image": [(2, 3), (3, 2)]})
