@@ -258,7 +258,7 @@ def test_guidance_of_a_model_without_dropout_is_refused(pictures, tmp_path):
 
 def test_two_conditions_are_guided_and_given_each_by_itself(triples, tmp_path):
     model = train(tmp_path / "model", (triples,), "text hint -> image", steps=4, condition_dropout=0.3)
-    lines = [{"text": "abc", "hint": "xy"}, {"text": "abc"}, {"hint": "xy"}]
+    lines = [{"text": "abc", "hint": "xy"}, {"text": "abc", "hint": None}, {"hint": "xy"}]
     (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     told = Told()
     options = GenerateOptions(
@@ -267,6 +267,16 @@ def test_two_conditions_are_guided_and_given_each_by_itself(triples, tmp_path):
     assert generate_samples(options, told).count == 3
     assert [line["guidance"] for line in lines_of(options.out)] == [[3.0, 2.0]] * 3
     assert told.said == [f"no '{name}' is given: the samples are drawn without it" for name in ("hint", "text")]
+    (tmp_path / "list.jsonl").write_text('{"text": null, "hint": null}\n')
+    asked = {"model": model, "out": str(tmp_path / "free"), "prompts": str(tmp_path / "list.jsonl")}
+    assert generate_samples(GenerateOptions(**asked)).count == 1
+    with pytest.raises(
+        ValueError, match=r"list\.jsonl, line 1: --guidance strengthens a condition, but the prompt gives none"
+    ):
+        generate_samples(GenerateOptions(**asked, guidance=(3.0,), overwrite=True))
+    (tmp_path / "list.jsonl").write_text('{"image": null}\n')
+    with pytest.raises(ValueError, match="'image' is null, expected a string"):
+        generate_samples(GenerateOptions(**asked, overwrite=True))
     loaded = load_model(model)
     found = [list(loaded.template.parse_ids(line["ids"], loaded.vocabulary)) for line in lines_of(options.out)]
     assert found == [["text", "hint", "image"], ["text", "image"], ["hint", "image"]]

@@ -5,8 +5,8 @@ they were, a sound has as many codebooks, and special tokens in a text are found
 
 ``--prompts`` names a list. In a ``.jsonl`` a line is a text, or an object: ``prompt`` is the text of the first stream,
 ``prompt_file`` a file of it or a list of files for the first streams, and the name of a stream has its text, or where it is no
-text, its file. In any other file a line is a text, or a file's name where the first stream is no text. Empty lines are passed
-over. Names of files are relative to the folder of the list.
+text, its file; null is no condition, for a model that knows what that means. In any other file a line is a text, or a file's name
+where the first stream is no text. Empty lines are passed over. Names of files are relative to the folder of the list.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tokenize_kit.protocol import Modality, Sample
+    from tokenize_kit.sequences.segment import Segment
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.options import PromptOptions
 
@@ -121,8 +122,9 @@ def _contents(loaded: LoadedModel, value: Any, folder: Path) -> tuple[dict[str, 
     if "prompt_file" in value and "prompt_file" not in streams:
         names = value["prompt_file"] if isinstance(value["prompt_file"], list) else [value["prompt_file"]]
         files |= _files(loaded, [folder / _string(name, "prompt_file") for name in names])
+    droppable = {segment.name for segment in _droppable(loaded) if segment.condition}
     for stream in streams:
-        if stream in value:
+        if stream in value and not (value[stream] is None and stream in droppable):
             if stream in texts or stream in files:
                 raise ValueError(f"the stream {stream!r} is given twice")
             content = _string(value[stream], stream)
@@ -159,6 +161,11 @@ def _files(loaded: LoadedModel, files: Sequence[Path]) -> dict[str, Path]:
     if len(files) > len(template.names):
         raise ValueError(f"{len(files)} prompt files, but the template {str(template)!r} has fewer streams")
     return dict(zip(template.names, files, strict=False))
+
+
+def _droppable(loaded: LoadedModel) -> list[Segment]:
+    """Return the parts that a sequence may lack."""
+    return [segment for segment in loaded.template.segments(loaded.vocabulary) if segment.null is not None]
 
 
 def _is_text(loaded: LoadedModel, stream: str) -> bool:
@@ -231,7 +238,7 @@ def grids_of(
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
             notes += [f"{path} is converted from {note}" if " to " in note else f"{path}: {note}" for note in changes]
-    droppable = {segment.name for segment in template.segments(loaded.vocabulary) if segment.null is not None}
+    droppable = {segment.name for segment in _droppable(loaded)}
     given = template.given(grids)
     if absent := [name for name in template.condition if name not in given and name in droppable]:
         notes.append(
