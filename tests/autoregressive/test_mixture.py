@@ -303,11 +303,7 @@ def test_a_shape_of_a_set_that_serves_no_template_of_the_stream_is_not_in_the_vo
             {"loss_weights": ("text=0",)},
             "leaves the template 'image -> text' without any loss",
         ),
-        (
-            ("text", "text -> image"),
-            {"form": "encoder-decoder"},
-            "sees a condition as a whole, but the template 'text' has none",
-        ),
+        (("text",), {"form": "encoder-decoder"}, "sees a condition as a whole, but the template 'text' has none"),
         (("text", "image"), {"form": "prefix"}, "sees a condition as a whole, but the template 'text' has none"),
         (("text", "text -> image"), {"context": 8}, "template 'text -> image': the longest document has"),
         (

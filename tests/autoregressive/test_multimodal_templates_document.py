@@ -41,7 +41,9 @@ def test_the_commands_work_on_the_bundled_data(section, tmp_path, monkeypatch, c
         "sample_00000.txt",
     ]
     names = {name for line in read_log(tmp_path / "models" / "both" / "train_log.jsonl") for name in line}
-    for name in re.findall(r"`(validation/[^`]*)`", section.split("| name in train_log.jsonl |")[1].split("With a single")[0]):
+    for name in re.findall(
+        r"`(validation/[^`]*)`", section.split("| name in train_log.jsonl |")[1].split("With a single")[0]
+    ):
         if name != "validation/text image/image/bits_per_token":  # of another template
             assert name in names, names
 

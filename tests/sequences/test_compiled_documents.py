@@ -1,5 +1,7 @@
 """Documents, and all readings of them, beside a slow one that a reader believes."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,7 +43,7 @@ SHAPES = {
     "film": [(2, 2), (1, 2)],
 }
 OPEN = ("text", "audio", "stereo", "film")
-VOCABULARY = Vocabulary(SPECS, SHAPES)
+VOCABULARY = Vocabulary(SPECS, SHAPES, SPECS)
 COLUMNS = {"time": 0, "height": 1, "width": 2}
 
 orders_of_planes = st.sampled_from([*PLANES, "random"])
@@ -54,8 +56,11 @@ parts = st.one_of(
     st.sampled_from(list(LAYOUTS)).map(lambda layout: f"audio:{layout}"),
     st.tuples(orders_of_planes, st.sampled_from(list(LAYOUTS))).map(lambda marks: f"patches:{marks[0]}:{marks[1]}"),
 )
-templates = st.tuples(st.lists(parts, max_size=2), st.lists(parts, min_size=1, max_size=2)).map(
-    lambda sides: " -> ".join(" ".join(side) for side in sides if side)
+parts_or_none = st.tuples(parts, st.sampled_from(["", "", "?"])).map("".join)
+templates = (
+    st.tuples(st.lists(parts_or_none, max_size=2), st.lists(parts_or_none, min_size=1, max_size=2))
+    .map(lambda sides: " -> ".join(" ".join(side) for side in sides if side))
+    .map(lambda text: text if " " in text else text.rstrip("?"))
 )
 
 
@@ -75,10 +80,14 @@ def grid_of(name, shape, rng):
 def grids_for(text, seed):
     rng = np.random.default_rng(seed)
     template = SequenceTemplate.parse(text)
-    return {
-        name: grid_of(part.stream, shape_of(part.stream, rng), rng)
-        for name, part in zip(template.names, template.parts, strict=True)
-    }
+    grids = {}
+    for name, part in zip(template.names, template.parts, strict=True):
+        missing = rng.random() < 0.4
+        if part.optional and missing and rng.random() < 0.5:
+            grids[name] = np.zeros((0,) * len(SPECS[part.stream].axes), int)
+        elif not missing or not (part.optional or name in template.condition):
+            grids[name] = grid_of(part.stream, shape_of(part.stream, rng), rng)
+    return grids
 
 
 def slow_document(text, grids, vocabulary=VOCABULARY, seed=0):
@@ -93,12 +102,16 @@ def slow_document(text, grids, vocabulary=VOCABULARY, seed=0):
     tokens = [(vocabulary.bos, first, -1, -1, 0, -1, nowhere)]
     seen: dict[str, int] = {}
     for number, (word, given_) in enumerate(words):
-        name, *marks = word.split(":")
+        optional = word.endswith("?")
+        name, *marks = word.removesuffix("?").split(":")
         seen[name] = seen.get(name, 0) + 1
-        grid = grids[name if seen[name] == 1 else f"{name}#{seen[name]}"]
+        grid = grids.get(name if seen[name] == 1 else f"{name}#{seen[name]}")
         of = (number, names.index(name), seen[name])
         role = Role.CONDITION if given_ else Role.TARGET
-        begin = Role.CONDITION if given_ else Role.STRUCTURE
+        begin = Role.CONDITION if given_ else Role.TARGET if optional else Role.STRUCTURE
+        if grid is None or (optional and grid.size == 0):
+            tokens.append((vocabulary.special(f"<none:{name}>"), role, *of, -1, nowhere))
+            continue
         tokens.append((vocabulary.special(f"<begin:{name}>"), begin, *of, -1, nowhere))
         known = vocabulary.stream(name).shapes
         if len(known) > 1:
@@ -163,9 +176,9 @@ def test_a_document_is_the_slow_one_and_comes_apart_again(text, seed, order_seed
     assert columns(document) == expected
     assert document.loss_mask.tolist() == [role == Role.TARGET for _, role, *_ in expected]
     apart = template.parse_ids(document.ids, VOCABULARY, order_seed)
-    assert list(apart) == list(template.names)
-    for name, grid in grids.items():
-        assert np.array_equal(apart[name], grid)
+    assert tuple(apart) == template.given(grids)
+    for name, grid in apart.items():
+        assert np.array_equal(grid, grids[name])
 
 
 @settings(max_examples=200, deadline=None)
@@ -178,6 +191,9 @@ def test_the_grammar_accepts_every_document_and_knows_where_each_id_goes(text, s
     state = grammar.start()
     for token, role, at in zip(document.ids.tolist(), document.roles, document.coordinates.tolist(), strict=True):
         allowed = free.allowed(state)
+        assert all(low < high for low, high in allowed)
+        assert all(one[1] < two[0] for one, two in itertools.pairwise(allowed))
+        assert grammar.place_of(state, token).role == role
         assert not (role == Role.TARGET and sum(high - low for low, high in allowed) == 1)
         if at != [-1, -1, -1]:
             assert list(grammar.coordinates(state)) == at
@@ -203,7 +219,8 @@ def test_what_is_drawn_from_the_grammar_is_a_document(text, seed, room, order_se
 def shortest(template):
     """The fewest tokens of a document, counted by hand."""
     least = {"text": 2, "image": 6, "pixels": 13, "patches": 11, "audio": 5, "stereo": 4, "video": 10, "film": 5}
-    return 2 + sum(least[part.stream] for part in template.parts)
+    may_lack = {*template.condition, *(n for n, p in zip(template.names, template.parts, strict=True) if p.optional)}
+    return 2 + sum(1 if name in may_lack else least[template.stream_of(name)] for name in template.names)
 
 
 @settings(max_examples=200, deadline=None)
@@ -250,6 +267,8 @@ def arrays_for(template, rows, seed):
         found[name] = []
         for count in rows:
             shapes = [shape_of(name, rng) for _ in range(count)]
+            if name in template.optional_streams:
+                shapes = [shape if rng.random() < 0.6 else (0,) * len(shape) for shape in shapes]
             flat = [grid_of(name, shape, rng).reshape(-1) for shape in shapes]
             offsets = 3 + np.concatenate([[0], np.cumsum([len(ids) for ids in flat])]).astype(np.int64)
             values = np.concatenate([np.zeros(3, int), *flat, np.zeros(2, int)]).astype(np.uint8)
@@ -269,13 +288,28 @@ def test_packed_rows_are_the_documents(text, rows, ahead, seed):
     """Ids, labels, positions, numbers, roles and coordinates, of the tokens and of those that follow them."""
     template = SequenceTemplate.parse(text)
     arrays = arrays_for(template, rows, seed)
-    vocabulary = vocabulary_of(template, SPECS, arrays)
-    documents = Documents(template, vocabulary, arrays)
     rng = np.random.default_rng(seed)
+    dropping = bool(template.left) and rng.random() < 0.5
+    try:
+        vocabulary = vocabulary_of(template, SPECS, arrays, dropping)
+    except ValueError as error:
+        assert "no sample has the stream" in str(error)  # noqa: PT017
+        return
+    documents = Documents(template, vocabulary, arrays)
     count = sum(rows) // template.samples
     assert len(documents) == count
     if not count:
         return
+    if dropping:
+        whole, dropped = documents, rng.random((count, len(template.left))) < 0.4
+        documents = whole.without(dropped)
+        for number in range(count):
+            grids = whole.grids(number)
+            kept = [name for name in grids if name not in itertools.compress(template.names, dropped[number])]
+            assert list(documents.grids(number)) == kept
+    assert documents.tokens.tolist() == [
+        len(slow_document(text, documents.grids(number), vocabulary)) for number in range(count)
+    ]
     seeds = rng.integers(0, 2**62, count)
     chosen = np.flatnonzero(rng.random(count) < 0.8)
     context = int(rng.integers(1, 30))

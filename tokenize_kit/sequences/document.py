@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenize_kit.sequences.layouts import ENDLESS
-from tokenize_kit.sequences.segment import COORDINATE_AXES, NOWHERE, Segment
+from tokenize_kit.sequences.segment import COORDINATE_AXES, MISSING, NOWHERE, Segment
 from tokenize_kit.sequences.vocabulary import StreamIds, Vocabulary
 
 Ints = NDArray[np.int64]
@@ -28,11 +28,12 @@ class Role(IntEnum):
     """What a token is there for."""
 
     STRUCTURE = 0
-    """The grammar forces it (``<bos>``, ``<begin:..>``, ``<eos>``), so there is nothing to learn."""
+    """The grammar forces it (``<bos>``, ``<begin:..>`` of what is always there, ``<eos>``), so there is nothing to learn."""
     CONDITION = 1
     """It is given: ``<bos>`` and all tokens of the streams left of an arrow."""
     TARGET = 2
-    """It is predicted: ids, shape and end tokens of the other streams. Exactly these carry loss."""
+    """It is predicted: ids, shape and end tokens of the other streams, and of an optional part ``<begin:..>`` or ``<none:..>``.
+    Exactly these carry loss."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def role_of(segment: Segment, special: Ints) -> Ints:
     """
     if segment.condition:
         return np.full(len(special), int(Role.CONDITION))
+    if segment.optional:
+        return np.full(len(special), int(Role.TARGET))
     return np.where(special == segment.stream.begin, int(Role.STRUCTURE), int(Role.TARGET))
 
 
@@ -92,7 +95,7 @@ def compile_document(
 
     Args:
         segments: of the template, in their order.
-        grids: an integer grid for each of them; others are ignored.
+        grids: an integer grid for each of them; others are ignored. One that may be missing (`Segment.null`) need not be there.
         vocabulary: the id space.
         seed: for orders that are drawn.
 
@@ -103,11 +106,7 @@ def compile_document(
     names = list(vocabulary.streams)
     ids, places, rows = [np.array([vocabulary.bos])], [], []
     for number, segment in enumerate(segments):
-        grid = np.asarray(grids[segment.name])
-        flat_ids, shape = shared_ids(grid, segment.stream)
-        if segment.stream.is_open and len(grid) < segment.stream.min_steps:
-            raise ValueError(f"stream {segment.stream.name!r}: a grid without a single time step; leave the sample out")
-        count = np.asarray(flat_ids.size)
+        flat_ids, shape, count = _content(segment, grids.get(segment.name))
         place = np.arange(int(segment.size(count)))
         shapes, seeds = np.full(len(place), shape), np.full(len(place), seed)
         special, flat = segment.read(place, np.full(len(place), count), shapes, seeds)
@@ -138,10 +137,24 @@ def compile_document(
     )
 
 
+def _content(segment: Segment, grid: NDArray[Any] | None) -> tuple[Ints, int, Ints]:
+    """Return the ids of a segment's grid in the vocabulary, the index of its shape, and the number of ids or `MISSING`."""
+    if segment.lacks(grid):
+        assert segment.null is not None, "there is a grid of every part that is not optional"
+        return np.zeros((0, 1), np.int64), 0, np.asarray(MISSING)
+    grid = np.asarray(grid)
+    flat_ids, shape = shared_ids(grid, segment.stream)
+    if segment.stream.is_open and len(grid) < segment.stream.min_steps:
+        raise ValueError(f"stream {segment.stream.name!r}: a grid without a single time step; leave the sample out")
+    return flat_ids, shape, np.asarray(flat_ids.size)
+
+
 def take_apart(
     segments: Sequence[Segment], ids: Ints, vocabulary: Vocabulary, seed: int = 0
 ) -> dict[str, NDArray[np.int64]]:
     """Return the grids of a whole document by the names of its segments; the inverse of `compile_document`.
+
+    A part that is missing is not among them.
 
     Raises:
         ValueError: the ids are not a document that the grammar accepts; the message names the place.
@@ -151,6 +164,9 @@ def take_apart(
     grids: dict[str, NDArray[np.int64]] = {}
     place = 1
     for segment in segments:
+        if segment.null is not None and place < len(ids) and ids[place] == segment.null:
+            place += 1
+            continue
         grids[segment.name], place = _take_segment(segment, ids, place, seed)
     if place != len(ids) - 1 or ids[place] != vocabulary.eos:
         raise ValueError(f"the document does not end with <eos> at place {place}")
@@ -174,7 +190,7 @@ def _take_segment(segment: Segment, ids: Ints, start: int, seed: int) -> tuple[N
             raise ValueError(f"the segment of {stream.name!r} that begins at place {start} has no <end:{stream.name}>")
         turn, _, codebook = segment.arrangement.place(int(ends[0]), shape, ENDLESS, seed)
         steps, inside = divmod(turn, stream.places(stream.shapes[shape]))
-        if codebook or inside or steps < stream.min_steps:
+        if codebook or inside or steps < segment.min_steps:
             at = start + segment.header + int(ends[0])
             raise ValueError(f"the segment of {stream.name!r} ends at place {at} in the middle of a time step")
         count *= steps

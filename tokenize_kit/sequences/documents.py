@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenize_kit.protocol import TokenSpec
-from tokenize_kit.sequences.segment import Segment
+from tokenize_kit.sequences.segment import MISSING, Segment
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import StreamIds, Vocabulary, distinct_shapes
 
@@ -56,7 +56,7 @@ class SegmentTable:
     start: Ints
     """(documents,): first id there."""
     count: Ints
-    """(documents,): how many ids."""
+    """(documents,): how many ids; `MISSING` where the sample lacks the part or it is dropped."""
     shape: Ints
     """(documents,): index of the shape."""
     begin: Ints
@@ -82,6 +82,8 @@ class Documents:
     Raises:
         ValueError: a grid has a shape that the vocabulary does not know, a sound is empty, or the template gives a stream an
             order or a layout that its grids cannot have.
+
+    A sample lacks an optional part where the grid of its stream is empty.
     """
 
     def __init__(
@@ -106,9 +108,11 @@ class Documents:
                 for parts in (
                     [array.offsets[:-1] for array in found],
                     [np.diff(array.offsets) for array in found],
-                    [_shape_indices(segment.stream, array.shapes) for array in found],
+                    [_shape_indices(segment.stream, array.shapes, segment.optional) for array in found],
                 )
             )
+            if segment.optional:
+                ids = np.where(ids == 0, MISSING, ids)
             values = [array.values for array in found]
             self.segments.append(
                 SegmentTable(segment, values, source[mine], start, ids, shape, place, np.ones(count, bool))
@@ -119,6 +123,34 @@ class Documents:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def without(self, dropped: NDArray[np.bool_]) -> Documents:
+        """Return the documents without some of their conditions; nothing is copied.
+
+        Args:
+            dropped: (documents, conditions), which of the parts left of the arrow are not there. Each must have a null
+                (`Segment.null`).
+        """
+        result = copy(self)
+        result.segments, place = [], np.ones(len(self), np.int64)
+        for number, table in enumerate(self.segments):
+            count = table.count
+            if number < dropped.shape[1]:
+                assert table.segment.condition
+                assert table.segment.null is not None
+                count = np.where(dropped[:, number], MISSING, count)
+            result.segments.append(replace(table, count=count, begin=place))
+            place = place + table.segment.size(count)
+        result.tokens = place + 1
+        return result
+
+    def lacking(self, chosen: Ints) -> dict[str, int]:
+        """Return for each optional part how many of the chosen documents lack it."""
+        return {
+            table.segment.name: int((table.count[chosen] == MISSING).sum())
+            for table in self.segments
+            if table.segment.optional
+        }
 
     @property
     def is_stream(self) -> bool:
@@ -196,10 +228,12 @@ class Documents:
         return np.array([prod(shape) for shape in whole.ids.shapes])[whole.shape]
 
     def grids(self, document: int) -> dict[str, NDArray[Any]]:
-        """Return the shaped grids of one document by the names of its segments."""
+        """Return the shaped grids of one document by the names of its segments; those that are missing are left out."""
         grids = {}
         for table in self.segments:
             start, count = int(table.start[document]), int(table.count[document])
+            if count == MISSING:
+                continue
             values = table.values[int(table.source[document])][start : start + count]
             grids[table.segment.name] = values.reshape(table.segment.grid_shape(count, int(table.shape[document])))
         return grids
@@ -209,13 +243,20 @@ def vocabulary_of(
     template: SequenceTemplate | Sequence[SequenceTemplate],
     specs: Mapping[str, TokenSpec],
     arrays: Mapping[str, Sequence[FlatStream]],
+    dropped: bool = False,
 ) -> Vocabulary:
     """Return the vocabulary of a template, or of several: the specs of all streams and the shapes that occur in the data.
 
     Of a tokenizer with codebooks it has only those that the data has: the others would be ids that nothing ever says.
 
+    Args:
+        template: what a document is made of, or several of them.
+        specs: of their streams.
+        arrays: see `Documents`.
+        dropped: whether conditions may be dropped, so that they need a null.
+
     Raises:
-        ValueError: there is no sample, or a stream has too many different shapes.
+        ValueError: there is no sample, or none with an optional stream, or a stream has too many different shapes.
     """
     templates = [template] if isinstance(template, SequenceTemplate) else template
     streams = tuple(dict.fromkeys(name for one in templates for name in one.streams))
@@ -223,7 +264,13 @@ def vocabulary_of(
     shapes = {}
     for name in streams:
         spec = specs[name]
-        found = [np.unique(_fixed_axes(spec, array.shapes), axis=0) for array in arrays[name] if len(array.shapes)]
+        tables = [array.shapes for array in arrays[name] if len(array.shapes)]
+        if lenient := [one for one in templates if name in one.optional_streams]:
+            there = [table[table.all(1)] for table in tables]
+            if tables and not any(len(table) for table in there):
+                raise ValueError(f"no sample has the stream {name!r}; leave it out of the template {str(lenient[0])!r}")
+            tables = [table for table in there if len(table)]
+        found = [np.unique(_fixed_axes(spec, table), axis=0) for table in tables]
         if not found:
             raise ValueError("the shards hold no sample; encode some data first")
         whole = (
@@ -234,15 +281,20 @@ def vocabulary_of(
             count = max(shape[-1] for shape in shapes[name])
             if 0 < count < len(spec.vocab_size):
                 used[name] = spec.first_codebooks(count)
-    return Vocabulary(used, shapes)
+    nulls = {name for one in templates for name in one.nulls(dropped)}
+    return Vocabulary(used, shapes, tuple(name for name in streams if name in nulls))
 
 
 def _fixed_axes(spec: TokenSpec, shapes: Ints) -> Ints:
     return shapes[:, 1:] if spec.is_open else shapes
 
 
-def _shape_indices(ids: StreamIds, shapes: Ints) -> Ints:
-    """Return the index in ``ids.shapes`` of each row of ``shapes`` (rows, axes)."""
+def _shape_indices(ids: StreamIds, shapes: Ints, optional: bool = False) -> Ints:
+    """Return the index in ``ids.shapes`` of each row of ``shapes`` (rows, axes); 0 for an empty grid of an optional part."""
+    if optional and not (there := shapes.all(1)).all():
+        index = np.zeros(len(shapes), np.int64)
+        index[there] = _shape_indices(ids, shapes[there])
+        return index
     if ids.is_open and len(shapes) and int(shapes[:, 0].min()) < ids.min_steps:
         raise ValueError(
             f"stream {ids.name!r} has a grid without a single time step; leave that sample out when you encode"

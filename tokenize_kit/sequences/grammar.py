@@ -77,16 +77,22 @@ class Grammar:
         if unknown := sorted(set(begun or {}) - set(names)):
             raise ValueError(unknown_stream(unknown[0], names))
         self._begun = [begun_ids(segment.stream, (begun or {}).get(segment.name)) for segment in segments]
+        self._nulls = [
+            segment.null if known is None else None for segment, known in zip(segments, self._begun, strict=True)
+        ]
         self._min_steps = [
-            max(stream.min_steps, known.steps(stream) if known is not None and stream.is_open else 0)
-            for stream, known in zip(self._streams, self._begun, strict=True)
+            max(segment.min_steps, known.steps(segment.stream) if known is not None and segment.stream.is_open else 0)
+            for segment, known in zip(segments, self._begun, strict=True)
         ]
         # The fewest tokens that finish a document from the start of each segment on; the last entry is <eos> alone.
         self._rest = [1]
+        self._least_whole: list[int] = []
         for segment in reversed(range(len(self._streams))):
             stream = self._streams[segment]
             least = min(self._least_content(segment, shape) for shape in self._possible_shapes(segment))
-            self._rest.insert(0, self._rest[0] + stream.header + least)
+            whole = stream.header + least
+            self._least_whole.insert(0, whole)
+            self._rest.insert(0, self._rest[0] + (whole if self._nulls[segment] is None else 1))
         if max_length is not None and 1 + self._rest[0] > max_length:
             how = " that goes on from the prompt" if begun else ""
             what = repr(name or " ".join(names))
@@ -119,7 +125,7 @@ class Grammar:
             return [] if segment > len(self._streams) else [(self._eos, self._eos + 1)]
         stream = self._streams[segment]
         if place == 0:
-            return [(stream.begin, stream.begin + 1)]
+            return self._allowed_beginnings(segment, length)
         if place < stream.header:
             return self._allowed_shapes(segment, length)
         turn, place_, codebook = self._next_place(state)
@@ -153,6 +159,8 @@ class Grammar:
         if segment < 0 or segment == len(self._streams):
             return GrammarState(segment + 1, 0, 0, length + 1)
         stream = self._streams[segment]
+        if place == 0 and token == self._nulls[segment]:
+            return GrammarState(segment + 1, 0, 0, length + 1)
         if stream.first_shape is not None and place == 1:
             shape = token - stream.first_shape
         if token == stream.end:
@@ -206,6 +214,24 @@ class Grammar:
         start = state.length - state.place + segment.header
         return TokenPlace(role_, tuple(start + max(0, index) for index in self.coordinates(state)))
 
+    def progress(self, state: GrammarState) -> float:
+        """Return how far the grid has come that is being drawn, from 0 at its first id to 1 at its last; 0 where there is none.
+
+        Of an open stream the last id is the last that ``max_length`` has room for; without it there is none, and this is 0.
+        """
+        if not 0 <= state.segment < len(self._streams) or state.place < self._streams[state.segment].header:
+            return 0.0
+        stream, size = self._streams[state.segment], self._sizes[state.segment][state.shape]
+        index = state.place - stream.header - (1 if state.steps else 0)
+        if not stream.is_open or state.steps:
+            count = size * max(1, state.steps)
+        elif self.max_length is None:
+            return 0.0
+        else:
+            begun = state.length - state.place + stream.header
+            count = (self.max_length - begun - 1 - self._rest[state.segment + 1]) // size * size
+        return min(1.0, index / max(1, count - 1))
+
     def _next_place(self, state: GrammarState) -> Place:
         """Return where the id goes that comes next if ``<end>`` does not."""
         segment = self._segments[state.segment]
@@ -219,6 +245,15 @@ class Grammar:
     def _possible_shapes(self, segment: int) -> Iterable[int]:
         begun = self._begun[segment]
         return range(len(self._streams[segment].shapes)) if begun is None else begun.shapes
+
+    def _allowed_beginnings(self, segment: int, length: int) -> list[tuple[int, int]]:
+        begin, null = self._streams[segment].begin, self._nulls[segment]
+        if null is None:
+            return [(begin, begin + 1)]
+        if not self._fits(length + self._least_whole[segment] + self._rest[segment + 1]):
+            return [(null, null + 1)]
+        # Nulls come behind all other special tokens.
+        return [(begin, begin + 1), (null, null + 1)] if begin + 1 < null else [(begin, null + 1)]
 
     def _allowed_shapes(self, segment: int, length: int) -> list[tuple[int, int]]:
         stream = self._streams[segment]

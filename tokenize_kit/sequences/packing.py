@@ -202,6 +202,12 @@ def _seeds(seeds: Ints | None, document: Ints) -> Ints:
 def _fill_segment(table: SegmentTable, ids: Ints, after: Ints, pieces: _Pieces, seeds: Ints | None) -> None:
     """Write one segment's tokens into ``ids``, and into ``after`` the token that follows the last input of each piece."""
     known = table.ids
+    if table.segment.null is not None and not (there := table.count[pieces.document] >= 0).all():
+        _put(ids, pieces, np.where(there, NOWHERE, table.begin[pieces.document] - pieces.first), table.segment.null)
+        own = after[there]
+        _fill_segment(table, ids, own, _Pieces(*(part[there] for part in pieces)), seeds)
+        after[there] = own
+        return
     begin = table.begin[pieces.document] - pieces.first  # place of <begin> counted from the start of the piece
     content = begin + table.segment.header
     count = table.count[pieces.document]
@@ -286,11 +292,12 @@ def _fill_ordered(
 
 
 def _hide_labels(table: SegmentTable, labels: Ints, pieces: _Pieces, ahead: int) -> None:
-    """Take the loss from ``<begin>``, from an ``<end>`` where nothing ends, and in a condition from the whole segment."""
+    """Take the loss from ``<begin>`` where it is no choice, from an ``<end>`` where nothing ends, and from a whole condition."""
     begin = table.begin[pieces.document] - pieces.first
     count = table.count[pieces.document]
     if not table.segment.condition:
-        _hide(labels, pieces, begin, ahead)
+        if not table.segment.optional:
+            _hide(labels, pieces, begin, ahead)
         if not table.ended.all():
             end = begin + table.segment.end(count, table.shape[pieces.document])
             _hide(labels, pieces, np.where(table.ended[pieces.document], NOWHERE, end), ahead)

@@ -35,10 +35,11 @@ def continues(template: SequenceTemplate, vocabulary: Vocabulary, grids: Grids) 
     An open one never is; a grid whose shape is known beforehand is whole if it has one of the shapes, and goes on if one of them
     is longer along the first axis and the same along the others: a video after its first frames.
     """
-    if not grids:
+    given = [name for name in template.names if name in grids]
+    if not given or given[-1] not in template.given(grids):
         return False
-    last = template.names[len(grids) - 1]
-    stream = vocabulary.stream(template.parts[len(grids) - 1].stream)
+    last = given[-1]
+    stream = vocabulary.stream(template.stream_of(last))
     if last not in template.target or stream.is_open:
         return last in template.target
     shape = np.asarray(grids[last]).shape
@@ -55,7 +56,7 @@ def begin(
     Args:
         template: what a document is.
         vocabulary: the id space.
-        grids: grids of the template's first streams; may be empty.
+        grids: grids of the template's first streams; may be empty. Parts may be missing as `SequenceTemplate.prompt_ids` says.
         max_length: the most tokens that the document may have.
         seed: for orders that are drawn.
 
@@ -66,7 +67,8 @@ def begin(
     ids = template.prompt_ids(grids, vocabulary, unfinished=unfinished, seed=seed).tolist()
     begun = {}
     if unfinished:
-        last = template.segments(vocabulary)[len(grids) - 1]
+        name = [name for name in template.names if name in grids][-1]
+        last = template.segments(vocabulary)[template.names.index(name)]
         if not (last.stream.is_open and last.arrangement.in_grid_order):
             begun[last.name] = grids[last.name]
     grammar = template.grammar(vocabulary, max_length, begun or None, seed)

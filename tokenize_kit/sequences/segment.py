@@ -3,7 +3,8 @@
     <begin:text> ids.. <end:text>      <begin:image> [<shape:HxW>] ids..
 
 A segment has a shape token only where a stream's shapes vary in the data, and an end token only if the stream is open (text,
-sound). ``<end>`` stands where the first id of the next time step would, and ids that are still due then follow it. Compiling a
+sound). ``<end>`` stands where the first id of the next time step would, and ids that are still due then follow it. A part that a
+sample lacks, or a condition that is dropped, is one token, ``<none:text>``; its number of ids is `MISSING` then. Compiling a
 document, taking it apart, its grammar, its loss and its rows are readings of what is said here.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,15 @@ NOWHERE = -1
 """The coordinate of a token that is at no place of a grid, and of others along axes that their grids lack."""
 
 
+MISSING = -1
+"""The number of ids of a part that is not there."""
+
+
 class Tokens(NamedTuple):
     """What stands at some places of a segment."""
 
     special: Ints
-    """(N,): id of ``<begin>``, of the shape token or of ``<end>``; -1 where an id of the grid stands."""
+    """(N,): id of ``<begin>``, of the shape token, of ``<end>`` or of ``<none>``; -1 where an id of the grid stands."""
     flat: Ints
     """(N,): which of the ids of the flat grid it is; 0 where none is."""
 
@@ -45,17 +50,28 @@ class Segment:
         occurrence: 1 for the first part of this stream, 2 for the next.
         arrangement: the order of the ids of a grid.
         condition: whether it is given and not predicted.
+        optional: whether samples may lack it.
     """
 
     def __init__(
-        self, name: str, stream: StreamIds, occurrence: int, arrangement: Arrangement, condition: bool
+        self,
+        name: str,
+        stream: StreamIds,
+        occurrence: int,
+        arrangement: Arrangement,
+        condition: bool,
+        optional: bool = False,
     ) -> None:
         self.name, self.stream, self.occurrence = name, stream, occurrence
-        self.arrangement, self.condition = arrangement, condition
+        self.arrangement, self.condition, self.optional = arrangement, condition, optional
+        self.null = stream.null if optional or condition else None
+        """The token that stands where it is missing or dropped; None if it always is there."""
         self.header = stream.header
         """Tokens before the ids."""
         columns = coordinate_columns(stream.place_axes)
         self._columns = columns
+        self.min_steps = max(stream.min_steps, int(optional))
+        """The least number of time steps of an open stream: an optional text of none is missing."""
         sizes = [
             (1, *stream.place_shape(shape)) if stream.is_open else stream.place_shape(shape) for shape in stream.shapes
         ]
@@ -66,9 +82,14 @@ class Segment:
         self._depths = np.array([stream.depth(shape) for shape in stream.shapes])
         self._offsets = np.array(stream.offsets)
 
+    def lacks(self, grid: NDArray[Any] | None) -> bool:
+        """Whether a sample with this grid lacks the part: there is none, or an empty one of an optional part."""
+        return grid is None or (self.optional and np.size(grid) == 0)
+
     def size(self, count: Ints) -> Ints:
-        """Return the tokens of segments whose grids have ``count`` ids."""
-        return count + (self.header + int(self.stream.is_open))
+        """Return the tokens of segments whose grids have ``count`` ids, or are `MISSING`."""
+        size = count + (self.header + int(self.stream.is_open))
+        return size if self.null is None else np.where(count < 0, 1, size)
 
     def end(self, count: Ints, shape: Ints) -> Ints:
         """Return the place of ``<end>``, counted from ``<begin>``; only for an open stream."""
@@ -79,10 +100,13 @@ class Segment:
 
         Args:
             place: (N,): counted from ``<begin>``, below `size`.
-            count: (N,): number of ids of the grid.
+            count: (N,): number of ids of the grid, or `MISSING`.
             shape: (N,): index of its shape.
             seed: (N,): seed of the sample, for an order that is drawn.
         """
+        if self.null is not None and (missing := count < 0).any():
+            special, flat = self.read(place, np.maximum(count, 0), shape, seed)
+            return Tokens(np.where(missing, self.null, special), np.where(missing, 0, flat))
         special = np.where(place == 0, self.stream.begin, -1)
         if self.stream.first_shape is not None:
             special = np.where(place == 1, self.stream.first_shape + shape, special)

@@ -4,9 +4,14 @@ A template names streams in their order. Those left of the arrow are the conditi
 after a colon says how the places of a stream's grids follow each other (an order, ``image:spiral``, see `sequences.orders`) or
 the codebooks of a place (a layout, ``audio:delay``, see `sequences.layouts`), or both, ``patches:hilbert:delay``. A stream may
 come several times, ``image image -> image``: the first part is called ``image``, the next ``image#2``, and its grid is that of
-the next sample. One document is
+the next sample. A question mark at the end of a part (``text? -> image``, ``audio:delay?``) says that samples may lack it. One
+document is
 
     <bos> <begin:text> ids.. <end:text> <begin:image> [<shape:HxW>] ids.. <eos>
+
+and one without the text, because the sample has none or because it was dropped (the vocabulary has ``<none:text>`` then)
+
+    <bos> <none:text> <begin:image> [<shape:HxW>] ids.. <eos>
 
 `SequenceTemplate.segments` compiles the template for a vocabulary; documents, their inverse, the grammar of generation, the
 loss and packed rows are readings of the segments (`sequences.segment`), so they cannot disagree.
@@ -35,6 +40,8 @@ ARROW = "->"
 MARK = ":"
 NUMBER = "#"
 """Before the number of a part whose stream came before: ``image#2``."""
+OPTIONAL = "?"
+"""Behind a part that samples may lack."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +51,22 @@ class Part:
     stream: str
     order: str = orders.DEFAULT
     layout: str = layouts.DEFAULT
+    optional: bool = False
+    """Whether samples may lack it."""
 
     @classmethod
     def parse(cls, word: str) -> Part:
-        """Read ``image``, ``image:spiral``, ``audio:delay`` or ``patches:hilbert:delay``.
+        """Read ``image``, ``image:spiral``, ``audio:delay``, ``patches:hilbert:delay`` or one of them with ``?`` behind it.
 
         Raises:
             ValueError: a mark is no order and no layout, or there are two of a kind; says what comes after the template's text.
         """
-        stream, *marks = word.split(MARK)
+        whole = word.removesuffix(OPTIONAL)
+        if OPTIONAL in whole:
+            raise ValueError(
+                f"{word!r}: a '?' stands once, at the end; write {whole.replace(OPTIONAL, '') + OPTIONAL!r}"
+            )
+        stream, *marks = whole.split(MARK)
         given: dict[str, str] = {}
         for mark in marks:
             kind = "layout" if mark in layouts.LAYOUTS else "order" if mark in ORDERS else None
@@ -61,13 +75,13 @@ class Part:
             if kind in given:
                 raise ValueError(f"{word!r} has two {kind}s, {given[kind]!r} and {mark!r}; write one")
             given[kind] = mark
-        return cls(stream, **given)
+        return cls(stream, optional=whole != word, **given)
 
     def __str__(self) -> str:
         marks = [
             mark for mark, default in ((self.order, orders.DEFAULT), (self.layout, layouts.DEFAULT)) if mark != default
         ]
-        return MARK.join([self.stream, *marks])
+        return MARK.join([self.stream, *marks]) + (OPTIONAL if self.optional else "")
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,11 @@ class SequenceTemplate:
     def __post_init__(self) -> None:
         if not self.right:
             raise ValueError(f"template {str(self)!r}{_NOTHING}")
+        if len(self.parts) == 1 and self.right[0].optional:
+            part = str(self.right[0]).removesuffix(OPTIONAL)
+            raise ValueError(
+                f"template {str(self)!r} is nothing where its only part is missing; write {part!r} without '?'"
+            )
 
     @classmethod
     def parse(cls, text: str, known: Collection[str] | None = None) -> SequenceTemplate:
@@ -96,7 +115,7 @@ class SequenceTemplate:
 
         Raises:
             ValueError: a stream, order or layout is unknown (the message suggests the closest), there is more than one arrow, or
-                nothing to predict.
+                nothing to predict, or the only part is optional.
         """
         left, arrow, right = text.partition(ARROW)
         if ARROW in right:
@@ -147,8 +166,30 @@ class SequenceTemplate:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The streams that a sample must have, each once, in the order in which they come first."""
+        """The streams of a sample, each once, in the order in which they come first."""
         return tuple(dict.fromkeys(part.stream for part in self.parts))
+
+    @property
+    def optional_streams(self) -> tuple[str, ...]:
+        """Those of the streams that a sample may lack: all their parts are optional."""
+        needed = {part.stream for part in self.parts if not part.optional}
+        return tuple(name for name in self.streams if name not in needed)
+
+    def nulls(self, dropped: bool = False) -> tuple[str, ...]:
+        """Return the streams that need a null in the vocabulary.
+
+        Args:
+            dropped: whether conditions may be dropped.
+        """
+        parts = [part for part in self.parts if part.optional or (dropped and part in self.left)]
+        return tuple(name for name in self.streams if name in {part.stream for part in parts})
+
+    def given(self, grids: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+        """Return the names of the parts that grids give; an empty grid of an optional part gives nothing."""
+        optional = {name for name, part in zip(self.names, self.parts, strict=True) if part.optional}
+        return tuple(
+            name for name in self.names if name in grids and not (name in optional and np.size(grids[name]) == 0)
+        )
 
     def stream_of(self, name: str) -> str:
         """Return the stream of a part."""
@@ -167,7 +208,8 @@ class SequenceTemplate:
         """Compile the template for a vocabulary.
 
         Raises:
-            ValueError: it names an order or layout for a stream whose grids have nothing to order.
+            ValueError: it names an order or layout for a stream whose grids have nothing to order, or an optional part of a
+                stream without a null.
         """
         found = []
         for number, (name, part) in enumerate(zip(self.names, self.parts, strict=True)):
@@ -175,24 +217,31 @@ class SequenceTemplate:
             self._check(part, stream)
             arrangement = Arrangement(stream, orders.order_named(part.order), layouts.LAYOUTS[part.layout])
             occurrence = int(name.partition(NUMBER)[2] or 1)
-            found.append(Segment(name, stream, occurrence, arrangement, number < len(self.left)))
+            if part.optional and stream.null is None:
+                raise ValueError(
+                    f"the template {str(self)!r} has {str(part)!r}, but the vocabulary has no <none:{stream.name}>"
+                )
+            condition = number < len(self.left)
+            found.append(Segment(name, stream, occurrence, arrangement, condition, part.optional))
         return found
 
     def document(self, grids: Mapping[str, NDArray[Any]], vocabulary: Vocabulary, seed: int = 0) -> Document:
         """Lay the grids of one sample out as a document.
 
         Args:
-            grids: an integer grid for each part by its name; others are ignored.
+            grids: an integer grid for each part by its name; others are ignored. An optional part may be missing, and so may a
+                condition whose stream has a null: it is dropped.
             vocabulary: the id space.
             seed: for orders that are drawn.
 
         Raises:
             ValueError: a grid is missing or has another shape than the vocabulary knows, or an id is out of range.
         """
-        for name in self.names:
-            if name not in grids:
-                raise ValueError(f"the sample has no stream {name!r}, which the template {str(self)!r} needs")
-        return compile_document(self.segments(vocabulary), grids, vocabulary, seed)
+        segments = self.segments(vocabulary)
+        for segment in segments:
+            if segment.name not in grids and segment.null is None:
+                raise ValueError(f"the sample has no stream {segment.name!r}, which the template {str(self)!r} needs")
+        return compile_document(segments, grids, vocabulary, seed)
 
     def flatten(
         self, grids: Mapping[str, NDArray[Any]], vocabulary: Vocabulary, seed: int = 0
@@ -204,7 +253,7 @@ class SequenceTemplate:
     def parse_ids(
         self, ids: Iterable[int] | NDArray[Any], vocabulary: Vocabulary, seed: int = 0
     ) -> dict[str, NDArray[np.int64]]:
-        """Take a whole document apart into the grids of its parts; the inverse of `flatten`.
+        """Take a whole document apart into the grids of its parts; the inverse of `flatten`. Parts that are missing are left out.
 
         Raises:
             ValueError: the ids are not a document that the grammar accepts; the message names the place.
@@ -228,7 +277,8 @@ class SequenceTemplate:
         """Return the start of a document that holds the template's first parts, as far as ``grids`` gives them.
 
         Args:
-            grids: grids of the first parts; may be empty.
+            grids: grids of the first parts; may be empty. What may be missing (an optional part, a condition whose stream has
+                a null) is so if it is not given and is a condition or stands before one that is given.
             vocabulary: the id space.
             unfinished: leave the last of them open, so that generation continues it: its grid may have fewer steps along the
                 first axis than its shape. Where ids of its steps come later than others that are not known (in a layout or an
@@ -242,11 +292,15 @@ class SequenceTemplate:
         given = [name for name in self.names if name in grids]
         if extra := sorted(set(grids) - set(self.names)):
             raise ValueError(unknown_stream(extra[0], self.names))
-        if given != list(self.names[: len(given)]):
+        every = self.segments(vocabulary)
+        count = self.names.index(given[-1]) + 1 if given else 0
+        if any(segment.null is None and segment.name not in grids for segment in every[:count]):
             raise ValueError(
                 f"the prompt gives {', '.join(given)}, but the template is {str(self)!r}; give the first streams"
             )
-        segments = self.segments(vocabulary)[: len(given)]
+        while count < len(self.left) and every[count].null is not None:
+            count += 1
+        segments = every[:count]
         if not unfinished or not segments:
             document = compile_document(segments, grids, vocabulary, seed)
             return document.ids[:-1]

@@ -4,6 +4,9 @@ Each stream keeps its own ids in the shards; a sequence model needs all of them 
 tokens that mark where a segment begins, which shape it has and where it ends. `Vocabulary` lays that space out, special
 tokens first, and is plain JSON, so that it lives in the model folder. What a sequence looks like is `template`'s affair.
 
+A stream that a sequence may lack has a null, ``<none:text>``, behind all other special tokens: it stands where the stream's
+segment would. A vocabulary in which no stream has one is what it would be if there were none.
+
     0        1        2        3 ..                                              size
     <pad>    <bos>    <eos>    <begin:text> <end:text> <begin:image> <shape:..>  | text ids | image ids |
 """
@@ -11,7 +14,7 @@ tokens first, and is plain JSON, so that it lives in the model folder. What a se
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
@@ -53,6 +56,8 @@ class StreamIds:
     """The id of the first shape's token, the others follow it; None where there is only one shape."""
     offsets: tuple[int, ...]
     """What is added to an id of each codebook."""
+    null: int | None = None
+    """The id of ``<none:NAME>``; None for a stream that no sequence lacks."""
 
     @property
     def is_open(self) -> bool:
@@ -127,18 +132,22 @@ class Vocabulary:
         streams: the spec of each stream, in the order in which their ids are laid out.
         shapes: for each stream the distinct shapes of its grids; the time axis of an open stream is left out
             (so ``[()]`` for text, which is the default). See `distinct_shapes`.
+        nulls: the streams that a sequence may lack.
 
     Raises:
         ValueError: a name is not a plain word, a stream has no shape, an impossible one, or more than `MAX_SHAPES`.
     """
 
     def __init__(
-        self, streams: Mapping[str, TokenSpec], shapes: Mapping[str, Iterable[Sequence[int]]] | None = None
+        self,
+        streams: Mapping[str, TokenSpec],
+        shapes: Mapping[str, Iterable[Sequence[int]]] | None = None,
+        nulls: Collection[str] = (),
     ) -> None:
         if not streams:
             raise ValueError("a vocabulary needs at least one stream")
         shapes = shapes or {}
-        if unknown := sorted(set(shapes) - set(streams)):
+        if unknown := sorted({*shapes, *nulls} - set(streams)):
             raise ValueError(unknown_stream(unknown[0], streams))
         names = ["<pad>", "<bos>", "<eos>"]
         plans: list[tuple[str, TokenSpec, tuple[Shape, ...], int, int | None, int | None]] = []
@@ -157,6 +166,8 @@ class Vocabulary:
                 first_shape = len(names)
                 names.extend(f"<shape:{name}:{shape_name(shape)}>" for shape in known)
             plans.append((name, spec, known, begin, end, first_shape))
+        null_of = {name: len(names) + index for index, name in enumerate(name for name in streams if name in nulls)}
+        names.extend(f"<none:{name}>" for name in null_of)
         self._special = {name: index for index, name in enumerate(names)}
         self._names = tuple(names)
         self._streams: dict[str, StreamIds] = {}
@@ -171,7 +182,9 @@ class Vocabulary:
                 count = max(shape[-1] for shape in known)
                 offsets.extend(offsets[0] + spec.vocab_size * index for index in range(1, count))
                 size = offsets[-1] + spec.vocab_size
-            self._streams[name] = StreamIds(name, spec, known, begin, end, first_shape, tuple(offsets))
+            self._streams[name] = StreamIds(
+                name, spec, known, begin, end, first_shape, tuple(offsets), null_of.get(name)
+            )
         self.size = size
         """Number of ids in the shared space."""
         self.pad, self.bos, self.eos = 0, 1, 2
@@ -180,6 +193,11 @@ class Vocabulary:
     def streams(self) -> dict[str, StreamIds]:
         """The streams in the order of their ids."""
         return dict(self._streams)
+
+    @property
+    def nulls(self) -> tuple[str, ...]:
+        """The streams that a sequence may lack, in the order of their ids."""
+        return tuple(name for name, ids in self._streams.items() if ids.null is not None)
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
@@ -222,6 +240,8 @@ class Vocabulary:
                 {"name": ids.name, "spec": ids.spec.to_dict(), "shapes": [list(shape) for shape in ids.shapes]}
                 for ids in self._streams.values()
             ],
+            # As vocabularies were before a stream could be missing.
+            **({"nulls": list(self.nulls)} if self.nulls else {}),
         }
 
     @classmethod
@@ -237,9 +257,10 @@ class Vocabulary:
         try:
             streams = {entry["name"]: TokenSpec.from_dict(entry["spec"]) for entry in values["streams"]}
             shapes = {entry["name"]: [tuple(shape) for shape in entry["shapes"]] for entry in values["streams"]}
+            nulls = tuple(map(str, values.get("nulls", ())))
         except (KeyError, TypeError) as error:
             raise ValueError(f"the vocabulary is damaged: {error!r}") from None
-        vocabulary = cls(streams, shapes)
+        vocabulary = cls(streams, shapes, nulls)
         if vocabulary.size != values.get("size") or list(vocabulary.special_tokens) != values.get("special_tokens"):
             raise ValueError("the vocabulary is damaged: its size or special tokens are not those of its streams")
         return vocabulary

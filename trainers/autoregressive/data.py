@@ -24,10 +24,10 @@ from tokenize_kit.sequences.documents import Documents, FlatStream, vocabulary_o
 from tokenize_kit.sequences.orders.random import mixed
 from tokenize_kit.sequences.packing import IGNORED, Ints, Rows, fill_places, fill_rows
 from tokenize_kit.sequences.plans import Plan, plan_stream, plan_whole
-from tokenize_kit.sequences.segment import NOWHERE
+from tokenize_kit.sequences.segment import MISSING, NOWHERE
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
-from tokenize_kit.shards import ShardSet, StreamInfo
+from tokenize_kit.shards import ShardSet, StreamArray, StreamInfo
 from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.sources.heldout import KeyList, check_fraction, key_fractions
 from trainers.autoregressive.models.inputs import Inputs
@@ -99,56 +99,113 @@ class TokenData:
         vocabulary: Vocabulary | None = None,
         trust: bool = False,
         note: Callable[[str], None] | None = None,
+        dropped: bool = False,
     ) -> TokenData:
         """Open shard sets for a template such as ``text -> image``.
 
         Args:
-            shards: folders or URLs of shard sets; each must have all streams of the template.
+            shards: folders or URLs of shard sets; each must have all streams of the template but those that are optional.
             template: see `SequenceTemplate.parse`.
             vocabulary: the id space to use; made from the data if None.
             trust: see `ShardSet.open`.
             note: the same.
+            dropped: whether conditions may be dropped (`dropped_conditions`), so that the vocabulary needs a null for them.
 
         Raises:
             FileNotFoundError: a shard set is missing.
-            ValueError: the template does not fit the shards, or two shard sets come from different tokenizers.
+            ValueError: the template does not fit the shards, no sample lacks a condition that is optional, conditions shall be
+                dropped and there are none, or two shard sets come from different tokenizers.
             VerificationError: a shard set is not what was written.
         """
         if not shards:
             raise ValueError("no shards given; use --shards DIR")
-        return cls.of_sets(shards, [ShardSet.open(url, trust, note) for url in shards], template, vocabulary)
+        sets = [ShardSet.open(url, trust, note) for url in shards]
+        data = cls.of_sets(shards, sets, template, vocabulary, dropped)
+        check_conditions([data], dropped)
+        return data
 
     @classmethod
     def of_sets(
-        cls, shards: Sequence[str], sets: Sequence[ShardSet], template: str, vocabulary: Vocabulary | None = None
+        cls,
+        shards: Sequence[str],
+        sets: Sequence[ShardSet],
+        template: str,
+        vocabulary: Vocabulary | None = None,
+        dropped: bool = False,
     ) -> TokenData:
         """Do the same with shard sets that are open already; ``shards`` are their names for messages."""
-        parsed = SequenceTemplate.parse(template, known=list(sets[0].streams))
-        infos = {name: sets[0].streams[name] for name in parsed.streams}
-        for url, shard_set in zip(shards[1:], sets[1:], strict=True):
+        # Of each stream the first shard set that has it says what it is.
+        sources = {
+            name: (url, info)
+            for url, shard_set in reversed([*zip(shards, sets, strict=True)])
+            for name, info in shard_set.streams.items()
+        }
+        parsed = SequenceTemplate.parse(template, known=list(sources))
+        infos = {name: sources[name][1] for name in parsed.streams}
+        for url, shard_set in zip(shards, sets, strict=True):
             for name, info in infos.items():
                 if name not in shard_set.streams:
+                    if name in parsed.optional_streams:
+                        continue
                     raise ValueError(f"{url} has no stream {name!r}, which the template {template!r} needs")
                 if shard_set.streams[name].fingerprint != info.fingerprint:
                     raise ValueError(
-                        f"stream {name!r} of {url} was made by another tokenizer than that of {shards[0]} (fingerprints "
+                        f"stream {name!r} of {url} was made by another tokenizer than that of {sources[name][0]} (fingerprints "
                         f"{shard_set.streams[name].fingerprint[:12]} and {info.fingerprint[:12]}); encode one of them again"
                     )
         arrays: dict[str, list[FlatStream]] = {
-            name: [array for shard_set in sets for array in shard_set.stream_arrays(name)] for name in parsed.streams
+            name: [array for shard_set in sets for array in _arrays(shard_set, name, infos[name])]
+            for name in parsed.streams
         }
         every = tuple(key for shard_set in sets for key in shard_set.column("key").to_pylist())
         # A document of several samples goes by the name of its first.
         first = slice(0, len(every) // parsed.samples * parsed.samples, parsed.samples)
         of_set = np.repeat(np.arange(len(sets)), [shard_set.num_rows for shard_set in sets])
         if vocabulary is None:
-            vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays)
+            vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays, dropped)
         hashes = [[file.sha256 for file in shard_set.files] for shard_set in sets]
         digest = hashlib.sha256(canonical_json(hashes)).hexdigest()
         folders = tuple(shard_set.folder for shard_set in sets)
         prepared = Preparation.common([Preparation.of_options(shard_set.manifest.options) for shard_set in sets])
         documents = Documents(parsed, vocabulary, arrays)
         return cls(documents, every[first], infos, folders, digest, prepared, every, of_set[first])
+
+
+def _arrays(shard_set: ShardSet, name: str, info: StreamInfo) -> Sequence[FlatStream]:
+    """Return the flat arrays of a stream; empty grids if the shard set has no such stream."""
+    if name in shard_set.streams:
+        return shard_set.stream_arrays(name)
+    nothing, axes = np.zeros(0, np.uint8), len(info.spec.axes)
+    rows = [len(array) for array in shard_set.stream_arrays(next(iter(shard_set.streams)))]
+    return [StreamArray(nothing, np.zeros(count + 1, np.int64), np.zeros((count, axes), np.int64)) for count in rows]
+
+
+def check_conditions(parts: Sequence[TokenData], dropped: bool) -> None:
+    """Refuse nulls of conditions that a training would never see.
+
+    Args:
+        parts: the documents of each template.
+        dropped: whether conditions shall be dropped.
+
+    Raises:
+        ValueError: conditions shall be dropped and there are none, or no sample lacks one that is optional.
+    """
+    templates = [part.documents.template for part in parts]
+    if dropped and not any(template.left for template in templates):
+        one, has = ("the template", "has") if len(templates) == 1 else ("none of the templates", "has")
+        raise ValueError(
+            f"--condition-dropout: {one} {', '.join(repr(str(template)) for template in templates)} {has} "
+            f"{'no' if len(templates) == 1 else 'a'} condition to drop; write one with '->', or leave --condition-dropout out"
+        )
+    for part, template in zip(parts, templates, strict=True):
+        for table in part.documents.segments:
+            optional = table.segment.condition and table.segment.optional
+            if optional and not dropped and not (table.count == MISSING).any():
+                raise ValueError(
+                    f"the template {str(template)!r} has the condition {table.segment.name!r} as optional, but no sample lacks "
+                    "it, so a model would never see what that means; leave the '?' out, or drop conditions with "
+                    "--condition-dropout 0.1"
+                )
 
 
 def split_documents(
@@ -273,6 +330,8 @@ class PackedDataset(RowBatches):
         objective: what is predicted where.
         needs: what a model asks for, see `SequenceModel.needs`.
         salt: numbers that make the order another one than that of other documents with the same seed.
+        condition_dropout: how probable it is that conditions are dropped, see `dropped_conditions`. A row has the same documents
+            in every epoch: where a condition is dropped, the row ends with more padding.
 
     Raises:
         ValueError: there is no document, one that must not be cut is longer than ``context``, or not even a single time step
@@ -291,14 +350,16 @@ class PackedDataset(RowBatches):
         objective: Objective = NEXT_TOKEN,
         needs: Collection[str] = (),
         salt: Sequence[int] = (),
+        condition_dropout: float = 0.0,
     ) -> None:
         if not len(chosen):
             raise ValueError("there is no document to pack")
+        assert not condition_dropout or documents.template.left
         if documents.has_pieces:
             documents = documents.pieces(context, chosen)
             chosen = np.arange(len(documents))
         self.documents, self.chosen, self.context, self.objective = documents, chosen, context, objective
-        self.seed, self.salt = seed, tuple(salt)
+        self.seed, self.salt, self.condition_dropout = seed, tuple(salt), condition_dropout
         self._places = objective.places(documents.tokens)
         self._whole = None if documents.is_stream else plan_whole(self._places, context, chosen, objective.ahead)
         total = int(self._places[chosen].sum())
@@ -307,20 +368,20 @@ class PackedDataset(RowBatches):
         # A chunk of a small data set spans an epoch at most, or each chunk would pack many epochs to use them once.
         most = min(CHUNK_TOKENS // context, self.rows_per_epoch // world)
         super().__init__(batch_size, rank, world, needs, most)
-        self._plans: dict[int, tuple[Plan, Ints]] = {}
+        self._plans: dict[int, tuple[Documents, Plan, Ints]] = {}
 
     def fill(self, line: Ints, numbers: Ints) -> Chunk:
         """See `RowBatches.fill`."""
         parts = []
         epochs = line // self.rows_per_epoch
         for epoch in np.unique(epochs).tolist():
-            plan, order = self._plan(epoch)
+            documents, plan, order = self._plan(epoch)
             mine = epochs == epoch
             rows = order[line[mine] % self.rows_per_epoch]
             seeds = drawn_seeds(self.documents, self.seed, epoch, self.salt)
             parts.append(
                 _filled(
-                    self.documents,
+                    documents,
                     plan,
                     rows,
                     self.context,
@@ -333,17 +394,23 @@ class PackedDataset(RowBatches):
             )
         return parts[0] if len(parts) == 1 else Chunk.joined(parts)
 
-    def _plan(self, epoch: int) -> tuple[Plan, Ints]:
-        """Return the plan of an epoch and the order of its rows."""
+    def _plan(self, epoch: int) -> tuple[Documents, Plan, Ints]:
+        """Return the documents of an epoch, their plan and the order of its rows."""
         if epoch not in self._plans:
             generator = np.random.default_rng([self.seed, epoch, *self.salt])
             plan = self._whole
             if plan is None:
                 order = self.chosen[generator.permutation(len(self.chosen))]
                 plan = plan_stream(self._places, self.context, order)
+            documents = self.documents
+            if self.condition_dropout:
+                dropped = dropped_conditions(documents, self.condition_dropout, self.seed, epoch, self.salt)
+                documents = documents.without(dropped)
+                # Whole documents in the rows that they have anyway, which are then shorter.
+                plan = plan._replace(length=self.objective.places(documents.tokens)[plan.document])
             # Two epochs at most are needed at a time: a chunk may lie across the border.
             self._plans = {old: value for old, value in self._plans.items() if old == epoch - 1}
-            self._plans[epoch] = (plan, generator.permutation(plan.rows))
+            self._plans[epoch] = (documents, plan, generator.permutation(plan.rows))
         return self._plans[epoch]
 
 
@@ -381,6 +448,36 @@ def drawn_seeds(documents: Documents, seed: int, epoch: int, salt: Sequence[int]
     for number in salt:
         start = mixed(start, np.array([number], np.uint64))
     return (mixed(start, np.arange(len(documents), dtype=np.uint64)) >> np.uint64(1)).astype(np.int64)
+
+
+_DROPOUT = 0x636F6E646974696F
+"""Sets the bits that decide on conditions apart from those of drawn orders."""
+
+
+def dropped_conditions(
+    documents: Documents, probability: float, seed: int, epoch: int, salt: Sequence[int] = ()
+) -> NDArray[np.bool_]:
+    """Return which conditions of each document are dropped in an epoch, bool (documents, conditions).
+
+    Of each document all conditions are dropped together with ``probability``, so that a model learns what is likely without them
+    (Ho and Salimans 2022, arXiv 2207.12598). Where there are several, each is also dropped by itself with ``probability``, so
+    that each can be strengthened on its own (Brooks et al. 2023, arXiv 2211.09800). It is a function of the arguments alone.
+
+    Args:
+        documents: all documents.
+        probability: in [0, 1).
+        seed: of the training.
+        epoch: its number.
+        salt: see `PackedDataset`.
+    """
+    conditions = len(documents.template.left)
+    draws = 1 if conditions == 1 else 1 + conditions
+    start = mixed(np.array([seed], np.uint64), np.array([epoch], np.uint64)) ^ np.uint64(_DROPOUT)
+    for number in salt:
+        start = mixed(start, np.array([number], np.uint64))
+    bits = mixed(start, np.arange(len(documents) * draws, dtype=np.uint64)).reshape(-1, draws)
+    hit = (bits >> np.uint64(11)) * 2.0**-53 < probability
+    return np.repeat(hit, conditions, 1) if draws == 1 else hit[:, :1] | hit[:, 1:]
 
 
 VALIDATION_EPOCH = -1

@@ -3,6 +3,9 @@
 Each sequence draws its random numbers from a generator of its own, which follows from the seed and its number. What is
 drawn then does not depend on what else is in the batch, save that a matrix product over more rows may round the last bit
 of a logit differently, which changes a token only where the draw falls within that bit.
+
+With guidance (`guidance`) the model reads each sequence several times, with more and less of its condition: as further rows of
+the same batch and cache, which are padded on the left, since they are shorter. All of them get the tokens that are drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.grammar import TokenPlace
+from trainers.autoregressive.guidance import Guidance, WithProgress, guided
 from trainers.autoregressive.models import Cache, SequenceModel
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.sampling_options import SamplingOptions
@@ -44,6 +48,10 @@ class Grammar(Protocol):
         ...
 
 
+Beginning = tuple[Grammar, Sequence[int]]
+"""A grammar, and ids that it accepts."""
+
+
 class PlacedGrammar(Grammar, Protocol):
     """What generation asks of it besides for a model that needs to know more of a token than its id."""
 
@@ -66,6 +74,8 @@ def generate(
     first_index: int = 0,
     on_tokens: Callable[[int], None] | None = None,
     states: Sequence[Any] | None = None,
+    guidance: Guidance | None = None,
+    weaker: Sequence[Sequence[Beginning]] = (),
 ) -> list[list[int]]:
     """Continue each prompt until the grammar is done with it.
 
@@ -79,6 +89,9 @@ def generate(
         first_index: the number of the first prompt, from which each sequence's generator follows.
         on_tokens: is told how many tokens were added, for a progress line.
         states: the state of the grammar after each prompt where it is known already.
+        guidance: how strongly conditions are followed; a schedule needs a grammar with `guidance.WithProgress`.
+        weaker: for it, for each prompt the same with none of its conditions, with the first of them and so on, as many as there
+            are scales. What follows is that of the prompt itself.
 
     Returns:
         For each prompt all ids, the prompt's first.
@@ -90,6 +103,10 @@ def generate(
     if not model.causal:
         raise ValueError(
             "a bidirectional model predicts hidden tokens and cannot go on from the left; train a causal one"
+        )
+    if options.compiled and guidance is not None and len(guidance.readings) > 1:
+        raise ValueError(
+            "compiled is for a single row, and guidance reads a sequence several times; leave one of them out"
         )
     if options.compiled and min(options.batch_size, len(prompts)) > 1:
         raise ValueError(
@@ -106,6 +123,13 @@ def generate(
             zip(grammars, prompts, states or [None] * len(prompts), strict=True), first_index
         )
     ]
+    if guidance is not None:
+        for row, beginnings in zip(rows, weaker, strict=True):
+            all_readings: list[_Reading | _Row] = [
+                *(_Reading(*beginning, bool(model.needs)) for beginning in beginnings),
+                row,
+            ]
+            row.readings = [all_readings[number] for number in guidance.readings]
     network = model if isinstance(model, nn.Module) else None
     was_training = network is not None and network.training
     model.eval()
@@ -114,7 +138,7 @@ def generate(
             # Rows of similar length side by side need less padding.
             order = sorted((row for row in rows if not row.done), key=lambda row: len(row.ids))
             for start in range(0, len(order), options.batch_size):
-                _generate_batch(model, order[start : start + options.batch_size], options, limit, on_tokens)
+                _generate_batch(model, order[start : start + options.batch_size], options, limit, on_tokens, guidance)
     finally:
         model.train(was_training)
     return [row.ids for row in rows]
@@ -169,6 +193,24 @@ def _keep(probabilities: Tensor, kept: Tensor) -> Tensor:
     return probabilities / probabilities.sum(-1, keepdim=True)
 
 
+class _Reading:
+    """What the model reads of a sequence: its ids, and what they are if the model asks."""
+
+    def __init__(self, grammar: Grammar, prompt: Sequence[int], placed: bool) -> None:
+        self.ids: list[int] = []
+        self.places: list[tuple[TokenPlace, tuple[int, ...]]] | None = [] if placed else None
+        """For each id what it is, and where the one after it is, if the model asks."""
+        self._grammar, self._state = cast("PlacedGrammar", grammar), grammar.start()
+        for token in prompt:
+            self.add(int(token))
+
+    def add(self, token: int) -> None:
+        if self.places is not None:
+            before, self._state = self._state, self._grammar.advance(self._state, token)
+            self.places.append((self._grammar.place_of(before, token), self._grammar.following(self._state)))
+        self.ids.append(token)
+
+
 class _Row:
     """One sequence on its way: its ids, its place in the grammar and its generator."""
 
@@ -189,6 +231,8 @@ class _Row:
         self.ids: list[int] = []
         self.places: list[tuple[TokenPlace, tuple[int, ...]]] | None = [] if placed else None
         """For each id what it is, and where the one after it is, if the model asks."""
+        self.readings: list[_Reading | _Row] = [self]
+        """What the model reads for it."""
         if len(prompt) > limit:
             raise ValueError(
                 f"prompt {index} has {len(prompt)} tokens, more than the {limit} that a sequence may have; shorten it"
@@ -235,38 +279,53 @@ def _generate_batch(
     options: SamplingOptions,
     limit: int,
     on_tokens: Callable[[int], None] | None,
+    guidance: Guidance | None = None,
 ) -> None:
     """Finish ``rows`` in lock-step; rows that are done leave the batch and the cache."""
     device = next(model.parameters()).device
-    longest = max(len(row.ids) for row in rows)
-    padding = torch.tensor([longest - len(row.ids) for row in rows])
+    each = len(rows[0].readings)
+    readings = [reading for row in rows for reading in row.readings]
+    longest = max(len(reading.ids) for reading in readings)
+    padding = torch.tensor([longest - len(reading.ids) for reading in readings])
     compiled = options.compiled
     # A compiled step is made for one length of the cache, so that is always the same one.
     length = model.config.context if compiled else limit + int(padding.max())
-    cache: Cache = model.new_cache(len(rows), length, left_padding=padding, compiled=compiled)
+    cache: Cache = model.new_cache(len(readings), length, left_padding=padding, compiled=compiled)
     # What the model has not seen yet, a column a token; forced tokens gather here until a row has a choice.
-    waiting = [[0] * (longest - len(row.ids)) + row.ids for row in rows]
+    waiting = [[0] * (longest - len(reading.ids)) + reading.ids for reading in readings]
     while rows:
         forced = [row.forced() for row in rows]
         chosen = forced
         if None in forced:
-            logits = model.step(_inputs(rows, waiting, device), cache, last_only=True)[:, -1]
-            waiting = [[] for _ in rows]
+            logits = model.step(_inputs(readings, waiting, device), cache, last_only=True)[:, -1]
+            waiting = [[] for _ in readings]
+            if guidance is not None and each > 1:
+                logits = guided(logits, [guidance.weights(_progress(row, guidance)) for row in rows])
             chosen = _draw(logits, rows, forced, options)
-        for row, unseen, token in zip(rows, waiting, chosen, strict=True):
+        for row, token in zip(rows, chosen, strict=True):
             assert token is not None
             row.add(token)
-            unseen.append(token)
+            for reading in row.readings:
+                if reading is not row:
+                    reading.add(token)
+        for reading, unseen in zip(readings, waiting, strict=True):
+            unseen.append(reading.ids[-1])
         if on_tokens is not None:
             on_tokens(len(rows))
         left = [place for place, row in enumerate(rows) if not row.done]
         if len(left) < len(rows):
-            rows, waiting = [rows[place] for place in left], [waiting[place] for place in left]
+            rows = [rows[place] for place in left]
+            kept = [place * each + number for place in left for number in range(each)]
+            readings, waiting = [readings[place] for place in kept], [waiting[place] for place in kept]
             if rows:
-                cache = cache.select(torch.tensor(left, device=device))
+                cache = cache.select(torch.tensor(kept, device=device))
 
 
-def _inputs(rows: list[_Row], waiting: list[list[int]], device: torch.device) -> Inputs:
+def _progress(row: _Row, guidance: Guidance) -> float:
+    return 0.0 if guidance.schedule == "constant" else cast("WithProgress", row.grammar).progress(row.state)
+
+
+def _inputs(rows: Sequence[_Row | _Reading], waiting: list[list[int]], device: torch.device) -> Inputs:
     """Return the last tokens of each row with what is known of them; what is before a row's first is padding."""
     ids = torch.tensor(waiting, device=device)
     if any(row.places is None for row in rows):

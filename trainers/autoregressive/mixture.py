@@ -29,7 +29,15 @@ from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import ShardSet, StreamInfo
 from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.sources.heldout import KeyList
-from trainers.autoregressive.data import CHUNK_TOKENS, Chunk, PackedDataset, RowBatches, TokenData, split_documents
+from trainers.autoregressive.data import (
+    CHUNK_TOKENS,
+    Chunk,
+    PackedDataset,
+    RowBatches,
+    TokenData,
+    check_conditions,
+    split_documents,
+)
 from trainers.autoregressive.objectives import Objective
 from trainers.autoregressive.objectives.next_token import NEXT_TOKEN
 
@@ -173,6 +181,7 @@ class MixedData:
         templates: Sequence[str],
         trust: bool = False,
         note: Callable[[str], None] | None = None,
+        dropped: bool = False,
     ) -> MixedData:
         """Open shard sets for templates such as ``text -> image`` and ``text``.
 
@@ -182,6 +191,7 @@ class MixedData:
             templates: see `SequenceTemplate.parse`.
             trust: see `ShardSet.open`.
             note: the same.
+            dropped: whether conditions may be dropped, see `data.dropped_conditions`.
 
         Raises:
             FileNotFoundError: a shard set is missing.
@@ -195,7 +205,8 @@ class MixedData:
             raise ValueError("no template given; use --template, such as --template text")
         sets = [ShardSet.open(url, trust, note) for url in shards]
         if len(templates) == 1:
-            data = TokenData.of_sets(shards, sets, templates[0])
+            data = TokenData.of_sets(shards, sets, templates[0], dropped=dropped)
+            check_conditions([data], dropped)
             vocabulary = data.documents.vocabulary
             every = tuple(range(len(sets)))
             return cls(
@@ -225,7 +236,13 @@ class MixedData:
         infos = _same_tokenizers(tuple(dict.fromkeys(name for one in parsed for name in one.streams)), shards, sets)
         used = {
             name: sorted(
-                {number for one, some in zip(parsed, serving, strict=True) if name in one.streams for number in some}
+                {
+                    number
+                    for one, some in zip(parsed, serving, strict=True)
+                    if name in one.streams
+                    for number in some
+                    if name in sets[number].streams
+                }
             )
             for name in infos
         }
@@ -233,11 +250,12 @@ class MixedData:
             name: [array for number in numbers for array in sets[number].stream_arrays(name)]
             for name, numbers in used.items()
         }
-        vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays)
+        vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays, dropped)
         parts = []
         for template, some in zip(templates, serving, strict=True):
             served = [shards[number] for number in some]
             parts.append(TokenData.of_sets(served, [sets[number] for number in some], template, vocabulary))
+        check_conditions(parts, dropped)
         prepared = [Preparation.of_options(shard_set.manifest.options) for shard_set in sets]
         common = Preparation.common(prepared)
         of_streams = {
@@ -331,6 +349,7 @@ def mixed_dataset(
     needs: Collection[str] = (),
     template_weights: Sequence[float] = (),
     mix: Sequence[float] = (),
+    condition_dropout: float = 0.0,
 ) -> PackedDataset | MixedDataset:
     """Return the training batches; of a single source those that it has by itself.
 
@@ -347,6 +366,7 @@ def mixed_dataset(
         template_weights: the share of the rows of each template; none is that of its rows an epoch, so that every row comes
             equally often.
         mix: a weight for each shard set, which divides the rows of each template that it serves.
+        condition_dropout: see `PackedDataset`; templates without a condition have none to drop.
 
     Raises:
         ValueError: as `PackedDataset`; names the template if there are several.
@@ -354,14 +374,25 @@ def mixed_dataset(
     if len(sources) == 1:
         (only,) = sources
         documents = data.parts[only.part].documents
-        return PackedDataset(documents, only.chosen, context, batch_size, seed, rank, world, objective, needs)
+        return PackedDataset(
+            *(documents, only.chosen, context, batch_size, seed, rank, world, objective, needs),
+            condition_dropout=condition_dropout,
+        )
     datasets = []
     for number, source in enumerate(sources):
         documents = data.parts[source.part].documents
         try:
             datasets.append(
                 PackedDataset(
-                    documents, source.chosen, context, 1, seed, objective=objective, needs=needs, salt=(number + 1,)
+                    documents,
+                    source.chosen,
+                    context,
+                    1,
+                    seed,
+                    objective=objective,
+                    needs=needs,
+                    salt=(number + 1,),
+                    condition_dropout=condition_dropout if documents.template.left else 0.0,
                 )
             )
         except ValueError as error:
@@ -401,9 +432,8 @@ def _serving(template: SequenceTemplate, shards: Sequence[str], sets: Sequence[S
     Raises:
         ValueError: none has.
     """
-    found = tuple(
-        number for number, shard_set in enumerate(sets) if all(name in shard_set.streams for name in template.streams)
-    )
+    needed = [name for name in template.streams if name not in template.optional_streams] or template.streams
+    found = tuple(number for number, shard_set in enumerate(sets) if all(name in shard_set.streams for name in needed))
     if not found:
         there = "; ".join(
             f"{url} has {', '.join(shard_set.streams)}" for url, shard_set in zip(shards, sets, strict=True)

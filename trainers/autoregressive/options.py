@@ -29,7 +29,11 @@ class SequenceOptions:
     """Streams of a sequence, such as "text" or "text -> image"; what is left of the arrow is the condition. A stream of
     pictures may have an order of its places, "image:spiral" (column, serpentine, spiral, spiral-out, hilbert, coarse, random),
     and one with codebooks a layout, "audio:delay" or "audio:coarse-first". A stream that comes several times is of samples that
-    follow each other. Several templates make one model for all of them: "text -> image" "image -> text" "text"."""
+    follow each other. What samples may lack has a question mark, "text? -> image". Several templates make one model for all of
+    them: "text -> image" "image -> text" "text"."""
+    condition_dropout: float = 0.0
+    """How probable it is that a document is trained on without its condition, so that generate can strengthen it (--guidance) and
+    draw without one; 0.1 is usual. Of several conditions each is also dropped by itself, as often."""
     out: str
     """The model folder."""
     template_weights: tuple[float, ...] = ()
@@ -120,6 +124,8 @@ class TrainTransformerOptions(LoopConfig, ShardReading, SequenceOptions):
             raise ValueError(f"--context {self.context} must be at least 4")
         if self.z_loss < 0:
             raise ValueError(f"--z-loss {self.z_loss} must not be negative")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"--condition-dropout {self.condition_dropout} must be at least 0 and below 1")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
         if self.family != "transformer" and self.model.given():

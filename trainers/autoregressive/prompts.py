@@ -5,8 +5,8 @@ they were, a sound has as many codebooks, and special tokens in a text are found
 
 ``--prompts`` names a list. In a ``.jsonl`` a line is a text, or an object: ``prompt`` is the text of the first stream,
 ``prompt_file`` a file of it or a list of files for the first streams, and the name of a stream has its text, or where it is no
-text, its file. In any other file a line is a text, or a file's name where the first stream is no text. Empty lines are passed
-over. Names of files are relative to the folder of the list.
+text, its file; null is no condition, for a model that knows what that means. In any other file a line is a text, or a file's name
+where the first stream is no text. Empty lines are passed over. Names of files are relative to the folder of the list.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tokenize_kit.protocol import Modality, Sample
+    from tokenize_kit.sequences.segment import Segment
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.options import PromptOptions
 
@@ -122,8 +123,9 @@ def _contents(loaded: LoadedModel, value: Any, folder: Path) -> tuple[dict[str, 
     if "prompt_file" in value and "prompt_file" not in streams:
         names = value["prompt_file"] if isinstance(value["prompt_file"], list) else [value["prompt_file"]]
         files |= _files(loaded, [folder / _string(name, "prompt_file") for name in names])
+    droppable = {segment.name for segment in _droppable(loaded) if segment.condition}
     for stream in streams:
-        if stream in value:
+        if stream in value and not (value[stream] is None and stream in droppable):
             if stream in texts or stream in files:
                 raise ValueError(f"the stream {stream!r} is given twice")
             content = _string(value[stream], stream)
@@ -168,6 +170,11 @@ def _or_another(loaded: LoadedModel) -> str:
     return f", or take another template with --template ({', '.join(others)})" if others else ""
 
 
+def _droppable(loaded: LoadedModel) -> list[Segment]:
+    """Return the parts that a sequence may lack."""
+    return [segment for segment in loaded.template.segments(loaded.vocabulary) if segment.null is not None]
+
+
 def _is_text(loaded: LoadedModel, stream: str) -> bool:
     return modality_of(_tokenizer(loaded, stream).spec).textual
 
@@ -210,7 +217,8 @@ def grids_of(
         frames: how many frames are taken of a film that is continued; None takes all of them, or one if nothing is left then.
 
     Returns:
-        The grids by stream, in the order of the template, and in words what had to be done to its files.
+        The grids by stream, in the order of the template, and in words what had to be done to its files, and which conditions the
+        samples are drawn without: a model that was trained on dropped ones needs none.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -244,7 +252,14 @@ def grids_of(
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
             notes += [f"{path} is converted from {note}" if " to " in note else f"{path}: {note}" for note in changes]
-    if missing := [name for name in template.condition if name not in grids]:
+    droppable = {segment.name for segment in _droppable(loaded)}
+    given = template.given(grids)
+    if absent := [name for name in template.condition if name not in given and name in droppable]:
+        notes.append(
+            f"no {' and no '.join(map(repr, absent))} is given: the samples are drawn "
+            f"without {'a condition' if len(absent) == len(template.condition) else 'it'}"
+        )
+    if missing := [name for name in template.condition if name not in grids and name not in droppable]:
         fix = "--prompt TEXT" if _is_text(loaded, missing[0]) else "--prompt-file FILE"
         raise ValueError(
             f"the template {str(template)!r} needs the condition {missing[0]!r}; give it with {fix}{_or_another(loaded)}"

@@ -42,7 +42,7 @@ class GeneratedSample:
     ids: list[int]
     """The whole sequence, prompt and special tokens included."""
     samples: dict[str, Sample]
-    """The decoded sample of each predicted part of the template."""
+    """The decoded sample of each predicted part of the template; what it lacks is not among them."""
     prompt_length: int
     """How many of the ids were given."""
     order_seed: int | None = None
@@ -106,6 +106,8 @@ def _identity(options: GenerateOptions) -> dict[str, Any]:
     for name in ("prompt_frames", "template"):
         if values[name] is None:
             del values[name]  # as it was before there was the option
+    if options.guidance is None:
+        del values["guidance"], values["guidance_schedule"]
     texts = [text for value in values.values() for text in (value if isinstance(value, tuple) else (value,))]
     named = [text for text in texts if isinstance(text, str) and text and len(text) < 4096 and "\0" not in text]
     model = Path(options.model)
@@ -137,6 +139,7 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
 
     from tokenize_kit.files import write_text
     from tokenize_kit.protocol import modality_of
+    from trainers.autoregressive.guidance import check_prompt, guidance_of
     from trainers.autoregressive.model_folder import load_model
     from trainers.autoregressive.prompts import checked_grids, given_prompts, prompt_tokenizers
     from trainers.runtime import resolve_device
@@ -150,8 +153,14 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
     if options.prompt_frames is not None and not any(modality_of(one.spec).timed for one in tokenizers.values()):
         raise ValueError(f"--prompt-frames {options.prompt_frames} is for films, and the model has none; leave it out")
     begun = [checked_grids(loaded, tokenizers, prompt, limit, options.prompt_frames) for prompt in prompts]
+    guidance = guidance_of(loaded.template, loaded.vocabulary, options)
+    for prompt, (grids, _) in zip(prompts, begun, strict=True):
+        try:
+            check_prompt(guidance, loaded.template, grids)
+        except ValueError as error:
+            raise ValueError(f"{prompt.where}: {error}" if prompt.where else str(error)) from None
     if progress is not None:
-        for note in (loaded.note, *(note for _, notes in begun for note in notes)):
+        for note in dict.fromkeys((loaded.note, *(note for _, notes in begun for note in notes))):
             if note:
                 progress.note(note)
         progress.task("generate", len(prompts) * options.count)
@@ -186,12 +195,21 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
             line |= {} if prompt.line is None else {"line": prompt.line}
             line |= {"files": written}
             line |= {} if sequence.order_seed is None else {"order_seed": sequence.order_seed}
+            line |= _guidance_told(options)
             if said:
                 line["text"] = next(iter(said.values())) if len(said) == 1 else said
             lines.append(json.dumps(line | {"ids": sequence.ids}, ensure_ascii=False))
             tokens += len(sequence.ids) - sequence.prompt_length
     write_text(out / SAMPLES_FILE, "\n".join(lines) + "\n")
     return GenerateResult(str(out), len(asked), tuple(files), tuple(texts), tokens, tokens / max(1e-9, seconds))
+
+
+def _guidance_told(options: SamplingOptions) -> dict[str, Any]:
+    """Return what a line of the samples says of guidance."""
+    if options.guidance is None:
+        return {}
+    told: dict[str, Any] = {"guidance": options.guidance[0] if len(options.guidance) == 1 else list(options.guidance)}
+    return told | ({} if options.guidance_schedule == "constant" else {"guidance_schedule": options.guidance_schedule})
 
 
 def _write(loaded: LoadedModel, sequence: GeneratedSample, out: Path, index: int) -> dict[str, str]:
@@ -202,7 +220,7 @@ def _write(loaded: LoadedModel, sequence: GeneratedSample, out: Path, index: int
     for stream, sample in sequence.samples.items():
         spec = loaded.prepared(loaded.template.stream_of(stream)).taken(_tokenizer(loaded, stream).spec)
         kind = modality_of(spec)
-        tail = "" if len(sequence.samples) == 1 else f".{stream}"
+        tail = "" if len(loaded.template.target) == 1 else f".{stream}"
         written[stream] = f"sample_{index:05}{tail}{kind.suffix}"
         kind.write(sample, out / written[stream], spec)
     return written
@@ -260,23 +278,34 @@ def draw(
         show_special: whether special tokens in a text are shown as they are spelt, or left out.
 
     Raises:
-        ValueError: a prompt does not fit the template, or is too long.
+        ValueError: a prompt does not fit the template, or is too long; or there is no guidance of it (`guidance.guidance_of`).
     """
     import torch
 
     from tokenize_kit.sequences.prompt import begin
     from trainers.autoregressive.generation import generate
+    from trainers.autoregressive.guidance import guidance_of, less
 
+    guidance = guidance_of(loaded.template, loaded.vocabulary, options)
     limit = checked_length(loaded, max_length)
     drawn = any(segment.arrangement.drawn for segment in loaded.template.segments(loaded.vocabulary))
     begun: dict[tuple[int, int], Beginning] = {}
     beginnings: list[Beginning] = []
+    weaker: list[list[Beginning]] = []
+    fewer: dict[tuple[int, int], list[Beginning]] = {}
     for index, grids in enumerate(prompts, first_index):
         # Prompts that are the same object are laid out once.
         order_seed = order_seed_of(options.seed, index) if drawn else 0
         if (id(grids), order_seed) not in begun:
             begun[id(grids), order_seed] = begin(loaded.template, loaded.vocabulary, grids, limit, order_seed)
         beginnings.append(begun[id(grids), order_seed])
+        if guidance is not None:
+            if (id(grids), order_seed) not in fewer:
+                parts = [less(guidance, loaded.template, grids, reading) for reading in range(guidance.last)]
+                fewer[id(grids), order_seed] = [
+                    begin(loaded.template, loaded.vocabulary, part, limit, order_seed) for part in parts
+                ]
+            weaker.append(fewer[id(grids), order_seed])
     total = 0
 
     def count(tokens: int) -> None:
@@ -294,13 +323,15 @@ def draw(
         first_index=first_index,
         on_tokens=count,
         states=[beginning.state for beginning in beginnings],
+        guidance=guidance,
+        weaker=[[(beginning.grammar, beginning.ids) for beginning in some] for some in weaker],
     )
     results = []
     for ids, beginning in zip(sequences, beginnings, strict=True):
         order_seed = beginning.grammar.seed
         grids = loaded.template.parse_ids(ids, loaded.vocabulary, order_seed)
         samples = {}
-        for name in loaded.template.target:
+        for name in (name for name in loaded.template.target if name in grids):
             tokenizer = _tokenizer(loaded, name)
             shown = grids[name] if show_special else _without_special(tokenizer, grids[name])
             samples[name] = tokenizer.decode(torch.from_numpy(shown))

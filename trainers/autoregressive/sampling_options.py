@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,12 @@ class SamplingOptions:
     """Keep the most probable tokens that together reach this probability (nucleus sampling); None keeps all."""
     min_p: float | None = None
     """Keep the tokens with at least this part of the probability of the most probable one; None keeps all."""
+    guidance: tuple[float, ...] | None = None
+    """How strongly the condition is followed (classifier-free guidance): 1 as the model has learnt it, above 1 more, 0 not at
+    all; 3 is usual for pictures. Several numbers are for several conditions, in their order. The model must have been trained
+    with --condition-dropout. Each takes the time of a further sequence."""
+    guidance_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Whether guidance is the same for all tokens, or rises from 1 at the first of a picture, sound or text to its full scale."""
     seed: int = 0
     """Sequence number i is drawn from a generator of its own that follows from the seed and i."""
     batch_size: int = 16
@@ -34,6 +41,14 @@ class SamplingOptions:
             raise ValueError(f"top_p {self.top_p} must be above 0 and at most 1, or left out to keep all tokens")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p {self.min_p} must be in [0, 1], or left out to keep all tokens")
+        if self.guidance is not None and not (
+            self.guidance and all(0 <= scale < float("inf") for scale in self.guidance)
+        ):
+            raise ValueError(f"guidance {self.guidance} must be one or several numbers of 0 or more")
+        if self.guidance is None and self.guidance_schedule != "constant":
+            raise ValueError(
+                f"guidance_schedule {self.guidance_schedule!r} is of guidance, which is not given; give it, or leave both out"
+            )
         if self.batch_size < 1:
             raise ValueError(f"batch_size {self.batch_size} must be at least 1")
         if not 0 <= self.seed < 2**63:

@@ -324,6 +324,8 @@ def stream_of_ids(vocabulary: Vocabulary) -> Tensor:
         owner[ids.begin] = index
         if ids.end is not None:
             owner[ids.end] = index
+        if ids.null is not None:
+            owner[ids.null] = index
         if ids.first_shape is not None:
             owner[ids.first_shape : ids.first_shape + len(ids.shapes)] = index
         for codebook, offset in enumerate(ids.offsets):
@@ -341,6 +343,6 @@ def _count_units(documents: Documents, chosen: Ints, stream: str, tokenizer: Tok
     names = [name for name in template.target if template.stream_of(name) == stream]
     for document in chosen.tolist():
         grids = documents.grids(document)
-        for name in names:
+        for name in (name for name in names if name in grids):
             number += kind.dimensions(tokenizer.decode(torch.from_numpy(grids[name].astype("int64"))))
     return f"bits_per_{kind.dimension}{suffix}", number

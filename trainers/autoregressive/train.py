@@ -101,7 +101,8 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     from trainers.runtime import start
 
     note = progress.note if progress is not None else None
-    data = MixedData.open(options.shards, options.template, trust=options.trust_shards, note=note)
+    dropped = options.condition_dropout > 0
+    data = MixedData.open(options.shards, options.template, trust=options.trust_shards, note=note, dropped=dropped)
     token_weights = token_weights_of(options.loss_weights, data.templates, data.vocabulary)
     tokenizers = _find_tokenizers(data, options.tokenizer)
     listed = None if options.validation_keys is None else read_keys(options.validation_keys)
@@ -138,6 +139,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
         model.needs,
         options.template_weights,
         options.mix,
+        options.condition_dropout,
     )
     out = Path(options.out)
     if options.init_from is not None:
@@ -234,6 +236,8 @@ def _notes(
                 f"{of}a document is made of {template.samples} samples that follow each other, as the template has a stream "
                 f"{template.samples} times"
             )
+        for name, lacking in part.documents.lacking(chosen).items():
+            yield f"{of}{lacking:,} of {several(len(chosen), 'documents')} have no {name!r}"
         if several_templates and not len(held_out) and options.validation_fraction:
             yield f"{of}none of its {several(len(chosen), 'documents')} falls into the validation part; it is not measured"
     if isinstance(dataset, MixedDataset):
@@ -407,6 +411,8 @@ def _identity(
             del values[name]
     if values["objective"] == "next-token":
         del values["objective"]
+    if not values["condition_dropout"]:
+        del values["condition_dropout"]
     values["context"] = context
     values["model"] = dict(config)
     templates = [str(template) for template in data.templates]
