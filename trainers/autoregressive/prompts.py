@@ -216,7 +216,8 @@ def grids_of(
             after = template.names[place + 1 :]
             film = kind.timed and stream in template.target and not {*prompt.texts, *prompt.files} & {*after}
             try:
-                sample, changes = loaded.preparation.read(path.name, path, tokenizer.spec)
+                of = template.stream_of(stream)
+                sample, changes = loaded.preparation.read(path.name, path, tokenizer.spec, of)
                 if film and frames is not None:
                     sample = _first_frames(sample, kind, frames)
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
