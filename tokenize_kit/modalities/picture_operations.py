@@ -155,7 +155,7 @@ def _luma(picture: Tensor) -> NDArray[np.uint8]:
 def _with_colours(picture: Tensor, colours: NDArray[np.uint8]) -> Tensor:
     """Return a picture with other colours, (H, W) for all or (3, H, W), and its own fourth channel."""
     channels = min(len(picture), 3)
-    changed = torch.from_numpy(np.ascontiguousarray(np.broadcast_to(colours, (channels, *picture.shape[1:]))))
+    changed = torch.from_numpy(np.array(np.broadcast_to(colours, (channels, *picture.shape[1:]))))
     return torch.cat([changed, picture[3:]])
 
 

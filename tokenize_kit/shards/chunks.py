@@ -84,7 +84,11 @@ def chunks_of(block: SampleBlock, recipe: Recipe, limit: int | None = None) -> I
     if limit is not None and len(block) > limit:
         # A row is one sample at least.
         block = block.head(limit)
-    if recipe.read.all_text and not recipe.views and all(isinstance(values, pa.Array) for values in block.contents.values()):
+    if (
+        recipe.read.all_text
+        and not recipe.views
+        and all(isinstance(values, pa.Array) for values in block.contents.values())
+    ):
         failures = list(block.failures)
         yield Chunk(block.keys, {**block.contents}, block.columns, len(block), failures, Counter(), block.size)
         return

@@ -99,9 +99,7 @@ class Preparation:
         """Return the spec of a tokenizer as its samples were taken: what its files are written by."""
         return self.shaping.taken(spec)
 
-    def read(
-        self, name: str, data: bytes | Path, spec: TokenSpec, stream: str = ""
-    ) -> tuple[Sample, tuple[str, ...]]:
+    def read(self, name: str, data: bytes | Path, spec: TokenSpec, stream: str = "") -> tuple[Sample, tuple[str, ...]]:
         """Return the sample of a file, and in words what had to be done to it; of a film that was cut it is the first clip.
 
         Args:

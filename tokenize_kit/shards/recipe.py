@@ -83,9 +83,7 @@ class Recipe:
     def changes(self) -> dict[str, tuple[str, Callable[[Sample], Sample]]]:
         """For each view its source, and what is made of a sample of that."""
         kinds = {stream.name: modality_of(stream.spec) for stream in self.streams}
-        return {
-            view.stream: (self.sources[view.of], change_of(kinds[view.of], view.operations)) for view in self.views
-        }
+        return {view.stream: (self.sources[view.of], change_of(kinds[view.of], view.operations)) for view in self.views}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""

@@ -66,7 +66,9 @@ def load_tokenizers(
     own = set(view_streams(tokenizers))
     views = views_of(view, {name: modality_of(one.spec) for name, one in tokenizers.items() if name not in own})
     if unknown := sorted(own - {one.stream for one in views}):
-        raise ValueError(f"--tokenizer names the view {unknown[0]}, and no --view says what it is; add --view {unknown[0]}=...")
+        raise ValueError(
+            f"--tokenizer names the view {unknown[0]}, and no --view says what it is; add --view {unknown[0]}=..."
+        )
     for one in views:
         kinds = tokenizers[one.of].spec.modality, tokenizers.setdefault(one.stream, tokenizers[one.of]).spec.modality
         if kinds[0] != kinds[1]:
