@@ -38,6 +38,7 @@ from tokenize_kit.tokenizers.image.colors import OKLAB_STEPS, coordinates
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
 from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 from tokenize_kit.tokenizers.text.chars import CharsTokenizer
+from tokenize_kit.tokenizers.text.labels import LabelsTokenizer
 from tokenize_kit.tokenizers.text.words import WordsTokenizer
 from tokenize_kit.tokenizers.video.frames import FramesTokenizer
 
@@ -230,6 +231,16 @@ CASES: dict[str, list[Case]] = {
             known_words_lost,
             0.5,
         )
+    ],
+    "labels": [
+        Case(lambda: LabelsTokenizer(["0", "1", "10"]), ["10", "0", "1"], [b"0", 0, None, "2", "", " \n"]),
+        Case(
+            lambda: LabelsTokenizer(["0", "1", "2"], ["dog", "cat", "hot dog"]),
+            ["0", "cat", "hot dog", " 2\n"],
+            [b"0", 0, None, "3", "cat dog", ""],
+            lambda a, b: float({"0": "dog", " 2\n": "hot dog"}.get(a, a) != b) + 0.5,
+            0.5,
+        ),
     ],
     "pixels": [Case(lambda c=c: PixelTokenizer(c), pictures(c), wrong_pictures(c)) for c in (1, 3, 4)],
     "palette": [

@@ -1,7 +1,7 @@
 """What views may do to pictures, uint8 ``(C, H, W)`` of 1, 3 or 4 channels, and so to every frame of a film.
 
-An operation is one function under `_operation`. It keeps the number of channels; of four the last, how much is seen, stays as it is
-where nothing is moved. All arithmetic is of whole numbers or elementwise, so that every machine gives the same pixels.
+An operation is one function under `_operation`. It keeps the number of channels; of four the last, how much is seen, stays as it
+is where nothing is moved. All arithmetic is of whole numbers or elementwise, so that every machine gives the same pixels.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def colormap(picture: Tensor, name: str = "viridis") -> Tensor:
 
 @_operation("blur or blur:SIGMA", _sigma)
 def blur(picture: Tensor, sigma: float = 1.0) -> Tensor:
-    """Blur with a Gaussian of a standard deviation in pixels; the border is repeated. Colours count by how much is seen of them."""
+    """Blur with a Gaussian of a standard deviation in pixels; the border is repeated, colours count by how much of them is seen."""
     values = picture.numpy().astype(np.float64)
     if len(values) == 4:
         values[:3] *= values[3] / 255
