@@ -60,7 +60,7 @@ def train(shards, out, template, steps):
         "--validation-fraction",
         "0.2",
     ]
-    assert main([*command, *options, *MODEL, "--optimizer.lr", "0.02"]) == 0
+    assert main([*command, *options, *MODEL, "--optimizer.learning-rate", "0.02"]) == 0
     return str(out)
 
 

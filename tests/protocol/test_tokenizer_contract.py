@@ -29,6 +29,7 @@ from tokenize_kit.protocol import (
     TokenSpec,
     decode_like,
     load_tokenizer,
+    modality_of,
     tokenizer_class,
     tokenizer_name,
 )
@@ -407,7 +408,7 @@ def test_another_tokenizer_is_not_overwritten(contract, tmp_path):
 
 def test_wrong_samples_are_refused_with_one_clear_line(contract):
     tokenizer, case = contract
-    other_modality = picture(3, 4, 4) if tokenizer.spec.modality == "text" else "a text"
+    other_modality = picture(3, 4, 4) if modality_of(tokenizer.spec).textual else "a text"
     with pytest.raises(TypeError) as caught:
         tokenizer.encode(other_modality)
     assert type(other_modality).__name__ in str(caught.value)

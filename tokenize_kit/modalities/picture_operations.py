@@ -127,7 +127,7 @@ def colormap(picture: Tensor, name: str = "viridis") -> Tensor:
 
 @_operation("blur or blur:SIGMA", _sigma)
 def blur(picture: Tensor, sigma: float = 1.0) -> Tensor:
-    """Blur with a Gaussian of a standard deviation in pixels; the border is repeated, colours count by how much of them is seen."""
+    """Blur with a Gaussian of a standard deviation in pixels; the border is repeated, colours count by how much they are seen."""
     values = picture.numpy().astype(np.float64)
     if len(values) == 4:
         values[:3] *= values[3] / 255
