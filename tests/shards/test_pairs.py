@@ -148,6 +148,13 @@ def test_a_stopped_run_is_continued_to_the_same_bytes(world, tmp_path, monkeypat
         made(world, tmp_path / "stopped", "views")
 
 
+def test_what_is_true_of_a_stopped_run_is_said(world, tmp_path):
+    options = PairsOptions(shards=str(world / "plain"), out=str(tmp_path / "out"), operations=("grey",), count=2)
+    assert options.interrupted() == "nothing was written, and the same command begins anew"
+    make_pairs(options)
+    assert "the same command makes the others" in options.interrupted()
+
+
 def test_held_out_pictures_and_operations_are_in_no_sequence_for_training(world, tmp_path):
     result, shards = made(
         world, tmp_path / "out", count=60, validation_fraction=0.4, held_out_operations=("blur",), pairs=1

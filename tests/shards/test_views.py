@@ -11,6 +11,7 @@ from toys.world import Letters, Shades
 from tokenize_kit.cli.main import main
 from tokenize_kit.files import read_json_object
 from tokenize_kit.modalities.image import IMAGE
+from tokenize_kit.modalities.video import VIDEO
 from tokenize_kit.protocol import change_of, load_tokenizer
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.decode import DecodeOptions, decode
@@ -20,6 +21,7 @@ from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.shards.verify import verify
 from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 from tokenize_kit.tokenizers.text.chars import CharsTokenizer
+from tokenize_kit.tokenizers.video.frames import FramesTokenizer
 
 VIEWS = ("small=resize:4", "grey=grey", "both=grey+resize:2x6")
 COUNT = 9
@@ -176,9 +178,45 @@ def test_a_prompt_is_brought_to_the_view(pictures):
     assert notes[-1] == "changed by grey+resize:2x6, as the data of the model were"
 
 
+def test_films_have_views_frame_by_frame(tmp_path):
+    tokenizer = FramesTokenizer(12.0, 3)
+    film = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), np.uint8))
+    (tmp_path / "files").mkdir()
+    VIDEO.write(film, tmp_path / "files/a.mkv", tokenizer.spec)
+    tokenizer.save(tmp_path / "frames")
+    options = EncodeOptions(
+        (str(tmp_path / "frames"),),
+        (str(tmp_path / "files"),),
+        str(tmp_path / "shards"),
+        view=("grey=resize:4+grey",),
+        clip_frames=2,
+    )
+    assert encode(options).rows == 3
+    shards = ShardSet.open(tmp_path / "shards")
+    for record in shards.records():
+        clip = tokenizer.decode(torch.from_numpy(record.grids["video"].astype(np.int64)))
+        expected = tokenizer.encode(change_of(VIDEO, "resize:4+grey")(clip))
+        np.testing.assert_array_equal(record.grids["video@grey"], expected)
+    prepared = Preparation.of_options(shards.manifest.options)
+    sample, _ = prepared.read("a.mkv", tmp_path / "files/a.mkv", tokenizer.spec, "video@grey")
+    np.testing.assert_array_equal(tokenizer.encode(sample), shards.record(0).grids["video@grey"])
+
+
+def test_a_dry_run_tells_of_the_views(pictures):
+    result = run(pictures, dry_run=True)
+    assert result.estimated
+    assert result.tokens["image@small"] * 4 == result.tokens["image@grey"] == result.tokens["image"]
+    assert not (pictures / "shards").exists()
+
+
 def test_what_shard_sets_have_in_common_of_their_views():
     first = Preparation(8, views={"image@small": "resize:4", "image@grey": "grey"})
-    second = Preparation(8, views={"image@small": "resize:2", "image@grey": "grey"})
-    assert Preparation.common([first, second]) == Preparation(8, views={"image@grey": "grey"})
+    second = Preparation(8, views={"image@grey": "grey", "image@x": "flip"})
+    assert Preparation.common([first, second]).views == {**first.views, **second.views}
+    assert Preparation.common([Preparation(8), first]) == first
+    with pytest.raises(
+        ValueError, match="image@small is a view by resize:4 in one shard set and by resize:2 in another"
+    ):
+        Preparation.common([first, second, Preparation(8, views={"image@small": "resize:2"})])
     with pytest.raises(ValueError, match="damaged"):
         Preparation.of_options({"views": {"image@small": 4}})

@@ -65,15 +65,25 @@ class Preparation:
 
     @classmethod
     def common(cls, several: Sequence[Preparation]) -> Preparation:
-        """Return what several shard sets have in common; where they differ, samples are taken as they are."""
+        """Return what several shard sets have in common; where they differ, samples are taken as they are.
+
+        Views are those of all of them, as a set need not have each.
+
+        Raises:
+            ValueError: a view of one name is another one in another set.
+        """
         first = several[0]
         same = {name for name in vars(first) if all(getattr(one, name) == getattr(first, name) for one in several)}
         # A size says nothing without the way to it.
         if not same >= (sizing := {"image_size", "crop", "pad"}):
             same -= sizing
-        views = [one.views.items() for one in several]
-        alike = {name: what for name, what in first.views.items() if all((name, what) in items for items in views)}
-        return cls(**{name: value for name, value in vars(first).items() if name in same} | {"views": alike})
+        views: dict[str, str] = {}
+        for name, what in (item for one in several for item in one.views.items()):
+            if views.setdefault(name, what) != what:
+                raise ValueError(
+                    f"{name} is a view by {views[name]} in one shard set and by {what} in another; encode one of them again"
+                )
+        return cls(**{name: value for name, value in vars(first).items() if name in same} | {"views": views})
 
     def to_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults, JSON-ready."""
