@@ -118,6 +118,7 @@ def test_the_seed_decides_all_and_more_sequences_begin_alike(world, tmp_path):
 
 def test_a_stopped_run_is_continued_to_the_same_bytes(world, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs, "_SHARD_ROWS", 18)
+    monkeypatch.setattr(pairs, "_BATCH_ROWS", 6)
     made(world, tmp_path / "whole")
     files = sorted(path.name for path in (tmp_path / "whole").glob("*.arrow"))
     assert len(files) == 4
@@ -126,7 +127,7 @@ def test_a_stopped_run_is_continued_to_the_same_bytes(world, tmp_path, monkeypat
 
     def stopping(self, wanted):
         calls.append(len(wanted))
-        if len(calls) == 3:
+        if len(calls) == 6:
             raise KeyboardInterrupt
         return original(self, wanted)
 
@@ -136,16 +137,30 @@ def test_a_stopped_run_is_continued_to_the_same_bytes(world, tmp_path, monkeypat
     assert not (tmp_path / "stopped/dataset.json").exists()
     kept = (tmp_path / "stopped/00000.arrow").stat().st_mtime_ns
     made(world, tmp_path / "stopped")
-    assert len(calls) == 5
+    # Of twelve batches in four shards five were made, of which three were kept with their shard.
+    assert calls == [6] * (6 + 9)
     assert (tmp_path / "stopped/00000.arrow").stat().st_mtime_ns == kept
     for name in [*files, "dataset.json", "plan.json"]:
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     made(world, tmp_path / "stopped")
-    assert len(calls) == 5
+    assert len(calls) == 15
     with pytest.raises(ValueError, match=r"belongs to another run: options\.seed was 0, is now 1"):
         made(world, tmp_path / "stopped", seed=1)
     with pytest.raises(ValueError, match=r"belongs to another run: .*inputs"):
         made(world, tmp_path / "stopped", "views")
+
+
+def test_what_is_kept_and_divided_changes_no_sample(world, tmp_path, monkeypatch):
+    _, plain = made(world, tmp_path / "plain", count=40)
+    assert len(plain.files) == 1
+    monkeypatch.setattr(pairs, "_SHARD_IDS", 48 * 30)
+    monkeypatch.setattr(pairs, "_KEPT_IDS", 48 * 3)
+    monkeypatch.setattr(pairs, "_BATCH", 5)
+    _, divided = made(world, tmp_path / "divided", count=40)
+    assert [file.rows for file in divided.files] == [30] * 8
+    for left, right in zip(plain.records(), divided.records(), strict=True):
+        assert (left.key, left.columns) == (right.key, right.columns)
+        np.testing.assert_array_equal(left.grids["image"], right.grids["image"])
 
 
 def test_what_is_true_of_a_stopped_run_is_said(world, tmp_path):

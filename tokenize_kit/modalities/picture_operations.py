@@ -136,8 +136,9 @@ def blur(picture: Tensor, sigma: float = 1.0) -> Tensor:
     for axis in (1, 2):
         length = values.shape[axis]
         around = np.take(values, np.arange(-radius, length + radius).clip(0, length - 1), axis)
-        shifted = (np.take(around, np.arange(length) + place, axis) for place in range(len(weights)))
-        values = sum(part * (weight / sum(weights)) for part, weight in zip(shifted, weights, strict=True))
+        values = np.zeros_like(values)
+        for place, weight in enumerate(weights):
+            values += np.take(around, np.arange(length) + place, axis) * (weight / sum(weights))
     if len(values) == 4:
         values[:3] *= 255 / np.maximum(values[3], 1e-9)
     return torch.from_numpy(np.rint(values).clip(0, 255).astype(np.uint8))
@@ -147,9 +148,9 @@ def _luma(picture: Tensor) -> NDArray[np.uint8]:
     """Return the luma ``(H, W)``."""
     planes = picture.numpy()
     if len(planes) == 1:
-        return planes[0]
+        return np.asarray(planes[0], np.uint8)
     weighed = sum(plane.astype(np.uint32) * weight for plane, weight in zip(planes, _GREY, strict=False))
-    return (np.asarray(weighed) + 0x8000 >> 16).astype(np.uint8)
+    return np.asarray(np.asarray(weighed) + 0x8000 >> 16, np.uint8)
 
 
 def _with_colours(picture: Tensor, colours: NDArray[np.uint8]) -> Tensor:

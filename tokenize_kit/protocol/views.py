@@ -59,6 +59,12 @@ class View:
     operations: str
     """What is done, such as ``grey+resize:16``."""
 
+    @classmethod
+    def named(cls, stream: str, operations: str) -> View:
+        """Return the view that is stored as a stream such as ``image@small``."""
+        of, _, name = stream.rpartition(AT)
+        return cls(of, name, operations)
+
     @property
     def stream(self) -> str:
         """The stream that it is stored as, such as ``image@small``."""

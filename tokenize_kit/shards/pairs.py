@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tokenize_kit.progress import Progress, several
 from tokenize_kit.shards.options import ShardReading
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tokenize_kit.shards.format import FileEntry, StreamInfo
     from tokenize_kit.shards.reader import ShardSet, StreamArray
 
+    Grid: TypeAlias = tuple[NDArray[np.integer[Any]], tuple[int, ...]]
+
 HELD_OUT_FILE = "held_out.txt"
 """The keys of the held-out sequences, one a line, as ``--validation-keys`` takes them."""
 
@@ -38,8 +40,15 @@ COLUMNS = {"operation": "string", "sample": "string", "part": "string"}
 """What is done in the sequence, the key of the sample in the set that it is from, and ``train`` or ``held-out``."""
 
 _SHARD_ROWS = 8192
-"""A shard has about so many."""
+"""A shard has no more samples than this, unless a sequence has."""
+_SHARD_IDS = 1 << 26
+"""And about so many ids at most."""
+_KEPT_IDS = 1 << 24
+"""About so many ids of changed samples are kept, as they come again."""
+_BATCH_ROWS = 512
+"""Samples of a record batch."""
 _BATCH = 64
+"""Samples that are encoded together."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,8 @@ class _Run:
         self._draw = _Draw(self._shards.column("key").to_pylist(), options, self._maker.operations, self._maker.kept)
         self._out = Path(options.out)
         self._each = 2 * options.pairs + 2
-        self._step = max(1, _SHARD_ROWS // self._each)
+        rows = min(_SHARD_ROWS, _SHARD_IDS // self._maker.mean_ids)
+        self._step = max(1, rows // self._each)
         self._units = range(-(-options.count // self._step))
 
     def run(self) -> PairsResult:
@@ -222,11 +232,13 @@ class _Run:
         first = number * self._step
         numbers = range(first, min(first + self._step, self._options.count))
         if (entry := _finished(self._out, number, digest)) is None:
-            drawn = {index: self._draw.sequence(index) for index in numbers}
-            with open_shard(
-                self._out / f"{number:05}.arrow", [self._maker.info], COLUMNS, durable_name=False
-            ) as writer:
-                writer.write(*self._rows(drawn))
+            path, batch = self._out / f"{number:05}.arrow", max(1, _BATCH_ROWS // self._each)
+            # The ledger follows in the same folder, and counts only if the shard is there.
+            with open_shard(path, [self._maker.info], COLUMNS, durable_name=False) as writer:
+                for start in range(first, numbers.stop, batch):
+                    some = range(start, min(start + batch, numbers.stop))
+                    writer.write(*self._rows({index: self._draw.sequence(index) for index in some}))
+                    self._progress.update(some.stop, samples=some.stop * self._each)
             entry = writer.entry
             result = UnitResult(number, digest, entry.rows, entry, (), {}, made_with(Placement()))
             write_json(ledger_path(self._out, number), signed(result.to_dict()))
@@ -357,6 +369,10 @@ class _Maker:
         self.kept = len(self.operations) - len(options.held_out_operations)
         """How many of the operations are for training."""
         self._own = _Stored(shards.stream_arrays(first))
+        self.mean_ids = max(1, -(-shards.num_tokens[first] // max(1, shards.num_rows)))
+        """Ids of a sample."""
+        self._kept: dict[tuple[int, str], Grid] = {}
+        self._kept_ids = 0
         self._first = first
         self._codebooks = Preparation.of_options(shards.manifest.options).codebooks
         self._loaded: Tokenizer | None = None
@@ -376,25 +392,30 @@ class _Maker:
 
         self._tokenizer.save(out / TOKENIZERS_FOLDER / self.info.name)
 
-    def grids(
-        self, wanted: Sequence[tuple[int, str | None]]
-    ) -> dict[tuple[int, str | None], tuple[NDArray[np.integer[Any]], tuple[int, ...]]]:
+    def grids(self, wanted: Sequence[tuple[int, str | None]]) -> dict[tuple[int, str | None], Grid]:
         """Return the grid of each sample, by its row and operation (None: as it is), and its true size where that is kept."""
-        found = {}
+        found: dict[tuple[int, str | None], Grid] = {}
         left: list[tuple[int, str]] = []
         for row, operation in dict.fromkeys(wanted):
             if operation is None:
                 found[row, operation] = self._own.get(row)
             elif operation in self._stored:
                 found[row, operation] = self._stored[operation].get(row)
+            elif (row, operation) in self._kept:
+                found[row, operation] = self._kept[row, operation]
             else:
                 left.append((row, operation))
         for start in range(0, len(left), _BATCH):
             some = left[start : start + _BATCH]
-            found |= dict(zip(some, self._made(some), strict=True))
+            for one, made in zip(some, self._made(some), strict=True):
+                if self._kept_ids > _KEPT_IDS:
+                    self._kept.clear()
+                    self._kept_ids = 0
+                found[one] = self._kept[one] = made
+                self._kept_ids += made[0].size
         return found
 
-    def _made(self, some: Sequence[tuple[int, str]]) -> Iterator[tuple[NDArray[np.integer[Any]], tuple[int, ...]]]:
+    def _made(self, some: Sequence[tuple[int, str]]) -> Iterator[Grid]:
         """Decode samples, change them, and encode what comes out."""
         import numpy as np
         import torch
@@ -422,7 +443,7 @@ class _Stored:
         self._arrays = arrays
         self._starts = [0, *accumulate(map(len, arrays))]
 
-    def get(self, row: int) -> tuple[NDArray[np.unsignedinteger[Any]], tuple[int, ...]]:
+    def get(self, row: int) -> Grid:
         """Return a grid, a view, and the true size of its sample where that is kept."""
         number = bisect_right(self._starts, row) - 1
         array, place = self._arrays[number], row - self._starts[number]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tokenize_kit.files import canonical_json
 from tokenize_kit.protocol import Clips, Tokenizer, TokenSpec, View, change_of, modality_of, with_special
-from tokenize_kit.protocol.views import AT
 from tokenize_kit.shards.format import StreamInfo
 from tokenize_kit.sources.decoding import RowDecoder, Shaping
 from tokenize_kit.sources.planning import ReadOptions, Unit
@@ -115,7 +114,7 @@ class Recipe:
             pad,
             values.get("fps"),
             clips,
-            tuple(View(*stream.rsplit(AT, 1), what) for stream, what in values.get("views", {}).items()),
+            tuple(View.named(stream, what) for stream, what in values.get("views", {}).items()),
         )
 
 
