@@ -59,7 +59,7 @@ LIBRARIES = (
 ROOMS = (
     "tokenize_kit.cli.demo.run",
     "tokenize_kit.shards.encode",
-    "tokenize_kit.shards.pairs",
+    "tokenize_kit.shards.pairs.run",
     "tokenize_kit.shards.unit",
     "tokenize_kit.shards.reader",
     "tokenize_kit.metrics.evaluate",

@@ -11,10 +11,12 @@ from toys.autoencoder import toy_autoencoder
 from tokenize_kit.cli.main import main
 from tokenize_kit.modalities.image import IMAGE
 from tokenize_kit.protocol import change_of, decode_sized
-from tokenize_kit.shards import ShardSet, pairs
+from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.decode import DecodeOptions, decode
 from tokenize_kit.shards.encode import EncodeOptions, encode
-from tokenize_kit.shards.pairs import PairsOptions, make_pairs
+from tokenize_kit.shards.pairs import maker, run
+from tokenize_kit.shards.pairs.options import PairsOptions
+from tokenize_kit.shards.pairs.run import make_pairs
 from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.shards.verify import verify
 from tokenize_kit.sources.heldout import held_out
@@ -94,8 +96,8 @@ def test_a_sequence_is_pairs_of_pictures_and_what_one_operation_makes_of_them(wo
 
 def test_views_of_the_set_give_the_same_as_what_is_made_now(world, tmp_path, monkeypatch):
     _, plain = made(world, tmp_path / "plain")
-    used, original = [], pairs._Maker._made
-    monkeypatch.setattr(pairs._Maker, "_made", lambda self, some: used.append(some) or original(self, some))
+    used, original = [], maker.Maker._made
+    monkeypatch.setattr(maker.Maker, "_made", lambda self, some: used.append(some) or original(self, some))
     _, views = made(world, tmp_path / "views", "views")
     assert {operation for some in used for _, operation in some} == {"flip"}
     for left, right in zip(plain.records(), views.records(), strict=True):
@@ -117,12 +119,12 @@ def test_the_seed_decides_all_and_more_sequences_begin_alike(world, tmp_path):
 
 
 def test_a_stopped_run_is_continued_to_the_same_bytes(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(pairs, "_SHARD_ROWS", 18)
-    monkeypatch.setattr(pairs, "_BATCH_ROWS", 6)
+    monkeypatch.setattr(run, "_SHARD_ROWS", 18)
+    monkeypatch.setattr(run, "_BATCH_ROWS", 6)
     made(world, tmp_path / "whole")
     files = sorted(path.name for path in (tmp_path / "whole").glob("*.arrow"))
     assert len(files) == 4
-    original = pairs._Maker.grids
+    original = maker.Maker.grids
     calls = []
 
     def stopping(self, wanted):
@@ -131,7 +133,7 @@ def test_a_stopped_run_is_continued_to_the_same_bytes(world, tmp_path, monkeypat
             raise KeyboardInterrupt
         return original(self, wanted)
 
-    monkeypatch.setattr(pairs._Maker, "grids", stopping)
+    monkeypatch.setattr(maker.Maker, "grids", stopping)
     with pytest.raises(KeyboardInterrupt):
         made(world, tmp_path / "stopped")
     assert not (tmp_path / "stopped/dataset.json").exists()
@@ -153,9 +155,9 @@ def test_a_stopped_run_is_continued_to_the_same_bytes(world, tmp_path, monkeypat
 def test_what_is_kept_and_divided_changes_no_sample(world, tmp_path, monkeypatch):
     _, plain = made(world, tmp_path / "plain", count=40)
     assert len(plain.files) == 1
-    monkeypatch.setattr(pairs, "_SHARD_IDS", 48 * 30)
-    monkeypatch.setattr(pairs, "_KEPT_IDS", 48 * 3)
-    monkeypatch.setattr(pairs, "_BATCH", 5)
+    monkeypatch.setattr(run, "_SHARD_IDS", 48 * 30)
+    monkeypatch.setattr(maker, "_KEPT_IDS", 48 * 3)
+    monkeypatch.setattr(maker, "_BATCH", 5)
     _, divided = made(world, tmp_path / "divided", count=40)
     assert [file.rows for file in divided.files] == [30] * 8
     for left, right in zip(plain.records(), divided.records(), strict=True):

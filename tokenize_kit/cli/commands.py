@@ -85,7 +85,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "pairs",
-        "tokenize_kit.shards.pairs:make_pairs",
+        "tokenize_kit.shards.pairs.run:make_pairs",
         "make sequences of example pairs and a query out of a shard set, for visual prompting",
         (
             "pairs --shards shards/emoji --operations grey flip edges colormap blur --pairs 3 --out shards/prompting",
