@@ -134,13 +134,13 @@ class _Chunker:
 
     def _viewed(self, decoded: Decoded) -> Decoded:
         """Add the views of a sample to it; one of which one cannot be made is a failure."""
-        if not decoded.samples:
+        if not self._changes or not decoded.samples:
             return decoded
         try:
             views = {view: change(decoded.samples[source]) for view, (source, change) in self._changes.items()}
         except (ValueError, TypeError) as error:
             return Decoded(decoded.key, failure=Failure(decoded.key, one_line(error)), share=decoded.share)
-        return replace(decoded, samples=decoded.samples | views) if views else decoded
+        return replace(decoded, samples=decoded.samples | views)
 
     def _add(self, decoded: Decoded, row: int) -> None:
         self._conversions.update(decoded.notes)
