@@ -59,6 +59,7 @@ LIBRARIES = (
 ROOMS = (
     "tokenize_kit.cli.demo.run",
     "tokenize_kit.shards.encode",
+    "tokenize_kit.shards.pairs.run",
     "tokenize_kit.shards.unit",
     "tokenize_kit.shards.reader",
     "tokenize_kit.metrics.evaluate",
@@ -115,6 +116,7 @@ CASES: dict[str, Case] = {
     "train bpe": Case("train bpe --data world/corpus.txt --vocab-size 280 --out out"),
     "train chars": Case("train chars --data world/corpus.txt --out out"),
     "train words": Case("train words --data world/corpus.txt --vocab-size 30 --out out"),
+    "train labels": Case("train labels --data world/rows.jsonl --field text --out out"),
     "train palette": Case("train palette --data world/pictures --colors 4 --out out"),
     "train image": Case(f"train image --data world/pictures {IMAGE} {TRAIN} --out out"),
     "train audio": Case(f"train audio --data world/sounds {AUDIO} {TRAIN} --out out"),
@@ -136,6 +138,12 @@ CASES: dict[str, Case] = {
     ),
     "encode clips": Case(
         "encode --tokenizer world/frames --data world/films --clip-frames 2 --shard-mb 0.001 --out out"
+    ),
+    "encode views": Case(
+        "encode --tokenizer world/pixels --data world/pictures --view small=resize:2 --view g=grey --shard-mb 0.001 --out out"
+    ),
+    "pairs": Case(
+        "pairs --shards world/shown --operations flip grey --pairs 0 --count 4200 --validation-fraction 0.4 --out out"
     ),
     "decode": Case("decode --shards world/shards --tokenizer world/text --limit 6 --out out"),
     "decode pictures": Case("decode --shards world/shown --tokenizer world/pixels --out out"),

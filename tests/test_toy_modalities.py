@@ -235,6 +235,6 @@ def test_without_their_package_sound_shards_are_not_called_damaged(world, capsys
     for words in (["verify", "shards/series/files"], ["inspect", "shards/series/files"]):
         assert main([*words, "--quiet"]) == 4
         told = capsys.readouterr().err
-        assert "modality 'series' is not one of audio, image, text" in told
+        assert "modality 'series' is not one of audio, image, label, text" in told
         assert "install the package that brings it" in told
         assert "damaged" not in told

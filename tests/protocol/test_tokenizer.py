@@ -29,7 +29,7 @@ def test_specs_survive_json(spec):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modality": "smell"}, "'smell' is not one of audio, image, text"),
+        ({"modality": "smell"}, "'smell' is not one of audio, image, label, text"),
         ({"axes": []}, "one entry for each"),
         ({"step": [1]}, "one entry for each"),
         ({"vocab_size": 0}, "must be positive"),

@@ -29,6 +29,7 @@ from tokenize_kit.protocol import (
     TokenSpec,
     decode_like,
     load_tokenizer,
+    modality_of,
     tokenizer_class,
     tokenizer_name,
 )
@@ -38,6 +39,7 @@ from tokenize_kit.tokenizers.image.colors import OKLAB_STEPS, coordinates
 from tokenize_kit.tokenizers.image.pixels import PaletteTokenizer, PixelTokenizer
 from tokenize_kit.tokenizers.text.bpe import BPETokenizer
 from tokenize_kit.tokenizers.text.chars import CharsTokenizer
+from tokenize_kit.tokenizers.text.labels import LabelsTokenizer
 from tokenize_kit.tokenizers.text.words import WordsTokenizer
 from tokenize_kit.tokenizers.video.frames import FramesTokenizer
 
@@ -231,6 +233,16 @@ CASES: dict[str, list[Case]] = {
             0.5,
         )
     ],
+    "labels": [
+        Case(lambda: LabelsTokenizer(["0", "1", "10"]), ["10", "0", "1"], [b"0", 0, None, "2", "", " \n"]),
+        Case(
+            lambda: LabelsTokenizer(["0", "1", "2"], ["dog", "cat", "hot dog"]),
+            ["0", "cat", "hot dog", " 2\n"],
+            [b"0", 0, None, "3", "cat dog", ""],
+            lambda a, b: float({"0": "dog", " 2\n": "hot dog"}.get(a, a) != b) + 0.5,
+            0.5,
+        ),
+    ],
     "pixels": [Case(lambda c=c: PixelTokenizer(c), pictures(c), wrong_pictures(c)) for c in (1, 3, 4)],
     "palette": [
         Case(lambda: PaletteTokenizer(LATTICE), pictures(3), wrong_pictures(3), largest_difference, 25),
@@ -396,7 +408,7 @@ def test_another_tokenizer_is_not_overwritten(contract, tmp_path):
 
 def test_wrong_samples_are_refused_with_one_clear_line(contract):
     tokenizer, case = contract
-    other_modality = picture(3, 4, 4) if tokenizer.spec.modality == "text" else "a text"
+    other_modality = picture(3, 4, 4) if modality_of(tokenizer.spec).textual else "a text"
     with pytest.raises(TypeError) as caught:
         tokenizer.encode(other_modality)
     assert type(other_modality).__name__ in str(caught.value)

@@ -78,7 +78,20 @@ COMMANDS: tuple[Command, ...] = (
             "encode --tokenizer tokenizers/films --data films --image-size 64 --clip-frames 17 --out shards/films",
             "encode --tokenizer question=tokenizers/text --tokenizer answer=tokenizers/text --field question=q --field answer=a "
             "--data pairs.jsonl --out shards/pairs",
+            "encode --tokenizer tokenizers/palette --data photos --image-size 32 --view small=resize:8 --view grey=grey --out "
+            "shards/views",
             "encode --tokenizer tokenizers/text --data corpus --out shards/text --dry-run",
+        ),
+    ),
+    Command(
+        "pairs",
+        "tokenize_kit.shards.pairs.run:make_pairs",
+        "make sequences of example pairs and a query out of a shard set, for visual prompting",
+        (
+            "pairs --shards shards/emoji --operations grey flip edges colormap blur --pairs 3 --out shards/prompting",
+            "pairs --shards shards/emoji --operations grey flip edges --held-out-operations blur --validation-fraction 0.1 --out "
+            "shards/prompting",
+            "pairs --shards shards/views --streams image@grey image --pairs 2 --out shards/colouring",
         ),
     ),
     Command(

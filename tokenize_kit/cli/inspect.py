@@ -227,6 +227,7 @@ def _shard_facts(options: InspectOptions) -> dict[str, Any]:
     from tokenize_kit.shards import ShardSet
 
     shards = ShardSet.open(options.path, options.trust_shards)
+    views: dict[str, str] = shards.manifest.options.get("views", {})
     rows = []
     for number, record in enumerate(shards.records(0, min(options.rows, shards.num_rows))):
         grids = {
@@ -240,7 +241,12 @@ def _shard_facts(options: InspectOptions) -> dict[str, Any]:
         "tokens": shards.num_tokens,
         "columns": list(shards.columns),
         "streams": {
-            name: {"fingerprint": stream.fingerprint, "dtype": stream.dtype, **describe_spec(stream.spec)}
+            name: {
+                "fingerprint": stream.fingerprint,
+                "dtype": stream.dtype,
+                **describe_spec(stream.spec),
+                **({"view": views[name]} if name in views else {}),
+            }
             for name, stream in shards.streams.items()
         },
         "first_rows": rows,

@@ -34,7 +34,7 @@ INTERRUPTED = 130
 NOTHING_DONE = "nothing was written, and the same command begins anew"
 """What is true of a command that writes only at its end."""
 
-_MADE = {"encode": "shard set"}
+_MADE = {"encode": "shard set", "pairs": "shard set"}
 """What the folder is called that a command writes, where it has a name of its own."""
 
 

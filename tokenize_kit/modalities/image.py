@@ -39,6 +39,7 @@ class ImageModality(Modality):
     size_axes = 2
     takes_pixels = True
     resizable = True
+    operations = "tokenize_kit.modalities.picture_operations:PICTURES"
     measure = "tokenize_kit.metrics.image_measure:ImageMeasure"
     codecs = "tokenize_kit.metrics.image_codecs:ImageCodecs"
     show = "tokenize_kit.report.examples:show_pictures"

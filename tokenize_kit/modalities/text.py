@@ -21,7 +21,7 @@ class TextModality(Modality):
 
     name = "text"
     plural = "texts"
-    extensions = (".txt",)
+    extensions: tuple[str, ...] = (".txt",)
     suffix = ".txt"
     size_axes = 0
     textual = True

@@ -46,6 +46,7 @@ class VideoModality(Modality):
     timed = True
     piece_axis = 0
     resizable = True
+    operations = "tokenize_kit.modalities.picture_operations:FILMS"
     measure = "tokenize_kit.metrics.video_measure:VideoMeasure"
     codecs = "tokenize_kit.metrics.video_codecs:VideoCodecs"
     show = "tokenize_kit.report.examples:show_videos"

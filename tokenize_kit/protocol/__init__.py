@@ -47,6 +47,7 @@ from tokenize_kit.protocol.tokenizer import (
     tokenizer_class,
     tokenizer_name,
 )
+from tokenize_kit.protocol.views import Operation, View, change_of, register_operation, views_of
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol.spec import Sample
@@ -65,6 +66,7 @@ __all__ = [
     "DeviceTokenizer",
     "Follower",
     "Modality",
+    "Operation",
     "Part",
     "PieceTokenizer",
     "PipelinedEncoder",
@@ -79,8 +81,10 @@ __all__ = [
     "Stream",
     "TokenSpec",
     "Tokenizer",
+    "View",
     "allowed_tokens",
     "allowing",
+    "change_of",
     "check_files",
     "check_grid",
     "check_ids",
@@ -103,6 +107,7 @@ __all__ = [
     "read_config_of",
     "read_options",
     "register_modality",
+    "register_operation",
     "register_tokenizer",
     "registered_tokenizers",
     "resolved",
@@ -110,6 +115,7 @@ __all__ = [
     "split_name",
     "tokenizer_class",
     "tokenizer_name",
+    "views_of",
     "with_special",
     "write_config",
 ]

@@ -69,8 +69,9 @@ class Modality(ABC):
 
     A sample is a ``str`` or a tensor. The defaults are those of a tensor whose last `size_axes` axes are its size.
 
-    `measure`, `codecs` and `show` belong to higher floors: they are named as ``module:attribute`` and resolved by
-    `resolved` when they are asked for. A class in their place, or a method of that name, does as well.
+    `measure`, `codecs` and `show` belong to higher floors, and `operations` need packages that the table does not: they are
+    named as ``module:attribute`` and resolved by `resolved` when they are asked for. A class in their place, or a method of that
+    name, does as well.
     """
 
     name: str
@@ -89,6 +90,10 @@ class Modality(ABC):
     """How many numbers the size of a sample has; 0 for a text, which has none."""
     textual: bool = False
     """Whether samples are ``str``, which lines, tables and JSON hold as they are; all others come as the bytes of files."""
+    usual_field: str = ""
+    """Of texts: the field of JSON and tables that they are in where nobody names another; empty: ``text``."""
+    takes_values: bool = False
+    """Of texts: whether numbers and truth values of JSON and tables are some too, as JSON writes them."""
     takes_pixels: bool = False
     """Whether `read` also takes bare pixels, uint8 ``(C, H, W)``, as idx files hold them."""
     dimension: str = "dimension"
@@ -109,6 +114,8 @@ class Modality(ABC):
     follows: bool = False
     """Whether a file has a part for each clip of a film that it is in one sample with; see `follow`. Otherwise all of it goes to
     every clip."""
+    operations: str | Mapping[str, Any] = MappingProxyType({})
+    """What views may do to samples, each a `tokenize_kit.protocol.views.Operation` by its name."""
     measure: Reference = ""
     """What evaluation measures: called with a spec and the options, gives a `tokenize_kit.metrics.measures.Measure`.
     Empty: how many samples come back exactly, bits and speed."""
@@ -339,7 +346,7 @@ class Modality(ABC):
         self.write(torch.cat(list(pieces), self.piece_axis), path, spec)
 
 
-def resolved(reference: Reference) -> Any:
+def resolved(reference: Reference | Mapping[str, Any]) -> Any:
     """Return what a declaration names as ``module:attribute``; anything else is what it is.
 
     Raises:

@@ -21,6 +21,7 @@ from math import prod
 from typing import Any
 
 from tokenize_kit.protocol import TokenSpec, modality_of
+from tokenize_kit.protocol.views import AT, VIEW_NAME
 
 FORMAT_VERSION = 1
 MAX_SHAPES = 1024
@@ -31,7 +32,7 @@ Shape = tuple[int, ...]
 INNER_AXES = ("codebook", "channel")
 """A last axis of one of these names is inside a place of the grid: its ids are of the same pixel, patch or time step."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_.-]*({AT}{VIEW_NAME})?")
 
 
 @dataclass(frozen=True)

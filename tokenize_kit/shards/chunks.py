@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
 from tokenize_kit.protocol import modality_named
 from tokenize_kit.shards.recipe import Recipe
-from tokenize_kit.sources.blocks import size_of
+from tokenize_kit.sources.blocks import one_line, size_of
 from tokenize_kit.sources.decoding import Decoded
 from tokenize_kit.sources.reading import Failure, SampleBlock
 
@@ -34,7 +34,7 @@ class Chunk:
 
     keys: Sequence[str] | pa.Array
     samples: dict[str, Values]
-    """By source, see `SampleBlock.contents`."""
+    """By source, see `SampleBlock.contents`, and by view."""
     columns: dict[str, Sequence[Any] | pa.Array]
     read: int
     """How many samples were read for it: the rows, and those that could not be decoded."""
@@ -84,7 +84,11 @@ def chunks_of(block: SampleBlock, recipe: Recipe, limit: int | None = None) -> I
     if limit is not None and len(block) > limit:
         # A row is one sample at least.
         block = block.head(limit)
-    if recipe.read.all_text and all(isinstance(values, pa.Array) for values in block.contents.values()):
+    if (
+        recipe.read.all_text
+        and not recipe.views
+        and all(isinstance(values, pa.Array) for values in block.contents.values())
+    ):
         failures = list(block.failures)
         yield Chunk(block.keys, {**block.contents}, block.columns, len(block), failures, Counter(), block.size)
         return
@@ -96,7 +100,9 @@ class _Chunker:
 
     def __init__(self, block: SampleBlock, recipe: Recipe, limit: int | None) -> None:
         self._block, self._decoder, self._limit = block, recipe.decoder(), limit
+        self._changes = recipe.changes
         self._kinds = {source.name: modality_named(source.modality) for source in recipe.read.sources}
+        self._kinds |= {view: self._kinds[source] for view, (source, _) in self._changes.items()}
         self._contents = {name: as_list(values) for name, values in block.contents.items()}
         self._columns = {name: as_list(values) for name, values in block.columns.items()}
         self._told = self._read_before = 0
@@ -114,7 +120,7 @@ class _Chunker:
         for row, key in enumerate(as_list(self._block.keys)):
             contents = {name: values[row] for name, values in self._contents.items()}
             weight = sum(map(size_of, contents.values()))
-            for decoded in self._decoder(key, contents):
+            for decoded in map(self._viewed, self._decoder(key, contents)):
                 if self._size >= CHUNK_BYTES:
                     yield self._take(done)
                 self._add(decoded, row)
@@ -125,6 +131,16 @@ class _Chunker:
                 break
             weighed += weight
         yield self._take(self._block.size)
+
+    def _viewed(self, decoded: Decoded) -> Decoded:
+        """Add the views of a sample to it; one of which one cannot be made is a failure."""
+        if not self._changes or not decoded.samples:
+            return decoded
+        try:
+            views = {view: change(decoded.samples[source]) for view, (source, change) in self._changes.items()}
+        except (ValueError, TypeError) as error:
+            return Decoded(decoded.key, failure=Failure(decoded.key, one_line(error)), share=decoded.share)
+        return replace(decoded, samples=decoded.samples | views)
 
     def _add(self, decoded: Decoded, row: int) -> None:
         self._conversions.update(decoded.notes)
@@ -141,7 +157,7 @@ class _Chunker:
     def _take(self, done: int) -> Chunk:
         chunk = Chunk(
             [decoded.key for decoded in self._decoded],
-            {name: [decoded.samples[name] for decoded in self._decoded] for name in self._contents},
+            {name: [decoded.samples[name] for decoded in self._decoded] for name in self._kinds},
             {name: [values[row] for row in self._rows] for name, values in self._columns.items()},
             self._read,
             self._failures,

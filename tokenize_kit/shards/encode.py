@@ -86,10 +86,13 @@ class _Run:
         self.began = time.monotonic()
         self.part, self.parts = check_numbers(options)
         self.executor = named_executor(options)
-        self.tokenizers = load_tokenizers(options.tokenizer, loaded)
+        self.tokenizers, views = load_tokenizers(options.tokenizer, loaded, options.view)
         self.placement = placement_for(self.tokenizers.values(), options.device, options.precision)
         streams = tuple(stream_of(name, tokenizer) for name, tokenizer in self.tokenizers.items())
-        modalities = {stream.name: stream.spec.modality for stream in streams}
+        # What is a view is read from nowhere, but made of its stream.
+        viewed = {view.stream for view in views}
+        read_streams = [stream for stream in streams if stream.name not in viewed]
+        modalities = {stream.name: stream.spec.modality for stream in read_streams}
         self.feeds = feeds_of(modalities, options.field, options.media_field)
         read = ReadOptions(
             modalities=self.feeds.modalities,
@@ -102,7 +105,7 @@ class _Run:
         )
         kinds = [modality_named(name) for name in dict.fromkeys(stream.spec.modality for stream in streams)]
         if options.image_size is not None:
-            check_image_size(options.image_size, [stream.spec for stream in streams])
+            check_image_size(options.image_size, [stream.spec for stream in read_streams])
         clips = clips_of(options.clip_frames, options.clip_stride, options.clip_tail)
         check_timed(options.fps, clips, [stream.spec for stream in streams])
         self.converted = " and ".join(kind.plural for kind in kinds if kind.converts)
@@ -115,7 +118,7 @@ class _Run:
         check_codebooks(self.tokenizers, options.codebooks)
         allowed, size = allowed_tokens(options.allow_special), options.image_size
         self.recipe = Recipe(
-            read, streams, size, options.crop, options.codebooks, allowed, options.pad, options.fps, clips
+            read, streams, size, options.crop, options.codebooks, allowed, options.pad, options.fps, clips, views
         )
         self.recipe.prepared(self.tokenizers)  # here already: a token that there is not shall stop the run at once
         check_shared(self.recipe)
@@ -180,6 +183,9 @@ class _Run:
             # Left out where it says nothing, so that runs from before there was the option can be continued.
             values["fields"] = self.feeds.places
             names.append("fields")
+        if self.recipe.views:
+            values["views"] = {view.stream: view.operations for view in self.recipe.views}
+            names.append("views")
         if self.recipe.allow_special:
             values["allow_special"] = list(self.recipe.allow_special)
             names.append("allow_special")

@@ -56,7 +56,8 @@ def feeds_of(streams: Mapping[str, str], fields: Sequence[str], media_field: str
     text_field = TEXT_FIELD
     for place in dict.fromkeys(alone):
         name = _only_one([name for name in streams if name not in places], streams, place)
-        textual = modality_named(streams[name]).textual
+        kind = modality_named(streams[name])
+        textual = kind.textual and not kind.usual_field
         if len(set(alone)) > 1:
             raise ValueError(
                 f"--field is given without a stream twice: {' and '.join(alone)}; write {name}=... for one"
@@ -103,7 +104,8 @@ def _divided(given: str, streams: Mapping[str, str]) -> tuple[str | None, str]:
 
 def _only_one(left: Sequence[str], streams: Mapping[str, str], place: str) -> str:
     """Return the stream that a place is for which names none."""
-    texts = [name for name in left if modality_named(streams[name]).textual]
+    kinds = {name: modality_named(streams[name]) for name in left}
+    texts = [name for name in left if kinds[name].textual and not kinds[name].usual_field]
     found = texts or list(left)
     if len(found) == 1:
         return found[0]

@@ -24,6 +24,7 @@ import pyarrow as pa
 from tokenize_kit.errors import MissingPackageError, VerificationError
 from tokenize_kit.files import read_signed, signed
 from tokenize_kit.protocol import TokenSpec
+from tokenize_kit.protocol.views import AT, VIEW_NAME
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "dataset.json"
@@ -40,7 +41,7 @@ COLUMN_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float6
 """The types that an extra column may have, by the name that `dataset.json` uses."""
 
 _FIX = "restore it from a copy or run 'encode' again"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_-]*({AT}{VIEW_NAME})?")
 
 
 def dtype_for(vocab_size: int) -> str:

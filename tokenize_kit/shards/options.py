@@ -38,6 +38,10 @@ class EncodeOptions:
     pad: bool = False
     """With --image-size: scale pictures so that their long side has this many pixels, and pad them with white (of four
     channels: transparent) to a square, so that nothing is cut off."""
+    view: tuple[str, ...] = ()
+    """Streams of changed forms of the samples: small=resize:16 makes image@small, STREAM@NAME=grey+flip one of several streams.
+    Of pictures and films: resize:N, resize:HxW, grey, flip, edges, colormap:NAME, blur:SIGMA. By the tokenizer of the stream, or
+    by --tokenizer image@small=DIR."""
     fps: float | None = None
     """Films: take this many frames a second instead of as many as the tokenizer was made for."""
     clip_frames: int | None = None

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tokenize_kit.protocol import Clips, Tokenizer, modality_of, with_special
+from tokenize_kit.protocol import Clips, Tokenizer, change_of, modality_of, with_special
 from tokenize_kit.sources.decoding import Shaping
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Preparation:
     """Frames a second that were taken of films; None is what their tokenizer wants."""
     clip_frames: int | None = None
     """Frames of the clips that films were cut into."""
+    views: dict[str, str] = field(default_factory=dict)
+    """What was done to the samples of those streams that are views of others, see `tokenize_kit.protocol.views`."""
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Preparation:
@@ -48,7 +50,7 @@ class Preparation:
         Raises:
             ValueError: a value is of another kind.
         """
-        values = {field.name: options[field.name] for field in fields(cls) if field.name in options}
+        values = {one.name: options[one.name] for one in fields(cls) if one.name in options}
         if isinstance(values.get("allow_special"), list):
             values["allow_special"] = tuple(values["allow_special"])
         made = cls(**values)
@@ -56,19 +58,32 @@ class Preparation:
         whole = all(number is None or (type(number) is int and number > 0) for number in numbers)
         whole = whole and (made.fps is None or (type(made.fps) in (int, float) and made.fps > 0))
         flags = isinstance(made.crop, bool) and isinstance(made.pad, bool)
-        if not (whole and flags and all(isinstance(token, str) for token in made.allow_special)):
+        texts = isinstance(made.views, dict) and all(isinstance(text, str) for text in made.views.values())
+        if not (whole and flags and texts and all(isinstance(token, str) for token in made.allow_special)):
             raise ValueError(f"it is damaged: {values} is not how samples are prepared")
         return made
 
     @classmethod
     def common(cls, several: Sequence[Preparation]) -> Preparation:
-        """Return what several shard sets have in common; where they differ, samples are taken as they are."""
+        """Return what several shard sets have in common; where they differ, samples are taken as they are.
+
+        Views are those of all of them, as a set need not have each.
+
+        Raises:
+            ValueError: a view of one name is another one in another set.
+        """
         first = several[0]
         same = {name for name in vars(first) if all(getattr(one, name) == getattr(first, name) for one in several)}
         # A size says nothing without the way to it.
         if not same >= (sizing := {"image_size", "crop", "pad"}):
             same -= sizing
-        return cls(**{name: value for name, value in vars(first).items() if name in same})
+        views: dict[str, str] = {}
+        for name, what in (item for one in several for item in one.views.items()):
+            if views.setdefault(name, what) != what:
+                raise ValueError(
+                    f"{name} is a view by {views[name]} in one shard set and by {what} in another; encode one of them again"
+                )
+        return cls(**{name: value for name, value in vars(first).items() if name in same} | {"views": views})
 
     def to_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults, JSON-ready."""
@@ -94,13 +109,14 @@ class Preparation:
         """Return the spec of a tokenizer as its samples were taken: what its files are written by."""
         return self.shaping.taken(spec)
 
-    def read(self, name: str, data: bytes | Path, spec: TokenSpec) -> tuple[Sample, tuple[str, ...]]:
+    def read(self, name: str, data: bytes | Path, spec: TokenSpec, stream: str = "") -> tuple[Sample, tuple[str, ...]]:
         """Return the sample of a file, and in words what had to be done to it; of a film that was cut it is the first clip.
 
         Args:
             name: the file's, for kinds of files that do not say themselves what they are.
             data: its bytes, or where it lies.
             spec: what the tokenizer wants.
+            stream: what it is for; if that is a view, the sample is brought to it.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -130,9 +146,12 @@ class Preparation:
             found = data.read_bytes() if isinstance(data, Path) else data
             sample, notes = kind.read_noting(kind.self_describing(name, found), spec, at_least=at_least)
             sample = resized(cast("Tensor", sample)) if resize else sample
-        if not sizes or sizes[0] == sizes[1]:
-            return sample, notes
-        return sample, (*notes, f"{_times(sizes[0])} pixels to {_times(sizes[1])}, as the data of the model had")
+        if sizes and sizes[0] != sizes[1]:
+            notes = (*notes, f"{_times(sizes[0])} pixels to {_times(sizes[1])}, as the data of the model had")
+        if operations := self.views.get(stream):
+            sample = change_of(kind, operations)(sample)
+            notes = (*notes, f"changed by {operations}, as the data of the model were")
+        return sample, notes
 
 
 def _times(size: tuple[int, ...]) -> str:

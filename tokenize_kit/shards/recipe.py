@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenize_kit.files import canonical_json
-from tokenize_kit.protocol import Clips, Tokenizer, TokenSpec, with_special
+from tokenize_kit.protocol import Clips, Tokenizer, TokenSpec, View, change_of, modality_of, with_special
 from tokenize_kit.shards.format import StreamInfo
 from tokenize_kit.sources.decoding import RowDecoder, Shaping
 from tokenize_kit.sources.planning import ReadOptions, Unit
+
+if TYPE_CHECKING:
+    from tokenize_kit.protocol import Sample
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Recipe:
     """Frames a second that are taken of films; None is what their tokenizer wants."""
     clips: Clips | None = None
     """How films are cut into samples."""
+    views: tuple[View, ...] = ()
+    """Which streams are views of others."""
 
     @property
     def shaping(self) -> Shaping:
@@ -61,7 +66,23 @@ class Recipe:
     def sources(self) -> dict[str, str]:
         """The name of the source from which each stream is made, see `tokenize_kit.sources.planning.Source`."""
         named = {source.name for source in self.read.named}
-        return {stream.name: stream.name if stream.name in named else stream.spec.modality for stream in self.streams}
+        read = {view.stream: view.of for view in self.views}
+        names = {stream.name: read.get(stream.name, stream.name) for stream in self.streams}
+        return {
+            stream.name: names[stream.name] if names[stream.name] in named else stream.spec.modality
+            for stream in self.streams
+        }
+
+    @cached_property
+    def samples(self) -> dict[str, str]:
+        """Under which name the samples of each stream are among those of a chunk: that of their source, or of their view."""
+        return self.sources | {view.stream: view.stream for view in self.views}
+
+    @cached_property
+    def changes(self) -> dict[str, tuple[str, Callable[[Sample], Sample]]]:
+        """For each view its source, and what is made of a sample of that."""
+        kinds = {stream.name: modality_of(stream.spec) for stream in self.streams}
+        return {view.stream: (self.sources[view.of], change_of(kinds[view.of], view.operations)) for view in self.views}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""
@@ -73,6 +94,7 @@ class Recipe:
         values |= {"allow_special": list(self.allow_special)} if self.allow_special else {}
         values |= {} if self.fps is None else {"fps": self.fps}
         values |= {} if self.clips is None else {"clips": self.clips.to_dict()}
+        values |= {"views": {view.stream: view.operations for view in self.views}} if self.views else {}
         return values | ({"pad": True} if self.pad else {})
 
     @classmethod
@@ -92,6 +114,7 @@ class Recipe:
             pad,
             values.get("fps"),
             clips,
+            tuple(View.named(stream, what) for stream, what in values.get("views", {}).items()),
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tokenize_kit.files import check_local
 
 if TYPE_CHECKING:
-    from tokenize_kit.protocol import Tokenizer, TokenSpec
+    from tokenize_kit.protocol import Tokenizer, TokenSpec, View
     from tokenize_kit.shards.executors.base import Executor
     from tokenize_kit.shards.format import StreamInfo
     from tokenize_kit.shards.options import EncodeOptions
@@ -55,8 +55,28 @@ def named_executor(options: EncodeOptions) -> Executor | None:
     return executor_named(options.executor)(options)
 
 
-def load_tokenizers(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
-    """Return the tokenizer of each stream."""
+def load_tokenizers(
+    given: Sequence[str], loaded: Mapping[str, Tokenizer], view: Sequence[str] = ()
+) -> tuple[dict[str, Tokenizer], tuple[View, ...]]:
+    """Return the tokenizer of each stream, and those streams that are views of others by what ``--view`` says."""
+    tokenizers = _given_tokenizers(given, loaded)
+    from tokenize_kit.protocol import modality_of, views_of
+    from tokenize_kit.protocol.views import view_streams
+
+    own = set(view_streams(tokenizers))
+    views = views_of(view, {name: modality_of(one.spec) for name, one in tokenizers.items() if name not in own})
+    if unknown := sorted(own - {one.stream for one in views}):
+        raise ValueError(
+            f"--tokenizer names the view {unknown[0]}, and no --view says what it is; add --view {unknown[0]}=..."
+        )
+    for one in views:
+        kinds = tokenizers[one.of].spec.modality, tokenizers.setdefault(one.stream, tokenizers[one.of]).spec.modality
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"{one.stream} is a view of {kinds[0]}, but its tokenizer reads {kinds[1]}")
+    return tokenizers, views
+
+
+def _given_tokenizers(given: Sequence[str], loaded: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
     from tokenize_kit.protocol import load_tokenizer, split_name
 
     if not given:

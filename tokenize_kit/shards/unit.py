@@ -131,11 +131,11 @@ def encode_block(
 
 
 def encode_samples(tokenizers: Mapping[str, Tokenizer], samples: Mapping[str, Values], recipe: Recipe) -> Encoded:
-    """Encode samples, given by source, with the tokenizer of each stream: flat ids, and shapes.
+    """Encode samples, given by source or view, with the tokenizer of each stream: flat ids, and shapes.
 
     Shapes are (samples, axes), or with the true sizes of the samples beside them (samples, axes + size_axes).
     """
-    return {name: _encode_values(tokenizers[name], samples[source]) for name, source in recipe.sources.items()}
+    return {name: _encode_values(tokenizers[name], samples[source]) for name, source in recipe.samples.items()}
 
 
 def _encode_values(tokenizer: Tokenizer, values: Values) -> Ragged:
@@ -182,7 +182,7 @@ def _encoders(
 
         def begin(samples: Mapping[str, Values]) -> Callable[[], Encoded]:
             waits = {
-                name: begin_one(name, tokenizers[name], samples[source]) for name, source in recipe.sources.items()
+                name: begin_one(name, tokenizers[name], samples[source]) for name, source in recipe.samples.items()
             }
             return lambda: {name: wait() for name, wait in waits.items()}
 

@@ -68,7 +68,7 @@ class _Files:
         if place is None:
             return self._usual(source, kind, options)
         if kind.textual:
-            text = self.text(place)
+            text = self.text(place, values=kind.takes_values)
             if text is not MISSING:
                 return text if isinstance(text, Subtitles) else str(text)
         elif extension := self.extension(place):
@@ -92,7 +92,7 @@ class _Files:
         if found:
             return self._words(found[0]) if kind.textual else self._media(kind, found[0], options)
         if kind.textual and value_at(self._record(), key) is not MISSING:
-            return text_of(self._record(), key)
+            return text_of(self._record(), key, values=kind.takes_values)
         raise MissingPartError(f"it has no {source.name}; its files are {listed(self._fields)}")
 
     def _media(self, kind: Modality, name: str, options: ReadOptions) -> Content:
@@ -109,10 +109,10 @@ class _Files:
         data = self._fields[name]()
         return read_subtitles(data) if _ending(name) in subtitles.ENDINGS else read_text(data)
 
-    def text(self, place: str) -> Any:
-        """Return the text at a place that the user named, or `MISSING`."""
+    def text(self, place: str, *, values: bool = False) -> Any:
+        """Return the text at a place that the user named, or `MISSING`; ``values`` as `tokenize_kit.sources.parts.text_of`."""
         if not place.startswith(".") and value_at(self._record(), place) is not MISSING:
-            return text_of(self._record(), place)
+            return text_of(self._record(), place, values=values)
         if extension := self.extension(place):
             return self._words(extension)
         base, _, rest = place.rpartition(":")
@@ -121,7 +121,7 @@ class _Files:
         base, _, rest = place.partition(":")
         if rest and ("." + base).endswith(_RECORD) and (extension := self.extension(base)):
             record = self._record(extension)
-            return MISSING if value_at(record, rest) is MISSING else text_of(record, rest)
+            return MISSING if value_at(record, rest) is MISSING else text_of(record, rest, values=values)
         return MISSING
 
     def extension(self, place: str) -> str | None:

@@ -151,7 +151,7 @@ def _add_row(
 def _content(row: dict[str, Any], source: Source, options: ReadOptions) -> Content:
     place = options.field_of(source)
     if source in options.texts:
-        return text_of(row, place)
+        return text_of(row, place, values=modality_named(source.modality).takes_values)
     value = value_at(row, place)
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if not isinstance(data, bytes):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from tokenize_kit.modalities import modality_named
 from tokenize_kit.sources.parquet_decoder import is_bytes, is_text
 from tokenize_kit.sources.parquet_process import Wanted
 from tokenize_kit.sources.parts import column_of, listed
@@ -79,6 +80,8 @@ def wanted_column(schema: pa.Schema, source: Source, options: ReadOptions) -> Wa
     found = find_column(schema, place)
     kind = found.kind
     if source in options.texts:
+        if modality_named(source.modality).takes_values and word_of(kind) not in (None, "string"):
+            return Wanted(found.column, "values")
         if not (is_text(kind) or is_bytes(kind)):
             raise ValueError(f"column {place!r} is {kind}, expected strings")
         return Wanted(found.column, "strings" if found.whole else "values")

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from tokenize_kit.media.text import read_text
+from tokenize_kit.sources.json_values import LongInteger
 
 MISSING: Final = object()
 """What `value_at` returns where there is nothing."""
@@ -92,8 +93,10 @@ def column_of(names: Collection[str], place: str) -> str | None:
     return column_of(names, match[1]) if match else None
 
 
-def text_of(row: Any, place: str) -> str:
+def text_of(row: Any, place: str, *, values: bool = False) -> str:
     """Return the text that a row has at a place; bytes, as binary columns have them, are taken as UTF-8.
+
+    With ``values`` numbers and truth values are texts too, as JSON writes them.
 
     Raises:
         ValueError: there is none, or it is not a string, or one that UTF-8 cannot hold.
@@ -106,6 +109,8 @@ def text_of(row: Any, place: str) -> str:
             return read_text(bytes(text))
         except ValueError as error:
             raise ValueError(f"field {place!r} is {error}") from None
+    if values and isinstance(text, (bool, int, float, LongInteger)):
+        return str(text) if isinstance(text, LongInteger) else json.dumps(text)
     if not isinstance(text, str):
         kind = "null" if text is None else f"a JSON {type(text).__name__}"
         raise ValueError(f"field {place!r} is {kind}, expected a string")

@@ -169,7 +169,9 @@ class ReadOptions:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of files that can hold such samples."""
         if self.all_text:
-            return (PLAIN, *TABLES, "tar")
+            # What takes values takes the labels of idx files.
+            values = any(modality_named(source.modality).takes_values for source in self.sources)
+            return (PLAIN, *TABLES, "tar", *(["idx"] if values else []))
         files = dict.fromkeys(PLAIN if source in self.texts else source.modality for source in self.sources)
         pixels = any(modality_named(source.modality).takes_pixels for source in self.sources)
         return (*files, *(MEMBERS if self.texts else ()), "parquet", "tar", *(["idx"] if pixels else []))
@@ -194,14 +196,17 @@ class ReadOptions:
         if source.field is not None:
             return source.field
         if source in self.texts:
-            return None if self.text_field == TEXT_FIELD else self.text_field
+            usual = self.text_field == TEXT_FIELD or modality_named(source.modality).usual_field
+            return None if usual else self.text_field
         return self.media_field
 
     def field_of(self, source: Source) -> str:
         """The jsonl field or parquet column of a source."""
         if source.field is not None:
             return source.field
-        return self.text_field if source in self.texts else self.media_field or source.modality
+        if source in self.texts:
+            return modality_named(source.modality).usual_field or self.text_field
+        return self.media_field or source.modality
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; `from_dict` is its inverse."""

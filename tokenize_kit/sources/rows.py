@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tokenize_kit.modalities import modality_named
 from tokenize_kit.sources.blocks import Collector, add_long_text, one_line, text_name
 from tokenize_kit.sources.parts import MISSING, MissingPartError, names_of, text_of, value_at
 from tokenize_kit.sources.planning import ReadOptions
@@ -50,7 +51,8 @@ def texts_of(row: Mapping[str, Any], options: ReadOptions) -> dict[str, str]:
     places = {source.name: options.field_of(source) for source in options.texts}
     if len(options.sources) > 1:
         check_parts({place: value_at(row, place) for place in places.values()}, row)
-    return {name: text_of(row, place) for name, place in places.items()}
+    values = {source.name: modality_named(source.modality).takes_values for source in options.texts}
+    return {name: text_of(row, place, values=values[name]) for name, place in places.items()}
 
 
 def check_parts(values: Mapping[str, Any], row: Mapping[str, Any]) -> None:

@@ -237,8 +237,8 @@ def grids_of(
             after = template.names[place + 1 :]
             film = kind.timed and stream in template.target and not {*prompt.texts, *prompt.files} & {*after}
             try:
-                prepared = loaded.prepared(template.stream_of(stream))
-                sample, changes = prepared.read(path.name, path, tokenizer.spec)
+                of = template.stream_of(stream)
+                sample, changes = loaded.prepared(of).read(path.name, path, tokenizer.spec, of)
                 if film and frames is not None:
                     sample = _first_frames(sample, kind, frames)
                 grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())

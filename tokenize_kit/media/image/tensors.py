@@ -123,6 +123,20 @@ def resize_image(sample: Tensor, size: int, *, crop: bool = True, pad: bool = Fa
     return square
 
 
+def scale_image(sample: Tensor, height: int, width: int) -> Tensor:
+    """Scale a uint8 picture ``(C, H, W)`` to a height and width, whatever its proportion (bicubic, antialiased).
+
+    Raises:
+        ValueError: a side is below 1, or the result would have more than `MAX_PIXELS` pixels.
+    """
+    picture = check_image(sample)
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise ValueError(f"a picture of {height}x{width} pixels is outside the limit of 1 to {MAX_PIXELS:,} pixels")
+    if (height, width) == tuple(picture.shape[1:]):
+        return picture
+    return _scaled(picture, (width, height), (0.0, 0.0, float(picture.shape[2]), float(picture.shape[1])))
+
+
 def _scaled(picture: Tensor, target: tuple[int, int], box: tuple[float, float, float, float]) -> Tensor:
     """Return what is in a box of a picture, scaled to a width and height; of a large picture with little memory besides."""
     if picture[0].numel() <= LARGE:
