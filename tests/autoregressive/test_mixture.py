@@ -222,7 +222,7 @@ def test_weights_of_templates_and_of_sets_multiply(pictures, more_pictures, text
 def test_the_two_directions_of_a_pair_are_not_read_in_one_order(pictures):
     data, sources, _ = opened([pictures], ("image -> text", "text -> image"))
     dataset = mixed_dataset(data, sources, 24, 1)
-    first, second = ([one._plan(0)[1].tolist(), one.rows_per_epoch] for one in dataset.sources)
+    first, second = ([one._plan(0)[2].tolist(), one.rows_per_epoch] for one in dataset.sources)
     assert first[1] == second[1]
     assert first[0] != second[0]
 

@@ -72,6 +72,30 @@ class AudioModality(Modality):
 
         write_audio(sample, path, _rate(spec))
 
+    def to_python(self, sample: Sample, spec: TokenSpec) -> Any:
+        """Return a `tokenize_kit.protocol.values.Sound`."""
+        from tokenize_kit.protocol.values import Sound
+
+        return Sound(cast("Tensor", sample).numpy(), _rate(spec))
+
+    def save(self, value: object, stem: Path) -> Path | None:
+        """See `Modality.save`: a `Sound`, or another pair of samples and rate."""
+        import numpy as np
+        import soundfile
+
+        if not (isinstance(value, tuple) and len(value) == 2):
+            return None
+        samples, rate = np.asarray(value[0]), value[1]
+        if samples.dtype.kind != "f" or samples.ndim not in (1, 2) or not samples.size:
+            raise ValueError(
+                f"a sound is floating-point samples (samples,) or (channels, samples), got {samples.dtype} {samples.shape}"
+            )
+        if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate < 1:
+            raise ValueError(f"the sample rate {rate!r} of a sound is no number of samples a second")
+        path = stem.with_name(f"{stem.name}.wav")
+        soundfile.write(path, samples.T.astype(np.float32), int(rate), subtype="FLOAT")
+        return path
+
     def check(self, sample: object, spec: TokenSpec) -> Sample:
         """See `tokenize_kit.media.audio.check_audio`."""
         from tokenize_kit.media.audio import check_audio

@@ -65,6 +65,34 @@ class ImageModality(Modality):
 
         write_image(sample, path)
 
+    def to_python(self, sample: Sample, spec: TokenSpec) -> Any:  # noqa: ARG002
+        """Return a `PIL.Image` of mode L, RGB or RGBA."""
+        from tokenize_kit.media.image.tensors import to_pillow
+
+        return to_pillow(sample)
+
+    def save(self, value: object, stem: Path) -> Path | None:
+        """See `Modality.save`: a `PIL.Image` of any mode, or a uint8 array (H, W) or (H, W, C)."""
+        import numpy as np
+        from PIL import Image
+
+        path = stem.with_name(f"{stem.name}.png")
+        if isinstance(value, np.ndarray):
+            if (
+                value.dtype != np.uint8
+                or value.ndim not in (2, 3)
+                or (value.ndim == 3 and value.shape[2] not in (1, 3, 4))
+            ):
+                raise ValueError(
+                    f"a picture is a uint8 array (height, width) or (height, width, 1, 3 or 4), got {value.dtype} {value.shape}"
+                )
+            value = Image.fromarray(value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value)
+        if not isinstance(value, Image.Image):
+            return None
+        # PNG has no CMYK, YCbCr and the like.
+        (value if value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16") else value.convert("RGB")).save(path)
+        return path
+
     def check(self, sample: object, spec: TokenSpec) -> Sample:
         """See `tokenize_kit.media.image.check_image`."""
         from tokenize_kit.media.image import check_image

@@ -100,6 +100,33 @@ class VideoModality(Modality):
 
         write_video(cast("Tensor", sample), path, _rate(spec))
 
+    def to_python(self, sample: Sample, spec: TokenSpec) -> Any:
+        """Return a `tokenize_kit.protocol.values.Film`."""
+        from tokenize_kit.protocol.values import Film
+
+        return Film(cast("Tensor", sample).permute(0, 2, 3, 1).contiguous().numpy(), _rate(spec))
+
+    def save(self, value: object, stem: Path) -> Path | None:
+        """See `Modality.save`: a `Film`, or another pair of frames and rate."""
+        import numpy as np
+        import torch
+
+        from tokenize_kit.media.video import write_video
+
+        if not (isinstance(value, tuple) and len(value) == 2):
+            return None
+        frames, rate = np.asarray(value[0]), value[1]
+        frames = frames[..., None] if frames.ndim == 3 else frames
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] not in (1, 3, 4) or not frames.size:
+            raise ValueError(
+                f"a film is a uint8 array (frames, height, width, 1, 3 or 4), got {frames.dtype} {frames.shape}"
+            )
+        if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 < rate < float("inf"):
+            raise ValueError(f"the frame rate {rate!r} of a film is no number of frames a second")
+        path = stem.with_name(f"{stem.name}.webp")
+        write_video(torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))), path, float(rate))
+        return path
+
     def check(self, sample: object, spec: TokenSpec) -> Sample:
         """See `tokenize_kit.media.video.check_video`."""
         from tokenize_kit.media.video import check_video

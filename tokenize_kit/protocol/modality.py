@@ -169,6 +169,25 @@ class Modality(ABC):
             TypeError, ValueError: it is not a sample.
         """
 
+    def to_python(self, sample: Sample, spec: TokenSpec) -> Any:  # noqa: ARG002
+        """Return a sample as Python users have it: a ``str``, or the array of the tensor."""
+        return sample if isinstance(sample, str) else sample.numpy()
+
+    def save(self, value: object, stem: Path) -> Path | None:  # noqa: ARG002
+        """Write what a Python user has as a file that is read like any other.
+
+        Args:
+            value: such as what `to_python` gives.
+            stem: the file's path without its ending.
+
+        Returns:
+            The file; None if the value is none of this kind.
+
+        Raises:
+            ValueError: the value is of this kind, but not one that a file could hold.
+        """
+        return None
+
     @abstractmethod
     def check(self, sample: object, spec: TokenSpec) -> Sample:
         """Return what a caller handed in, if it is a sample of that spec.

@@ -342,6 +342,22 @@ def _inputs(rows: Sequence[_Row | _Reading], waiting: list[list[int]], device: t
     return Inputs(ids, None, None, *parts)
 
 
+def inputs_of(grammar: PlacedGrammar, ids: Sequence[int], placed: bool, device: torch.device) -> Inputs:
+    """Return the tokens of the beginning of one document (1, n) with what is known of them.
+
+    Args:
+        grammar: of the document.
+        ids: n of its tokens, from the first on.
+        placed: whether the model asks for more than ids (`SequenceModel.needs`).
+        device: where the model is.
+
+    Raises:
+        ValueError: the grammar does not accept the tokens.
+    """
+    row = _Row(grammar, [int(token) for token in ids], 0, len(ids), 0, None, placed)
+    return _inputs([row], [row.ids], device)
+
+
 def _draw(logits: Tensor, rows: list[_Row], forced: Sequence[int | None], options: SamplingOptions) -> list[int | None]:
     """Return the next token of each row: rows under the same intervals are drawn together, over these ids alone."""
     chosen = list(forced)

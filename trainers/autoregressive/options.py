@@ -156,6 +156,11 @@ class PromptOptions:
     """Files for the first streams of the template, in their order, instead of a prompt."""
     prompt_frames: int | None = None
     """Films: continue from the first N frames of a prompt file. By default from all of it, or if nothing is left then, from 1."""
+    complete: str | None = None
+    """A file of the first part that is predicted, of which only the beginning is kept and the rest is drawn: the upper half of a
+    picture, the first half of a sound or film."""
+    complete_part: float = 0.5
+    """How much of it is kept, above 0 and below 1."""
     prompts: str | None = None
     """A file of many prompts instead: a line each, or a jsonl of texts or of objects with "prompt", "prompt_file" or the names of
     streams."""
@@ -189,6 +194,10 @@ class GenerateOptions(SamplingOptions, PromptOptions):
             raise ValueError(f"--count {self.count} must be at least 1")
         if self.prompt is not None and (wrong := next((c for c in self.prompt if "\ud800" <= c <= "\udfff"), None)):
             raise ValueError(f"--prompt is not UTF-8: it has {wrong!r} at character {self.prompt.index(wrong)}")
+        if not 0 < self.complete_part < 1:
+            raise ValueError(f"--complete-part {self.complete_part} must be above 0 and below 1")
+        if self.complete_part != 0.5 and self.complete is None:
+            raise ValueError(f"--complete-part {self.complete_part} is of --complete FILE, which is not given")
         given = {
             "--prompt": self.prompt is not None,
             "--prompt-file": self.prompt_file,

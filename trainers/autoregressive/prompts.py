@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class Prompt:
     """The place in the list that it is from, for messages; empty for one from the command line."""
     line: int | None = None
     """The number of its line in the list, from 1."""
+    part: float | None = None
+    """How much of the last of the files is kept, where it is to be completed; None takes all of it."""
 
     def shown(self) -> Any:
         """Return what ``samples.jsonl`` says of it: the text, or texts and files by stream; None if there is nothing."""
@@ -63,12 +65,28 @@ def given_prompts(loaded: LoadedModel, options: PromptOptions) -> list[Prompt]:
         FileNotFoundError: there is no such list.
         ValueError: the list is empty or a line of it is no prompt, or the prompt is a text and the first stream is none.
     """
-    if options.prompts is not None:
-        return read_prompts(options.prompts, loaded)
     first = loaded.template.names[0]
-    if options.prompt is not None:
-        return [Prompt(texts={first: _text(loaded, first, options.prompt)})]
-    return [Prompt(files=_files(loaded, [Path(name) for name in options.prompt_file]))]
+    if options.prompts is not None:
+        prompts = read_prompts(options.prompts, loaded)
+    elif options.prompt is not None:
+        prompts = [Prompt(texts={first: _text(loaded, first, options.prompt)})]
+    else:
+        prompts = [Prompt(files=_files(loaded, [Path(name) for name in options.prompt_file]))]
+    if options.complete is None:
+        return prompts
+    return [_completing(loaded, prompt, Path(options.complete), options.complete_part) for prompt in prompts]
+
+
+def _completing(loaded: LoadedModel, prompt: Prompt, file: Path, part: float) -> Prompt:
+    """Return a prompt that begins the first predicted part with a file's.
+
+    Raises:
+        ValueError: the prompt gives that part already.
+    """
+    target = loaded.template.target[0]
+    if target in prompt.texts or target in prompt.files:
+        raise ValueError(f"--complete {file}: the prompt gives the {target!r} already; give it once")
+    return replace(prompt, files={**prompt.files, target: file}, part=part)
 
 
 def read_prompts(path: str, loaded: LoadedModel) -> list[Prompt]:
@@ -229,29 +247,22 @@ def grids_of(
     grids: Grids = {}
     notes: list[str] = []
     for place, stream in enumerate(template.names):
-        tokenizer = tokenizers[template.stream_of(stream)]
-        if stream in prompt.texts:
-            grids[stream] = tokenizer.encode(prompt.texts[stream]).numpy()
-        elif stream in prompt.files:
-            path, kind = prompt.files[stream], modality_of(tokenizer.spec)
-            after = template.names[place + 1 :]
-            film = kind.timed and stream in template.target and not {*prompt.texts, *prompt.files} & {*after}
-            try:
-                of = template.stream_of(stream)
-                sample, changes = loaded.prepared(of).read(path.name, path, tokenizer.spec, of)
-                if film and frames is not None:
-                    sample = _first_frames(sample, kind, frames)
-                grids[stream] = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
-                known = loaded.vocabulary.stream(template.stream_of(stream))
-                whole = not after and grids[stream].shape in known.shapes
-                if film and frames is None and whole:
-                    first = _known_codebooks(loaded, stream, tokenizer.encode(_first_frames(sample, kind, 1)).numpy())
-                    if continues(template, loaded.vocabulary, {**grids, stream: first}):
-                        grids[stream] = first
-                        changes = (*changes, "continued from its first frame; --prompt-frames takes more")
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from None
-            notes += [f"{path} is converted from {note}" if " to " in note else f"{path}: {note}" for note in changes]
+        if stream not in prompt.texts and stream not in prompt.files:
+            continue
+        after = template.names[place + 1 :]
+        last = stream in template.target and not {*prompt.texts, *prompt.files} & {*after}
+        grids[stream], changes = encoded(loaded, tokenizers, prompt, stream, frames if last else None)
+        if last and prompt.part is not None:
+            grids[stream] = _first_part(loaded, stream, grids[stream], prompt.part)
+        elif last and frames is None and not after and stream in prompt.files:
+            first = _first_frame_of_whole(loaded, tokenizers, prompt, stream, grids)
+            if first is not None:
+                grids[stream] = first
+                changes = (
+                    *changes,
+                    f"{prompt.files[stream]}: continued from its first frame; --prompt-frames takes more",
+                )
+        notes += changes
     droppable = {segment.name for segment in _droppable(loaded)}
     given = template.given(grids)
     if absent := [name for name in template.condition if name not in given and name in droppable]:
@@ -269,6 +280,66 @@ def grids_of(
             f"the prompt gives every stream of the template {str(template)!r}; nothing is left to generate"
         )
     return grids, tuple(notes)
+
+
+def encoded(
+    loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: Prompt, stream: str, frames: int | None = None
+) -> tuple[NDArray[np.integer[Any]], tuple[str, ...]]:
+    """Return the grid of what a prompt gives for a part of the template, and in words what had to be done to its file.
+
+    Args:
+        loaded: the model.
+        tokenizers: from `prompt_tokenizers`.
+        prompt: which gives it.
+        stream: the part.
+        frames: how many frames of a film are taken; None takes all.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is none that the tokenizer takes.
+    """
+    of = loaded.template.stream_of(stream)
+    tokenizer = tokenizers[of]
+    if stream in prompt.texts:
+        return tokenizer.encode(prompt.texts[stream]).numpy(), ()
+    path, kind = prompt.files[stream], modality_of(tokenizer.spec)
+    try:
+        sample, changes = loaded.prepared(of).read(path.name, path, tokenizer.spec, of)
+        if frames is not None and kind.timed:
+            sample = _first_frames(sample, kind, frames)
+        grid = _known_codebooks(loaded, stream, tokenizer.encode(sample).numpy())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return grid, tuple(f"{path} is converted from {note}" if " to " in note else f"{path}: {note}" for note in changes)
+
+
+def _first_frame_of_whole(
+    loaded: LoadedModel, tokenizers: Mapping[str, Tokenizer], prompt: Prompt, stream: str, grids: Grids
+) -> NDArray[np.integer[Any]] | None:
+    """Return the grid of the first frame of a film that leaves nothing to continue; None if it is no such film."""
+    known = loaded.vocabulary.stream(loaded.template.stream_of(stream))
+    kind = modality_of(known.spec)
+    if not kind.timed or grids[stream].shape not in known.shapes:
+        return None
+    first, _ = encoded(loaded, tokenizers, prompt, stream, 1)
+    return first if continues(loaded.template, loaded.vocabulary, {**grids, stream: first}) else None
+
+
+def _first_part(
+    loaded: LoadedModel, stream: str, grid: NDArray[np.integer[Any]], part: float
+) -> NDArray[np.integer[Any]]:
+    """Return the first steps of a grid: rows of a picture, time steps of a sound or film; one at least, and not all.
+
+    Raises:
+        ValueError: it has only one.
+    """
+    steps = len(grid)
+    if steps < 2:
+        axis = loaded.vocabulary.stream(loaded.template.stream_of(stream)).spec.axes[0]
+        raise ValueError(
+            f"--complete: the {stream!r} has only {steps} step of {axis}, of which no part can be left open"
+        )
+    return grid[: min(steps - 1, max(1, int(steps * part)))]
 
 
 def _first_frames(sample: Sample, kind: Modality, frames: int) -> Sample:

@@ -108,6 +108,8 @@ def _identity(options: GenerateOptions) -> dict[str, Any]:
             del values[name]  # as it was before there was the option
     if options.guidance is None:
         del values["guidance"], values["guidance_schedule"]
+    if options.complete is None:
+        del values["complete"], values["complete_part"]
     texts = [text for value in values.values() for text in (value if isinstance(value, tuple) else (value,))]
     named = [text for text in texts if isinstance(text, str) and text and len(text) < 4096 and "\0" not in text]
     model = Path(options.model)
