@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from typing import Any
 
@@ -424,3 +425,8 @@ def test_attention_of_one_query_equals_the_formula(kind: torch.dtype, rows: int,
     expected = (scores.softmax(-1)[..., None] * shared[1]).sum(2).flatten(1)
     tolerance = 1e-5 if kind == torch.float32 else 2e-2
     torch.testing.assert_close(attend_one(queries, keys, values).double(), expected, atol=tolerance, rtol=tolerance)
+    mask = torch.rand(rows, 1, length) < 0.5
+    mask[..., -1] = True
+    expected = (scores.masked_fill(~mask, -math.inf).softmax(-1)[..., None] * shared[1]).sum(2).flatten(1)
+    found = attend_one(queries, keys, values, mask)
+    torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)

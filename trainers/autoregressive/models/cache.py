@@ -61,6 +61,7 @@ class TransformerCache:
         self.length = layers[0][0].shape[2]
         self.position = 0
         self.shortest_padding = 0 if left_padding is None else int(left_padding.min())
+        self.longest_padding = 0 if left_padding is None else int(left_padding.max())
 
     @property
     def batch(self) -> int:

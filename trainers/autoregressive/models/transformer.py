@@ -296,14 +296,16 @@ class Transformer(nn.Module):
             raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
         if cache.given is not None:
             cache.given[:, start:stop] = inputs.of("given")
-        if count == 1 and cache.left_padding is None and cache.weights is not None:
-            if cache.run is not None and cache.batch == 1:
+        if count == 1 and cache.weights is not None and start >= cache.longest_padding:
+            if cache.run is not None and cache.batch == 1 and cache.left_padding is None:
                 place = torch.tensor([start], device=ids.device)
                 logits = cache.run(cache.weights, self.config, ids[0], place, cache.layers)
             else:
                 if cache.packed is None:
                     cache.packed = decode.PackedWeights.of(cache.weights)
-                logits = decode.decode(cache.weights, cache.packed, self.config, ids[:, 0], start, cache.layers)
+                logits = decode.decode(
+                    cache.weights, cache.packed, self.config, ids[:, 0], start, cache.layers, cache.left_padding
+                )
             cache.position = stop
             return logits[:, None]
         places: slice | Tensor = slice(start, stop)

@@ -136,6 +136,7 @@ def decode(
     ids: Tensor,
     place: int,
     cache: list[KeyValues],
+    padding: Tensor | None = None,
 ) -> Tensor:
     """Return the logits (B, V) after the tokens ``ids`` (B,) at ``place``, and store their keys and values.
 
@@ -146,6 +147,7 @@ def decode(
         ids: int64 (B,).
         place: how many tokens the cache holds.
         cache: keys and values of each layer.
+        padding: int64 (B,), how many of these are padding; None means none.
     """
     heads, kv_heads, size = config.heads, config.key_value_heads, config.head_dim
     eps, rms = config.norm_eps, config.norm == "rms"
@@ -156,11 +158,14 @@ def decode(
     x = F.embedding(ids, weights.embedding)
     if config.embedding_scale != 1:
         x = x * config.embedding_scale
+    # A row's own place, which is its number without padding.
+    own: int | Tensor = place if padding is None else place - padding
     if weights.places is not None:
-        x = x + weights.places[place]
+        x = x + weights.places[own]
     cos = sin = None
     if weights.cos is not None and weights.sin is not None:
-        cos, sin = weights.cos[place], weights.sin[place]
+        cos, sin = weights.cos[own], weights.sin[own]
+    seen_keys = None if padding is None else (torch.arange(first, stop, device=ids.device) >= padding[:, None])[:, None]
     post = config.norm_position == "post"
     for block, matrices, (keys, values) in zip(weights.blocks, packed.blocks, cache, strict=True):
         h = x if post else _norm(x, block.attention_gain, block.attention_shift, eps, rms)
@@ -174,7 +179,7 @@ def decode(
             turned = torch.addcmul(turned * cos, turned.roll(size // 2, -1), sin).to(h.dtype)
         keys.select(2, place).copy_(turned[:, heads:])
         values.select(2, place).copy_(joint[:, both:])
-        seen = attend_one(turned[:, :heads], keys[:, :, first:stop], values[:, :, first:stop])
+        seen = attend_one(turned[:, :heads], keys[:, :, first:stop], values[:, :, first:stop], seen_keys)
         x = matrices.out.added(seen, x)
         h = x = _norm(x, block.attention_gain, block.attention_shift, eps, rms) if post else x
         if not post:
@@ -187,7 +192,7 @@ def decode(
     return _cap(packed.head(x), config.logit_soft_cap)
 
 
-def attend_one(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend_one(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return what one query a head sees of all keys, (B, H * E).
 
     In bfloat16 on a CPU products of matrices take half of the time of torch's kernel, as soon as there is something to multiply.
@@ -196,15 +201,27 @@ def attend_one(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         queries: (B, H, E).
         keys: (B, K, S, E), a part of a cache.
         values: (B, K, S, E).
+        mask: bool (B, 1, S), True where a row sees a key, each row one at least; None means all.
     """
     batch, heads, size = queries.shape
     kv_heads, length = keys.shape[1:3]
     work = batch * heads * length
     if queries.dtype == torch.bfloat16 and queries.device.type == "cpu" and work >= _WORK:
         rows = (queries * size**-0.5).reshape(batch * kv_heads, -1, size)
-        chances = torch.bmm(rows, keys.flatten(0, 1).transpose(1, 2)).softmax(-1)
+        scores = torch.bmm(rows, keys.flatten(0, 1).transpose(1, 2))
+        if mask is not None:
+            scores = (
+                scores.view(batch, kv_heads, -1, length).masked_fill_(~mask[:, None], float("-inf")).view_as(scores)
+            )
+        chances = scores.softmax(-1)
         return torch.bmm(chances, values.flatten(0, 1)).view(batch, heads * size)
-    seen = F.scaled_dot_product_attention(queries.unsqueeze(2), keys, values, enable_gqa=heads != kv_heads)
+    seen = F.scaled_dot_product_attention(
+        queries.unsqueeze(2),
+        keys,
+        values,
+        attn_mask=None if mask is None else mask[:, None],
+        enable_gqa=heads != kv_heads,
+    )
     return seen.view(batch, heads * size)
 
 
