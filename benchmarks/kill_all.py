@@ -122,6 +122,10 @@ CASES: dict[str, Case] = {
     "train audio": Case(f"train audio --data world/sounds {AUDIO} {TRAIN} --out out"),
     "train video": Case(f"train video --data world/films {VIDEO} {TRAIN} --out out"),
     "train transformer": Case(f"train transformer --shards world/shards --template text {MODEL} {TRAIN} --out out"),
+    "train transformer templates": Case(
+        f"train transformer --shards world/shards world/shown --template text image --template-weights 2 1 --mix 1 1 "
+        f"{MODEL.replace('--context 32', '--context 195')} {TRAIN} --out out"
+    ),
     "create mulaw": Case("create mulaw --out out"),
     "create pcm": Case("create pcm --out out"),
     "create pixels": Case("create pixels --out out"),

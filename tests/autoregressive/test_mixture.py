@@ -757,3 +757,30 @@ def test_options_come_from_a_file_and_from_words(pictures, texts, tmp_path, caps
     assert runs["one"]["template"] == "text"
     assert runs["two"] == runs["words"]
     assert runs["two"]["template"] == ["text -> image", "text"]
+
+
+def test_nothing_held_out_is_measured_nowhere_and_the_last_weights_are_kept(pictures, texts, tmp_path):
+    told = Told()
+    changes = {
+        "template": BOTH,
+        "shards": (pictures, texts),
+        "context": CONTEXT,
+        "steps": 3,
+        "validation_fraction": 0.0,
+    }
+    result = train_transformer(options_for(None, tmp_path / "m", **changes), told)
+    assert result.metrics == {}
+    assert result.best_step == 3
+    assert load_model(tmp_path / "m").step == 3
+    assert not any("is not measured" in text for text in told.said)
+
+
+def test_a_template_of_which_nothing_is_held_out_is_not_measured(pictures, texts, tmp_path):
+    (tmp_path / "keys.txt").write_text("sample-45\nsample-47\n")
+    few = write_shards(tmp_path / "few", picture_samples(20))  # sample-45 is none of them
+    told = Told()
+    changes = {"template": ("image", "text"), "shards": (few, texts), "context": CONTEXT, "steps": 2}
+    changes |= {"validation_keys": str(tmp_path / "keys.txt"), "validation_fraction": 0.05}
+    result = train_transformer(options_for(None, tmp_path / "m", **changes), told)
+    assert set(result.metrics) == {"bits_per_token", "loss", "text/bits_per_token", "text/text/bits_per_byte"}
+    assert "'image': none of its 20 documents falls into the validation part; it is not measured" in told.said

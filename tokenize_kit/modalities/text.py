@@ -48,6 +48,10 @@ class TextModality(Modality):
         """See `Modality.check`."""
         return _text(sample)
 
+    def to_python(self, sample: Sample, spec: TokenSpec) -> Any:  # noqa: ARG002
+        """Return the text."""
+        return sample
+
     def values(self, sample: Sample) -> int:
         """Return the number of characters."""
         return len(sample)

@@ -170,8 +170,8 @@ class Modality(ABC):
         """
 
     def to_python(self, sample: Sample, spec: TokenSpec) -> Any:  # noqa: ARG002
-        """Return a sample as Python users have it: a ``str``, or the array of the tensor."""
-        return sample if isinstance(sample, str) else sample.numpy()
+        """Return a sample as Python users have it; here the array of a tensor."""
+        return cast("Tensor", sample).numpy()
 
     def save(self, value: object, stem: Path) -> Path | None:  # noqa: ARG002
         """Write what a Python user has as a file that is read like any other.

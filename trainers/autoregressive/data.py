@@ -132,8 +132,18 @@ class TokenData:
         template: str,
         vocabulary: Vocabulary | None = None,
         dropped: bool = False,
+        keys: Sequence[Sequence[str]] | None = None,
     ) -> TokenData:
-        """Do the same with shard sets that are open already; ``shards`` are their names for messages."""
+        """Do the same with shard sets that are open already.
+
+        Args:
+            shards: their names, for messages.
+            sets: see `open`.
+            template: the same.
+            vocabulary: the same.
+            dropped: the same.
+            keys: of the samples of each, where they are read already (`keys_of`).
+        """
         # Of each stream the first shard set that has it says what it is.
         sources = {
             name: (url, info)
@@ -157,7 +167,8 @@ class TokenData:
             name: [array for shard_set in sets for array in _arrays(shard_set, name, infos[name])]
             for name in parsed.streams
         }
-        every = tuple(key for shard_set in sets for key in shard_set.column("key").to_pylist())
+        keys = keys_of(sets) if keys is None else keys
+        every = tuple(keys[0]) if len(keys) == 1 else tuple(key for some in keys for key in some)
         # A document of several samples goes by the name of its first.
         first = slice(0, len(every) // parsed.samples * parsed.samples, parsed.samples)
         of_set = np.repeat(np.arange(len(sets)), [shard_set.num_rows for shard_set in sets])
@@ -208,6 +219,11 @@ def check_conditions(parts: Sequence[TokenData], dropped: bool) -> None:
                 )
 
 
+def keys_of(sets: Sequence[ShardSet]) -> list[tuple[str, ...]]:
+    """Return the keys of the samples of each shard set."""
+    return [tuple(shard_set.column("key").to_pylist()) for shard_set in sets]
+
+
 def split_documents(
     data: TokenData,
     validation_fraction: float,
@@ -215,6 +231,7 @@ def split_documents(
     listed: KeyList | None = None,
     *,
     whole: bool = False,
+    hashes: NDArray[np.float64] | None = None,
 ) -> tuple[Ints, Ints]:
     """Return the documents for training and those for validation.
 
@@ -229,18 +246,22 @@ def split_documents(
         listed: the keys of those that are held out instead.
         whole: train only on documents none of whose samples is held out, so that another template may be measured on them. Else
             the first sample decides.
+        hashes: `key_fractions` of the keys of all samples, where they are known already.
 
     Raises:
         ValueError: the fraction is outside [0, 1), nothing is left to train on, or no listed key is that of a document.
     """
     check_fraction(validation_fraction)
-    fractions = key_fractions(data.keys)
+    samples = data.documents.template.samples
+    every = slice(0, len(data.keys) * samples)
+    fractions = key_fractions(data.keys) if hashes is None else hashes[every][::samples]
     held_out = fractions < validation_fraction if listed is None else listed.listed(data.keys)
     touched = held_out
-    if whole and (samples := data.documents.template.samples) > 1:
-        keys = data.sample_keys[: len(data.keys) * samples]
-        every = key_fractions(keys) < validation_fraction if listed is None else listed.listed(keys)
-        touched = np.logical_or.reduce(every.reshape(-1, samples), axis=1)
+    if whole and samples > 1:
+        keys = data.sample_keys[every]
+        of_samples = key_fractions(keys) if hashes is None else hashes[every]
+        each = of_samples < validation_fraction if listed is None else listed.listed(keys)
+        touched = np.logical_or.reduce(each.reshape(-1, samples), axis=1)
     training = np.flatnonzero(~touched)
     if not len(training) and listed is not None:
         raise ValueError(

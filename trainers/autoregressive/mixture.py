@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenize_kit.files import canonical_json
 from tokenize_kit.sequences.documents import FlatStream, vocabulary_of
@@ -28,7 +29,7 @@ from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import ShardSet, StreamInfo
 from tokenize_kit.shards.preparation import Preparation
-from tokenize_kit.sources.heldout import KeyList
+from tokenize_kit.sources.heldout import KeyList, key_fractions
 from trainers.autoregressive.data import (
     CHUNK_TOKENS,
     Chunk,
@@ -36,6 +37,7 @@ from trainers.autoregressive.data import (
     RowBatches,
     TokenData,
     check_conditions,
+    keys_of,
     split_documents,
 )
 from trainers.autoregressive.objectives import Objective
@@ -161,6 +163,8 @@ class MixedData:
     """For each template which shard sets these are."""
     shards: tuple[str, ...]
     """The shard sets."""
+    sizes: tuple[int, ...]
+    """How many samples each of them has."""
     vocabulary: Vocabulary
     """The id space of all."""
     infos: dict[str, StreamInfo]
@@ -213,6 +217,7 @@ class MixedData:
                 (data,),
                 (every,),
                 tuple(shards),
+                tuple(map(len, sets)),
                 vocabulary,
                 data.infos,
                 data.folders,
@@ -251,10 +256,12 @@ class MixedData:
             for name, numbers in used.items()
         }
         vocabulary = vocabulary_of(parsed, {name: info.spec for name, info in infos.items()}, arrays, dropped)
+        keys = keys_of(sets)
         parts = []
         for template, some in zip(templates, serving, strict=True):
-            served = [shards[number] for number in some]
-            parts.append(TokenData.of_sets(served, [sets[number] for number in some], template, vocabulary))
+            named, served = [shards[number] for number in some], [sets[number] for number in some]
+            own = [keys[number] for number in some]
+            parts.append(TokenData.of_sets(named, served, template, vocabulary, keys=own))
         check_conditions(parts, dropped)
         prepared = [Preparation.of_options(shard_set.manifest.options) for shard_set in sets]
         common = Preparation.common(prepared)
@@ -266,6 +273,7 @@ class MixedData:
             tuple(parts),
             tuple(serving),
             tuple(shards),
+            tuple(map(len, sets)),
             vocabulary,
             infos,
             tuple(shard_set.folder for shard_set in sets),
@@ -299,14 +307,23 @@ class MixedData:
         Raises:
             ValueError: as `split_documents`; names the template if there are several.
         """
+        if len(self.parts) == 1:
+            return [split_documents(self.parts[0], validation_fraction, validation_tokens, listed)]
+        # Once a shard set, not once a template: hashing the keys of a large set takes a while.
+        hashes: dict[int, NDArray[np.float64]] = {}
+        for part, some in zip(self.parts, self.serving, strict=True):
+            starts = np.cumsum([0, *(self.sizes[number] for number in some)])
+            for number, start, stop in zip(some, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+                if number not in hashes:
+                    hashes[number] = key_fractions(part.sample_keys[start:stop])
         found = []
-        for part in self.parts:
+        for part, some in zip(self.parts, self.serving, strict=True):
+            known = np.concatenate([hashes[number] for number in some])
             try:
-                several = len(self.parts) > 1
-                found.append(split_documents(part, validation_fraction, validation_tokens, listed, whole=several))
+                found.append(
+                    split_documents(part, validation_fraction, validation_tokens, listed, whole=True, hashes=known)
+                )
             except ValueError as error:
-                if len(self.parts) == 1:
-                    raise
                 raise ValueError(f"template {str(part.documents.template)!r}: {error}") from None
         return found
 

@@ -108,9 +108,7 @@ class TransformerConfig:
         if self.form not in FORMS:
             raise ValueError(_unknown("form", self.form, FORMS.names()))
         if self.head_size is None and self.width % self.heads:
-            raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}; change one, or say head_size"
-            )
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.head_size is not None and self.head_size < 1:
             raise ValueError(f"head_size {self.head_size} must be at least 1, or None for a part of the width")
         if self.heads % self.key_value_heads or self.key_value_heads < 1:
