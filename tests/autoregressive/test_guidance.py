@@ -133,7 +133,7 @@ def test_sequences_that_end_earlier_leave_the_batch(name, scales, monkeypatch):
     template, guidance = SequenceTemplate.parse("text -> hint"), Guidance(scales)
     model = build(name, VOCABULARY.size)
     made, logits = drawn(model, template, guidance, monkeypatch)
-    assert len({len(ids) - len(grids["text"]) for ids, grids in zip(made, prompts_for(template), strict=True)}) > 2
+    assert len({len(ids) - len(grids["text"]) for ids, grids in zip(made, prompts_for(template), strict=True)}) > 1
     check_against_the_slow_loop(model, template, guidance, made, logits)
 
 
