@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from toys.world import LETTERS, Letters, Shades, picture_samples, write_shards, 
 
 from tokenize_kit.cli import main
 from tokenize_kit.sequences.documents import Documents
-from trainers.autoregressive.data import PackedDataset, TokenData, dropped_conditions, every_row_once
+from trainers.autoregressive.data import PackedDataset, TokenData, dropped_conditions, every_row_once, split_documents
 from trainers.autoregressive.model_folder import load_model, read_model_config
 from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides
 from trainers.autoregressive.sample import draw, generate_samples
@@ -318,6 +319,24 @@ def test_what_is_drawn_may_lack_a_part(lacking, tmp_path):
     model = train(tmp_path / "model", lacking, "text? image", validation_fraction=0.2)
     metrics = load_model(model).metrics
     assert set(metrics) == {"bits_per_token", "loss", "text/bits_per_byte", "image/bits_per_dimension_quantised"}
+    # Whether there is a text is predicted too, and counts as of the text.
+    loaded, data = load_model(model), TokenData.open(lacking, "text? image")
+    held_out = split_documents(data, 0.2, 65536)[1]
+    nats, units = {"text": 0.0, "image": 0.0}, {"text": 0, "image": 0}
+    for number in held_out.tolist():
+        grids = data.documents.grids(number)
+        document = loaded.template.document(grids, loaded.vocabulary)
+        ids = torch.from_numpy(document.ids)
+        with torch.no_grad():
+            logits = loaded.model(ids[None, :-1])[0].double()
+        nll = -logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0].numpy()
+        for part, name in enumerate(("text", "image")):
+            nats[name] += nll[((document.segments == part) & document.loss_mask)[1:]].sum()
+            units[name] += grids[name].size if name in grids else 0
+    assert 0 < sum("text" not in data.documents.grids(number) for number in held_out.tolist()) < len(held_out)
+    found = (metrics["text/bits_per_byte"], metrics["image/bits_per_dimension_quantised"])
+    for (name, value), metric in zip(nats.items(), found, strict=True):
+        assert metric == pytest.approx(value / units[name] / math.log(2), rel=1e-4)
     options = GenerateOptions(model=model, out=str(tmp_path / "out"), count=40)
     made = generate_samples(options)
     lines = lines_of(options.out)
@@ -326,7 +345,6 @@ def test_what_is_drawn_may_lack_a_part(lacking, tmp_path):
     assert 5 < len(with_text) < 35
     assert all(line["files"]["image"] == f"sample_{line['index']:05}.image.png" for line in lines)
     assert len(made.texts) == len(with_text)
-    loaded = load_model(model)
     for line in lines:
         grids = loaded.template.parse_ids(line["ids"], loaded.vocabulary)
         assert set(grids) == set(line["files"])

@@ -89,10 +89,10 @@ def slow_logits(model, beginning, rest):
 
 def slow_rise(schedule, template, vocabulary, ids):
     """How far a schedule has come at the last of some ids, counted by hand: pictures of six ids, which come last."""
-    stream = vocabulary.stream("image")
-    count = len(ids) - 1 - ids.index(stream.begin) - 1
     if schedule == "constant":
         return 1.0
+    stream = vocabulary.stream("image")
+    count = len(ids) - 1 - ids.index(stream.begin) - 1
     done = max(0, count) / 5
     return done if schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * done)
 
@@ -124,6 +124,16 @@ def test_guided_logits_are_those_of_two_models_without_cache(name, schedule, mon
     template = SequenceTemplate.parse("text -> image:random" if "told" in name else "text -> image")
     model, guidance = build(name, VOCABULARY.size), Guidance((2.5,), schedule)
     made, logits = drawn(model, template, guidance, monkeypatch, batch_size=3)
+    check_against_the_slow_loop(model, template, guidance, made, logits)
+
+
+@pytest.mark.parametrize("name", ["axial", "prefix", "encoder-decoder", "told"])
+@pytest.mark.parametrize("scales", [(2.5,), (0.0,)])
+def test_sequences_that_end_earlier_leave_the_batch(name, scales, monkeypatch):
+    template, guidance = SequenceTemplate.parse("text -> hint"), Guidance(scales)
+    model = build(name, VOCABULARY.size)
+    made, logits = drawn(model, template, guidance, monkeypatch)
+    assert len({len(ids) - len(grids["text"]) for ids, grids in zip(made, prompts_for(template), strict=True)}) > 1
     check_against_the_slow_loop(model, template, guidance, made, logits)
 
 

@@ -204,9 +204,8 @@ def _fill_segment(table: SegmentTable, ids: Ints, after: Ints, pieces: _Pieces, 
     known = table.ids
     if table.segment.null is not None and not (there := table.count[pieces.document] >= 0).all():
         _put(ids, pieces, np.where(there, NOWHERE, table.begin[pieces.document] - pieces.first), table.segment.null)
-        own = after[there]
-        _fill_segment(table, ids, own, _Pieces(*(part[there] for part in pieces)), seeds)
-        after[there] = own
+        # A document that may lack a part is never cut, so no label follows its last input.
+        _fill_segment(table, ids, after[there], _Pieces(*(part[there] for part in pieces)), seeds)
         return
     begin = table.begin[pieces.document] - pieces.first  # place of <begin> counted from the start of the piece
     content = begin + table.segment.header
