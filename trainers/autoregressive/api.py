@@ -233,7 +233,7 @@ def _score(loaded: LoadedModel, template: SequenceTemplate, grids: Grids, seed: 
         raise ValueError(f"the sample has {len(document)} tokens, more than the {context + 1} that the model can score")
     device = next(loaded.model.parameters()).device
     inputs = inputs_of(
-        template.grammar(loaded.vocabulary, seed=seed), document.ids[:-1], bool(loaded.model.needs), device
+        template.grammar(loaded.vocabulary, seed=seed), document.ids[:-1].tolist(), bool(loaded.model.needs), device
     )
     with torch.inference_mode():
         logits = loaded.model.logits(inputs)[0].float()
