@@ -3,7 +3,8 @@
     python benchmarks/emoji_films.py FOLDER
 
 Of the set ``animated-emoji`` those without skin tones. A film is a lossless animated webp; ``train-frames.tar`` and
-``held-out-frames.tar`` have the same frames as pictures, for tokenizers that know no time.
+``held-out-frames.tar`` have the same frames as pictures, for tokenizers that know no time. `build_large` writes the films to train on
+larger, so that squares of several sizes can be cut out of them.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ FRAMES = 17
 NAMES = ("train", "held-out")
 
 
-def films() -> Iterator[tuple[str, str, Tensor]]:
-    """Yield base emoji, name and frames, uint8 (T, 3, 64, 64), of each film that has a clip."""
+def films(side: int = SIDE) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield base emoji, name and frames, uint8 (T, 3, side, side), of each film that has a clip."""
     paths = sorted(fetch("animated-emoji").glob("*/assets/*.webp"))
     for number, path in enumerate(paths):
         points = tuple(int(point, 16) for point in path.stem.split("-"))
         if any(point in SKIN for point in points):
             continue
-        frames = resize_video(read_video(path.read_bytes(), FPS).frames, SIDE)
+        frames = resize_video(read_video(path.read_bytes(), FPS).frames, side)
         if len(frames) >= FRAMES:
             yield base_of(points), path.stem, frames
         if number % 100 == 0:
@@ -73,6 +74,28 @@ def build(folder: Path) -> dict[str, Path]:
     for name in NAMES:
         print(f"{paths[name]}: {len(members[name])} films of {len(bases[name])} base emoji")
     return paths
+
+
+def build_large(folder: Path, side: int) -> Path:
+    """Write the films to train on with ``side`` pixels, if they are not there; return the tar."""
+    path = folder / f"train-{side}.tar"
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        atomic_write(path) as file,
+        tarfile.open(fileobj=file, mode="w") as archive,
+    ):
+        for base, stem, frames in films(side):
+            if key_fraction(base) < HELD_OUT:
+                continue
+            written = Path(temporary) / "film.webp"
+            write_video(frames, written, FPS)
+            info = tarfile.TarInfo(f"{base}/{stem}.webp")
+            info.size = written.stat().st_size
+            archive.addfile(info, io.BytesIO(written.read_bytes()))
+    return path
 
 
 def clips(path: Path) -> list[Tensor]:

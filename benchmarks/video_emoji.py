@@ -1,8 +1,9 @@
 """A video tokenizer beside a frame-by-frame one of equal bits and equal training time, and H.264, on held-out animated emoji.
 
-    python benchmarks/video_emoji.py [--minutes 20] [--only video image frames] [--threads N] [--out FOLDER]
+    python benchmarks/video_emoji.py [--minutes 20] [--only video image frames] [--zoom 1.25] [--threads N] [--out FOLDER]
 
-Clips of 17 frames of 64x64 pixels on white at 12 a second; base emoji are on one side of the split (`emoji_films.py`).
+Clips of 17 frames of 64x64 pixels on white at 12 a second; base emoji are on one side of the split (`emoji_films.py`). With ``--zoom``
+squares of that and less are cut out of larger films for each training clip of ``video`` and ``frames``: 338 films are few.
 
 - ``video``: the tiny fsq preset of ``train video``, 4x8x8 pixels an id of 13.9 bits: 5 x 64 ids a clip;
 - ``image``: ``train image`` on the frames, 16x16 pixels an id of 16.4 bits;
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from emoji_films import FPS, FRAMES, build, clips
+from emoji_films import FPS, FRAMES, SIDE, build, build_large, clips
 from torch import Tensor
 
 from tokenize_kit.files import read_json_object, write_json
@@ -59,8 +60,15 @@ def video_options(folder: Path, data: dict[str, Path], **changes: Any) -> TrainV
         "image_size": 64,
         "batch_size": 4,
         "optimizer": OPTIMIZER,
+        "max_scale": data_zoom(data),
     }
-    return TrainVideoOptions(data=(str(data["train"]),), validation_data=(str(data["held-out"]),), **values | changes)
+    return TrainVideoOptions(data=(str(data["films"]),), validation_data=(str(data["held-out"]),), **values | changes)
+
+
+def data_zoom(data: dict[str, Path]) -> float:
+    """Return how many times larger than clips the films to train on are."""
+    stem = data["films"].stem
+    return 1.0 if stem == "train" else int(stem.removeprefix("train-")) / SIDE
 
 
 def image_options(folder: Path, data: dict[str, Path], **changes: Any) -> TrainImageOptions:
@@ -131,6 +139,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="of training each")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=["video", "image"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--zoom", type=float, default=1.0, help="how large films to train on are beside the clips")
     parser.add_argument("--clips", type=int, help="measure on the first so many held-out clips alone")
     parser.add_argument("--out", help="folder for the tokenizers and a film of examples; a temporary one by default")
     options = parser.parse_args()
@@ -138,6 +147,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.out or temporary)
         data = build(folder / "emoji")
+        data["films"] = (
+            data["train"] if options.zoom == 1 else build_large(folder / "emoji", round(options.zoom * SIDE))
+        )
         held, learned = clips(data["held-out"])[: options.clips], clips(data["train"])[: options.clips]
         pixels = sum(video.numel() for video in held) // 3
         print(f"{len(held)} held-out clips, {len(learned)} others, {torch.get_num_threads()} threads\n")
