@@ -300,10 +300,11 @@ def test_guidance_of_one_is_none_for_any_model():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"guidance": (-1.0,)}, r"guidance \(-1.0,\) must be one or several numbers of 0 or more"),
-        ({"guidance": ()}, r"guidance \(\) must be one or several"),
-        ({"guidance": (math.nan,)}, "guidance"),
-        ({"guidance": (math.inf, 1.0)}, "guidance"),
+        ({"guidance": (-1.0,)}, "guidance -1 must be one or several numbers from 0 to 1000"),
+        ({"guidance": ()}, "guidance without a number must be one or several"),
+        ({"guidance": (math.nan,)}, "guidance nan must be"),
+        ({"guidance": (math.inf, 1.0)}, "guidance inf 1 must be"),
+        ({"guidance": (1001.0,)}, "guidance 1001 must be"),
         ({"guidance_schedule": "linear"}, "guidance_schedule 'linear' is of guidance, which is not given"),
     ],
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+MOST_GUIDANCE = 1000
+"""The highest scale: logits times it are far from the end of float32."""
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -42,9 +45,10 @@ class SamplingOptions:
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p {self.min_p} must be in [0, 1], or left out to keep all tokens")
         if self.guidance is not None and not (
-            self.guidance and all(0 <= scale < float("inf") for scale in self.guidance)
+            self.guidance and all(0 <= scale <= MOST_GUIDANCE for scale in self.guidance)
         ):
-            raise ValueError(f"guidance {self.guidance} must be one or several numbers of 0 or more")
+            given = " ".join(f"{scale:g}" for scale in self.guidance) or "without a number"
+            raise ValueError(f"guidance {given} must be one or several numbers from 0 to {MOST_GUIDANCE}")
         if self.guidance is None and self.guidance_schedule != "constant":
             raise ValueError(
                 f"guidance_schedule {self.guidance_schedule!r} is of guidance, which is not given; give it, or leave both out"
