@@ -3,8 +3,8 @@
     python benchmarks/emoji_films.py FOLDER
 
 Of the set ``animated-emoji`` those without skin tones. A film is a lossless animated webp; ``train-frames.tar`` and
-``held-out-frames.tar`` have the same frames as pictures, for tokenizers that know no time. `build_large` writes the films to train
-on larger, so that squares of several sizes can be cut out of them.
+``held-out-frames.tar`` have the same frames as pictures, for tokenizers that know no time. `build_large` writes the films to
+train on larger, so that squares of several sizes can be cut out of them.
 """
 
 from __future__ import annotations

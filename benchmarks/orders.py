@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from tokenize_kit.progress import Progress
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
 from trainers.autoregressive.options import TrainTransformerOptions
@@ -81,7 +82,8 @@ def main() -> None:
         folder = Path(temporary)
         train_bpe(TrainBPEOptions(data=(emoji,), vocab_size=512, out=str(folder / "text")))
         train_palette(
-            TrainPaletteOptions(data=(emoji,), colors=given.colors, image_size=8, out=str(folder / "palette"))
+            TrainPaletteOptions(data=(emoji,), colors=given.colors, image_size=8, out=str(folder / "palette")),
+            Progress(enabled=False),
         )
         tokenizers = (f"text={folder / 'text'}", f"image={folder / 'palette'}")
         encode(EncodeOptions(tokenizer=tokenizers, data=(emoji,), image_size=8, out=str(folder / "shards")))

@@ -3,7 +3,7 @@
     python benchmarks/video_emoji.py [--minutes 20] [--only video image frames] [--zoom 1.25] [--threads N] [--out FOLDER]
 
 Clips of 17 frames of 64x64 pixels on white at 12 a second; base emoji are on one side of the split (`emoji_films.py`). With
-``--zoom`` squares of that and less are cut out of larger films for each training clip of ``video`` and ``frames``: 338 films are few.
+``--zoom`` squares of that and less are cut out of larger films for each clip that ``video`` and ``frames`` learn from.
 
 - ``video``: the tiny fsq preset of ``train video``, 4x8x8 pixels an id of 13.9 bits: 5 x 64 ids a clip;
 - ``image``: ``train image`` on the frames, 16x16 pixels an id of 16.4 bits;
