@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -29,13 +29,14 @@ from tokenize_kit.protocol import Tokenizer, modality_of
 from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import unknown_stream
-from trainers.autoregressive.generation import inputs_of
+from trainers.autoregressive.generation import drawing, inputs_of
 from trainers.autoregressive.guidance import check_prompt, guidance_of
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.prompts import Prompt, encoded, grids_of, prompt_tokenizers
-from trainers.autoregressive.sample import checked_length, draw
+from trainers.autoregressive.sample import checked_length, draw, lay_out
 from trainers.autoregressive.sampling_options import SamplingOptions
+from trainers.autoregressive.streaming import Arriving, decoded
 from trainers.runtime import resolve_device
 
 if TYPE_CHECKING:
@@ -159,6 +160,75 @@ class Model:
         target = loaded.template.target
         values = [{name: _to_python(loaded, name, sample) for name, sample in one.samples.items()} for one in drawn]
         return values if len(target) > 1 else [one.get(target[0]) for one in values]
+
+    def stream(
+        self,
+        given: Mapping[str, Any] | None = None,
+        *,
+        template: str | None = None,
+        guidance: float | Sequence[float] | None = None,
+        max_length: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int = 0,
+        **streams: Any,
+    ) -> Iterator[Any]:
+        """Draw one sample and yield it in pieces as it comes, that of `generate` with the same arguments.
+
+        A text comes in pieces of whole characters, a sound or film as far as its tokenizer can decode what is there, each piece a
+        `Sound` or `Film` of its own. What is given of it to begin with comes first.
+
+        Args:
+            given: as `generate`.
+            template: the same.
+            guidance: the same.
+            max_length: the same.
+            temperature: the same.
+            top_k: the same.
+            top_p: the same.
+            min_p: the same.
+            seed: the same.
+            streams: the same.
+
+        Raises:
+            FileNotFoundError, TypeError: as `generate`.
+            ValueError: as `generate`, or the template predicts anything but one text, sound or film of open length.
+        """
+        loaded = self.loaded.using(template)
+        target = loaded.template.target
+        segments = loaded.template.segments(loaded.vocabulary)
+        if len(target) != 1 or not segments[-1].stream.is_open:
+            raise ValueError(
+                f"the template {str(loaded.template)!r} predicts {', '.join(target)}: only a single text, sound or film of open "
+                "length comes in pieces; use generate"
+            )
+        scales = None if guidance is None else (guidance,) if isinstance(guidance, int | float) else tuple(guidance)
+        options = SamplingOptions(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed, batch_size=1, guidance=scales
+        )
+        limit = checked_length(loaded, max_length)
+        with tempfile.TemporaryDirectory() as folder:
+            prompt = _prompt(loaded, _joined(given, streams), Path(folder))
+            grids, _ = grids_of(loaded, prompt_tokenizers(loaded, None), prompt)
+        check_prompt(guidance_of(loaded.template, loaded.vocabulary, options), loaded.template, grids)
+        laid = lay_out(loaded, [grids], options, limit)
+        (beginning,) = laid.beginnings
+        arriving = Arriving(segments, beginning.grammar)
+
+        def steps() -> Iterator[torch.Tensor]:
+            tokens = drawing(
+                loaded.model, [beginning.grammar], [beginning.ids], options, max_length=limit, **laid.options()
+            )
+            if (ready := arriving.add(beginning.ids)) is not None:
+                yield ready
+            for added in tokens:
+                if (ready := arriving.add(token for _, token in added)) is not None:
+                    yield ready
+
+        for piece in decoded(_tokenizer(loaded, target[0]), steps()):
+            yield _to_python(loaded, target[0], piece)
 
     def score(
         self, given: Mapping[str, Any] | None = None, *, template: str | None = None, seed: int = 0, **streams: Any

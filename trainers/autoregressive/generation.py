@@ -10,7 +10,7 @@ the same batch and cache, which are padded on the left, since they are shorter. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -100,6 +100,43 @@ def generate(
         ValueError: the model is not causal, a prompt is empty of what to predict from, is refused by the grammar, or is longer
             than ``max_length``; or a sequence is not finished at ``max_length``.
     """
+    steps = drawing(
+        model,
+        grammar,
+        prompts,
+        options,
+        max_length=max_length,
+        first_index=first_index,
+        states=states,
+        guidance=guidance,
+        weaker=weaker,
+    )
+    while True:
+        try:
+            added = next(steps)
+        except StopIteration as finished:
+            return cast("list[list[int]]", finished.value)
+        if on_tokens is not None:
+            on_tokens(len(added))
+
+
+def drawing(
+    model: SequenceModel,
+    grammar: Grammar | Sequence[Grammar],
+    prompts: Sequence[Sequence[int]],
+    options: SamplingOptions,
+    *,
+    max_length: int | None = None,
+    first_index: int = 0,
+    states: Sequence[Any] | None = None,
+    guidance: Guidance | None = None,
+    weaker: Sequence[Sequence[Beginning]] = (),
+) -> Generator[list[tuple[int, int]], None, list[list[int]]]:
+    """Do the same token by token: yield, as they come, numbers of sequences and the token that each got; return all ids.
+
+    Raises:
+        ValueError: as `generate`, when the first token is asked for.
+    """
     if not model.causal:
         raise ValueError(
             "a bidirectional model predicts hidden tokens and cannot go on from the left; train a causal one"
@@ -134,11 +171,10 @@ def generate(
     was_training = network is not None and network.training
     model.eval()
     try:
-        with torch.inference_mode():
-            # Rows of similar length side by side need less padding.
-            order = sorted((row for row in rows if not row.done), key=lambda row: len(row.ids))
-            for start in range(0, len(order), options.batch_size):
-                _generate_batch(model, order[start : start + options.batch_size], options, limit, on_tokens, guidance)
+        # Rows of similar length side by side need less padding.
+        order = sorted((row for row in rows if not row.done), key=lambda row: len(row.ids))
+        for start in range(0, len(order), options.batch_size):
+            yield from _drawn(model, order[start : start + options.batch_size], options, limit, guidance)
     finally:
         model.train(was_training)
     return [row.ids for row in rows]
@@ -273,15 +309,10 @@ class _Row:
         self.ids.append(token)
 
 
-def _generate_batch(
-    model: SequenceModel,
-    rows: list[_Row],
-    options: SamplingOptions,
-    limit: int,
-    on_tokens: Callable[[int], None] | None,
-    guidance: Guidance | None = None,
-) -> None:
-    """Finish ``rows`` in lock-step; rows that are done leave the batch and the cache."""
+def _drawn(
+    model: SequenceModel, rows: list[_Row], options: SamplingOptions, limit: int, guidance: Guidance | None = None
+) -> Iterator[list[tuple[int, int]]]:
+    """Finish ``rows`` in lock-step, see `drawing`; rows that are done leave the batch and the cache."""
     device = next(model.parameters()).device
     each = len(rows[0].readings)
     readings = [reading for row in rows for reading in row.readings]
@@ -297,11 +328,13 @@ def _generate_batch(
         forced = [row.forced() for row in rows]
         chosen = forced
         if None in forced:
-            logits = model.step(_inputs(readings, waiting, device), cache, last_only=True)[:, -1]
+            # Not longer than this: who asks for tokens one by one computes other things between them.
+            with torch.inference_mode():
+                logits = model.step(_inputs(readings, waiting, device), cache, last_only=True)[:, -1]
+                if guidance is not None and each > 1:
+                    logits = guided(logits, [guidance.weights(_progress(row, guidance)) for row in rows])
+                chosen = _draw(logits, rows, forced, options)
             waiting = [[] for _ in readings]
-            if guidance is not None and each > 1:
-                logits = guided(logits, [guidance.weights(_progress(row, guidance)) for row in rows])
-            chosen = _draw(logits, rows, forced, options)
         for row, token in zip(rows, chosen, strict=True):
             assert token is not None
             row.add(token)
@@ -310,15 +343,15 @@ def _generate_batch(
                     reading.add(token)
         for reading, unseen in zip(readings, waiting, strict=True):
             unseen.append(reading.ids[-1])
-        if on_tokens is not None:
-            on_tokens(len(rows))
+        yield [(row.index, row.ids[-1]) for row in rows]
         left = [place for place, row in enumerate(rows) if not row.done]
         if len(left) < len(rows):
             rows = [rows[place] for place in left]
             kept = [place * each + number for place in left for number in range(each)]
             readings, waiting = [readings[place] for place in kept], [waiting[place] for place in kept]
             if rows:
-                cache = cache.select(torch.tensor(kept, device=device))
+                with torch.inference_mode():
+                    cache = cache.select(torch.tensor(kept, device=device))
 
 
 def _progress(row: _Row, guidance: Guidance) -> float:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from tokenize_kit.protocol import Sample, Tokenizer
     from tokenize_kit.sequences.prompt import Beginning
+    from trainers.autoregressive.guidance import Guidance
     from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.sampling_options import SamplingOptions
 
@@ -257,6 +258,61 @@ def checked_length(loaded: LoadedModel, max_length: int | None) -> int:
     return limit
 
 
+@dataclass(frozen=True)
+class LaidOut:
+    """Prompts as the beginnings of documents."""
+
+    beginnings: list[Beginning]
+    """For each prompt its own."""
+    drawn: bool
+    """Whether the template has an order that is drawn."""
+    guidance: Guidance | None
+    """How strongly conditions are followed."""
+    weaker: list[list[Beginning]]
+    """With guidance, for each prompt the same with fewer of its conditions."""
+
+    def options(self) -> dict[str, Any]:
+        """Return what `generation.generate` is given of it."""
+        return {
+            "states": [beginning.state for beginning in self.beginnings],
+            "guidance": self.guidance,
+            "weaker": [[(beginning.grammar, beginning.ids) for beginning in some] for some in self.weaker],
+        }
+
+
+def lay_out(
+    loaded: LoadedModel,
+    prompts: Sequence[Mapping[str, NDArray[np.integer[Any]]]],
+    options: SamplingOptions,
+    limit: int,
+    first_index: int = 0,
+) -> LaidOut:
+    """Lay prompts out as the beginnings of documents of at most ``limit`` tokens; see `draw`."""
+    from tokenize_kit.sequences.prompt import begin
+    from trainers.autoregressive.guidance import guidance_of, less
+
+    guidance = guidance_of(loaded.template, loaded.vocabulary, options)
+    drawn = any(segment.arrangement.drawn for segment in loaded.template.segments(loaded.vocabulary))
+    begun: dict[tuple[int, int], Beginning] = {}
+    beginnings: list[Beginning] = []
+    weaker: list[list[Beginning]] = []
+    fewer: dict[tuple[int, int], list[Beginning]] = {}
+    for index, grids in enumerate(prompts, first_index):
+        # Prompts that are the same object are laid out once.
+        order_seed = order_seed_of(options.seed, index) if drawn else 0
+        if (id(grids), order_seed) not in begun:
+            begun[id(grids), order_seed] = begin(loaded.template, loaded.vocabulary, grids, limit, order_seed)
+        beginnings.append(begun[id(grids), order_seed])
+        if guidance is not None:
+            if (id(grids), order_seed) not in fewer:
+                parts = [less(guidance, loaded.template, grids, reading) for reading in range(guidance.last)]
+                fewer[id(grids), order_seed] = [
+                    begin(loaded.template, loaded.vocabulary, part, limit, order_seed) for part in parts
+                ]
+            weaker.append(fewer[id(grids), order_seed])
+    return LaidOut(beginnings, drawn, guidance, weaker)
+
+
 def draw(
     loaded: LoadedModel,
     prompts: Sequence[Mapping[str, NDArray[np.integer[Any]]]],
@@ -284,30 +340,11 @@ def draw(
     """
     import torch
 
-    from tokenize_kit.sequences.prompt import begin
     from trainers.autoregressive.generation import generate
-    from trainers.autoregressive.guidance import guidance_of, less
 
-    guidance = guidance_of(loaded.template, loaded.vocabulary, options)
     limit = checked_length(loaded, max_length)
-    drawn = any(segment.arrangement.drawn for segment in loaded.template.segments(loaded.vocabulary))
-    begun: dict[tuple[int, int], Beginning] = {}
-    beginnings: list[Beginning] = []
-    weaker: list[list[Beginning]] = []
-    fewer: dict[tuple[int, int], list[Beginning]] = {}
-    for index, grids in enumerate(prompts, first_index):
-        # Prompts that are the same object are laid out once.
-        order_seed = order_seed_of(options.seed, index) if drawn else 0
-        if (id(grids), order_seed) not in begun:
-            begun[id(grids), order_seed] = begin(loaded.template, loaded.vocabulary, grids, limit, order_seed)
-        beginnings.append(begun[id(grids), order_seed])
-        if guidance is not None:
-            if (id(grids), order_seed) not in fewer:
-                parts = [less(guidance, loaded.template, grids, reading) for reading in range(guidance.last)]
-                fewer[id(grids), order_seed] = [
-                    begin(loaded.template, loaded.vocabulary, part, limit, order_seed) for part in parts
-                ]
-            weaker.append(fewer[id(grids), order_seed])
+    laid = lay_out(loaded, prompts, options, limit, first_index)
+    beginnings, drawn = laid.beginnings, laid.drawn
     total = 0
 
     def count(tokens: int) -> None:
@@ -324,9 +361,7 @@ def draw(
         max_length=limit,
         first_index=first_index,
         on_tokens=count,
-        states=[beginning.state for beginning in beginnings],
-        guidance=guidance,
-        weaker=[[(beginning.grammar, beginning.ids) for beginning in some] for some in weaker],
+        **laid.options(),
     )
     results = []
     for ids, beginning in zip(sequences, beginnings, strict=True):

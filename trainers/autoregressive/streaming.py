@@ -1,0 +1,113 @@
+"""A sample while it is drawn: the time steps of a text, sound or film as soon as all of their ids are there.
+
+In a layout of codebooks the ids of a step come at different times (`sequences.layouts`), so a step is ready when its last id is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenize_kit.protocol import PieceTokenizer, Tokenizer
+from tokenize_kit.sequences.grammar import Grammar
+from tokenize_kit.sequences.layouts import ENDLESS
+from tokenize_kit.sequences.segment import Segment
+
+UNFINISHED = "�"
+"""What stands at the end of a text for the first bytes of a character whose others are still to come."""
+
+
+class Arriving:
+    """Collects the ids of the last segment of a document, which is open, and tells which of its steps are whole.
+
+    Args:
+        segments: of the template.
+        grammar: of the document.
+    """
+
+    def __init__(self, segments: list[Segment], grammar: Grammar) -> None:
+        self._last, self._segment = len(segments) - 1, segments[-1]
+        self._grammar, self._state = grammar, grammar.start()
+        self._seed = grammar.seed
+        self._shape, self._steps, self._count = 0, ENDLESS, 0
+        self._ids: dict[int, int] = {}
+        self._ready = 0
+        """Ids of the steps that were given out."""
+
+    def add(self, tokens: Iterable[int]) -> Tensor | None:
+        """Take the next tokens of the document; return the steps that became whole, (n, ..), or None if there are none."""
+        for token in tokens:
+            before, self._state = self._state, self._grammar.advance(self._state, int(token))
+            if before.segment == self._last or self._state.segment == self._last:
+                self._take(int(token))
+        stream = self._segment.stream
+        step = prod(stream.shapes[self._shape])
+        stop = self._ready
+        while all(flat in self._ids for flat in range(stop, stop + step)):
+            stop += step
+        if stop == self._ready:
+            return None
+        flat = np.array([self._ids.pop(place) for place in range(self._ready, stop)], np.int64)
+        places = np.arange(self._ready, stop)
+        self._ready = stop
+        own = flat - self._segment.offset(places, np.full(len(places), self._shape))
+        return torch.from_numpy(own.reshape(-1, *stream.shapes[self._shape]))
+
+    def _take(self, token: int) -> None:
+        """Put an id in its place, if the token is one."""
+        stream, arrangement = self._segment.stream, self._segment.arrangement
+        shapes = (
+            range(0)
+            if stream.first_shape is None
+            else range(stream.first_shape, stream.first_shape + len(stream.shapes))
+        )
+        depth = stream.depth(stream.shapes[self._shape])
+        if token in shapes:
+            self._shape = token - shapes.start
+        elif token == stream.end:
+            # It stands where the first id of the next step would be.
+            _, place, _ = arrangement.place(self._count, self._shape, ENDLESS, self._seed)
+            self._steps = place // stream.places(stream.shapes[self._shape])
+        elif stream.range_of(0)[0] <= token < stream.range_of(len(stream.offsets) - 1)[1]:
+            _, place, codebook = arrangement.place(self._count, self._shape, self._steps, self._seed)
+            self._ids[place * depth + codebook] = token
+            self._count += 1
+
+
+def decoded(tokenizer: Tokenizer, pieces: Iterable[Tensor]) -> Iterator[str | Tensor]:
+    """Decode the steps of one sample as they come; joined, what is yielded is what all of them together give.
+
+    A tokenizer that takes samples in pieces decodes them so. Of others all steps so far are decoded anew, and what is new is
+    yielded: a text up to its last whole character.
+
+    Args:
+        tokenizer: of the sample.
+        pieces: (n, ..) ids of the next steps each.
+    """
+    if isinstance(tokenizer, PieceTokenizer):
+        yield from tokenizer.decode_pieces(pieces)
+        return
+    grid: Tensor | None = None
+    told: str | Tensor | None = None
+    for piece in pieces:
+        grid = piece if grid is None else torch.cat((grid, piece))
+        found = tokenizer.decode(grid)
+        whole = found.rstrip(UNFINISHED) if isinstance(found, str) else found
+        if (more := _beyond(told, whole)) is not None:
+            told = whole
+            yield more
+    if grid is not None and (more := _beyond(told, tokenizer.decode(grid))) is not None:
+        yield more
+
+
+def _beyond(told: str | Tensor | None, found: str | Tensor) -> str | Tensor | None:
+    """Return what is new of a text, or of samples along their last axis; None if nothing is, or what was told has changed."""
+    if isinstance(found, str):
+        known = told if isinstance(told, str) else ""
+        return found[len(known) :] or None if found.startswith(known) else None
+    known_samples = told.shape[-1] if isinstance(told, Tensor) else 0
+    return found[..., known_samples:] if found.shape[-1] > known_samples else None
