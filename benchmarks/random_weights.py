@@ -154,13 +154,10 @@ def main() -> None:
         for number, text in enumerate((*STILL, *MOVING)):
             shards = folder / ("still" if text in STILL else "moving")
             data = TokenData.open((str(shards),), text, dropped=text.startswith("text? ->"))
-            documents, vocabulary = data.documents, data.documents.vocabulary
-            bad = sum(
-                not accepted(documents.template, documents.grids(index), vocabulary, index)
-                for index in range(len(documents))
-            )
+            documents, vocabulary, template = data.documents, data.documents.vocabulary, data.documents.template
+            samples = [documents.grids(index) for index in range(len(documents))]
+            bad = sum(not accepted(template, grids, vocabulary, index) for index, grids in enumerate(samples))
             loaded = loaded_model(data, folder, number)
-            template = documents.template
             prompts = [
                 {name: grid for name, grid in samples[index % len(samples)].items() if name in template.condition}
                 for index in range(each)
