@@ -30,7 +30,8 @@ from tokenize_kit.sequences.documents import Documents, vocabulary_of
 from tokenize_kit.sequences.layouts import LAYOUTS
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, open_shard
-from trainers.autoregressive.data import PackedDataset, TokenData
+from trainers.autoregressive.batches import PackedDataset
+from trainers.autoregressive.data import TokenData
 from trainers.autoregressive.mixture import MixedData, mixed_dataset
 
 SHAPES = ((8, 256), (12, 1024), (64, 256))

@@ -36,7 +36,7 @@ from PIL import Image
 
 PLACES: dict[str, tuple[str, ...]] = {
     "TokenData": ("trainers.autoregressive.data:TokenData",),
-    "PackedDataset": ("trainers.autoregressive.data:PackedDataset",),
+    "PackedDataset": ("trainers.autoregressive.batches:PackedDataset", "trainers.autoregressive.data:PackedDataset"),
 }
 """Where the few things stand that no command line shows; the first place that a revision has counts. Add new ones in front."""
 

@@ -22,7 +22,8 @@ from tokenize_kit.sequences.plans import Plan, plan_whole
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import Manifest, StreamArray, StreamInfo, dtype_for, open_shard
-from trainers.autoregressive.data import PackedDataset, TokenData, every_row_once, split_documents
+from trainers.autoregressive.batches import PackedDataset, every_row_once
+from trainers.autoregressive.data import TokenData, split_documents
 from trainers.autoregressive.likelihood import score
 from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides

@@ -18,7 +18,8 @@ from toys.world import LETTERS, Letters, Shades, picture_samples, write_shards, 
 
 from tokenize_kit.cli import main
 from tokenize_kit.sequences.documents import Documents
-from trainers.autoregressive.data import PackedDataset, TokenData, dropped_conditions, every_row_once, split_documents
+from trainers.autoregressive.batches import PackedDataset, dropped_conditions, every_row_once
+from trainers.autoregressive.data import TokenData, split_documents
 from trainers.autoregressive.model_folder import load_model, read_model_config
 from trainers.autoregressive.options import GenerateOptions, TrainTransformerOptions, TransformerOverrides
 from trainers.autoregressive.sample import draw, generate_samples

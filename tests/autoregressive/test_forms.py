@@ -13,7 +13,8 @@ from toys.world import picture_samples, text_samples, write_shards
 
 from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.template import SequenceTemplate
-from trainers.autoregressive.data import PackedDataset, TokenData
+from trainers.autoregressive.batches import PackedDataset
+from trainers.autoregressive.data import TokenData
 from trainers.autoregressive.generation import generate
 from trainers.autoregressive.likelihood import score
 from trainers.autoregressive.model_folder import load_model

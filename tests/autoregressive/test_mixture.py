@@ -22,7 +22,8 @@ from toys.world import Letters, Shades, picture_samples, text_samples, write_sha
 from tokenize_kit.cli import main
 from tokenize_kit.files import read_signed, signed, write_json
 from tokenize_kit.sources.heldout import held_out, read_keys
-from trainers.autoregressive.data import PackedDataset, TokenData
+from trainers.autoregressive.batches import PackedDataset
+from trainers.autoregressive.data import TokenData
 from trainers.autoregressive.likelihood import bits_per, score
 from trainers.autoregressive.mixture import Interleaving, MixedData, counts_of, mixed_dataset
 from trainers.autoregressive.model_folder import load_model

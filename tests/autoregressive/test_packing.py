@@ -11,7 +11,7 @@ from tokenize_kit.sequences.plans import plan_stream, plan_whole
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import StreamArray
-from trainers.autoregressive.data import PackedDataset, every_row_once
+from trainers.autoregressive.batches import PackedDataset, every_row_once
 
 SPECS = {
     "text": TokenSpec("text", 200, ("time",), (None,), lossless=True),

@@ -2,7 +2,7 @@
 
 Each template reads the shard sets that have its streams, and all of them have one vocabulary. A *source* is the rows of one
 template, or of one template from one shard set where the sets are weighted; it has an endless line of rows of its own, all of
-them once an epoch (`data.PackedDataset`). `Interleaving` makes one line of these lines. It is a rule for the number of a row
+them once an epoch (`batches.PackedDataset`). `Interleaving` makes one line of these lines. It is a rule for the number of a row
 alone, so the position in the data stays the step, whatever the number of processes, and no row is lost or comes twice:
 
     row         0  1  2  3  4  5  6  7  8  9 10 11 ..      weights 2 : 1 : 1, a period of 4
@@ -30,16 +30,8 @@ from tokenize_kit.sequences.vocabulary import Vocabulary
 from tokenize_kit.shards import ShardSet, StreamInfo
 from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.sources.heldout import KeyList, key_fractions
-from trainers.autoregressive.data import (
-    CHUNK_TOKENS,
-    Chunk,
-    PackedDataset,
-    RowBatches,
-    TokenData,
-    check_conditions,
-    keys_of,
-    split_documents,
-)
+from trainers.autoregressive.batches import CHUNK_TOKENS, Chunk, PackedDataset, RowBatches
+from trainers.autoregressive.data import TokenData, check_conditions, keys_of, split_documents
 from trainers.autoregressive.objectives import Objective
 from trainers.autoregressive.objectives.next_token import NEXT_TOKEN
 
@@ -195,7 +187,7 @@ class MixedData:
             templates: see `SequenceTemplate.parse`.
             trust: see `ShardSet.open`.
             note: the same.
-            dropped: whether conditions may be dropped, see `data.dropped_conditions`.
+            dropped: whether conditions may be dropped, see `batches.dropped_conditions`.
 
         Raises:
             FileNotFoundError: a shard set is missing.

@@ -20,7 +20,7 @@ from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.packing import IGNORED, Ints
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary, unknown_stream
-from trainers.autoregressive.data import Batch, RowBatches, every_row_once
+from trainers.autoregressive.batches import Batch, RowBatches, every_row_once
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import write_weights
 from trainers.autoregressive.models import SequenceModel

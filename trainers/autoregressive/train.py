@@ -18,7 +18,8 @@ from trainers.autoregressive.options import TrainTransformerOptions
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from tokenize_kit.sources.heldout import KeyList
-    from trainers.autoregressive.data import PackedDataset, TokenData
+    from trainers.autoregressive.batches import PackedDataset
+    from trainers.autoregressive.data import TokenData
     from trainers.autoregressive.mixture import MixedData, MixedDataset, Source
     from trainers.autoregressive.objectives import Objective
 
