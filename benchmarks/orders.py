@@ -39,8 +39,8 @@ RUNS = (
     ("raster", "prefix"),
     ("raster", "encoder-decoder"),
 )
-TRIAL = 20
-"""Steps of a trial, of which the second half is timed."""
+TRIAL = (10, 60)
+"""Steps of two trials, whose difference is timed."""
 
 
 def options(folder: Path, order: str, form: str, steps: int, out: str) -> TrainTransformerOptions:
@@ -54,7 +54,7 @@ def options(folder: Path, order: str, form: str, steps: int, out: str) -> TrainT
         batch_size=16,
         validation_fraction=0.1,
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=min(50, max(1, steps // 4)), decay_fraction=0.5),
-        log_every=TRIAL // 2,
+        log_every=TRIAL[0],
         validate_every=max(1, steps // 4),
         **values,
     )
@@ -63,11 +63,12 @@ def options(folder: Path, order: str, form: str, steps: int, out: str) -> TrainT
 def seconds_a_step(folder: Path, order: str, form: str) -> float:
     """Return the time of a step, by two trainings of which one is longer."""
     took = []
-    for steps in (TRIAL // 2, TRIAL):
+    # The first one is there for what is loaded once.
+    for number, steps in enumerate((TRIAL[0], *TRIAL)):
         began = time.monotonic()
-        train_transformer(options(folder, order, form, steps, f"trial-{order}-{form}-{steps}"))
+        train_transformer(options(folder, order, form, steps, f"trial-{order}-{form}-{number}"))
         took.append(time.monotonic() - began)
-    return max(1e-3, (took[1] - took[0]) / (TRIAL - TRIAL // 2))
+    return (took[2] - took[1]) / (TRIAL[1] - TRIAL[0])
 
 
 def main() -> None:
@@ -91,7 +92,7 @@ def main() -> None:
         print("| order | form | bits a token | parameters | steps | seconds |", flush=True)
         print("| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
         for order, form in RUNS:
-            steps = max(TRIAL, int(given.seconds / seconds_a_step(folder, order, form)))
+            steps = max(TRIAL[1], int(given.seconds / seconds_a_step(folder, order, form)))
             began = time.monotonic()
             result = train_transformer(options(folder, order, form, steps, f"{order}-{form}"))
             seconds = time.monotonic() - began
