@@ -244,7 +244,7 @@ def test_a_model_that_knows_dropped_conditions_draws_without_one(guided, tmp_pat
 
 def test_inspect_tells_what_sequences_may_lack(guided, capsys):
     assert main(["inspect", guided, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["sequences may lack"] == ["text"]
+    assert json.loads(capsys.readouterr().out)["sequences_may_lack"] == ["text"]
 
 
 def test_guidance_of_a_model_without_dropout_is_refused(pictures, tmp_path):

@@ -256,8 +256,9 @@ def _shard_facts(options: InspectOptions) -> dict[str, Any]:
 def _model_facts(folder: Path) -> dict[str, Any]:
     config = read_signed(folder / "model_config.json")
     facts = {key: value for key, value in config.items() if key not in ("vocabulary", "format_version")}
-    if nulls := config["vocabulary"].get("nulls"):
-        facts["sequences may lack"] = nulls
+    vocabulary = config.get("vocabulary")
+    if isinstance(vocabulary, dict) and (nulls := vocabulary.get("nulls")):
+        facts["sequences_may_lack"] = nulls
     weights = folder / "model.safetensors"
     if weights.is_file():
         from tokenize_kit.weights import count_weights
