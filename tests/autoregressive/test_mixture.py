@@ -35,6 +35,7 @@ from trainers.autoregressive.options import GenerateOptions, TransformerOverride
 from trainers.autoregressive.sample import generate_samples, prompt_grids
 from trainers.autoregressive.task import LossOf, token_weights_of
 from trainers.autoregressive.train import train_transformer
+from trainers.logs import read_log
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -785,3 +786,10 @@ def test_a_template_of_which_nothing_is_held_out_is_not_measured(pictures, texts
     result = train_transformer(options_for(None, tmp_path / "m", **changes), told)
     assert set(result.metrics) == {"bits_per_token", "loss", "text/bits_per_token", "text/text/bits_per_byte"}
     assert "'image': none of its 20 documents falls into the validation part; it is not measured" in told.said
+
+
+def test_an_encoder_decoder_learns_templates_without_a_condition_too(pictures, texts, tmp_path):
+    changes = {"form": "encoder-decoder", "steps": 2, "template": ("text -> image", "text")}
+    train_transformer(options_for(None, tmp_path / "both", shards=(pictures, texts), **changes))
+    names = {name for line in read_log(tmp_path / "both" / "train_log.jsonl") for name in line}
+    assert {"validation/text -> image/bits_per_token", "validation/text/bits_per_token"} <= names
