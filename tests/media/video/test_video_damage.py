@@ -35,8 +35,13 @@ def data(request):
 def test_a_film_that_is_cut_is_a_failure(data):
     assert len(read_video(data).frames) == 12
     for share in (0.05, 0.3, 0.5, 0.8, 0.97):
+        place = int(share * len(data))
+        # Between two fragments a film of fragments is whole, as far as anybody can tell.
+        for box in re.finditer(b"moof|mfra", data):
+            if 0 <= place - (box.start() - 4) < 8:
+                place = box.start() + 4
         with pytest.raises(ValueError, match=r"cut short|not a video|not a picture|damaged"):
-            read_video(data[: int(share * len(data))])
+            read_video(data[:place])
 
 
 @pytest.mark.parametrize("kind", FILMS)
