@@ -11,6 +11,7 @@ samples that do not decode: there must be none.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -47,78 +48,25 @@ STILL = (
 MOVING = ("video", "text -> video", "video:serpentine")
 
 
+COMMANDS = """
+train bpe --data {assets}/udhr.txt --vocab-size 400 --out text
+train palette --data {assets}/emoji.tar --colors 16 --image-size 8 --out palette
+train video --data {assets}/animated-emoji.tar --image-size 16 --clip-frames 5 --steps 1 --batch-size 2 --network.width 16
+    --network.encoder-blocks 1 --network.decoder-blocks 1 --out video
+encode --tokenizer text=text --tokenizer image=palette --data {assets}/emoji.tar --image-size 8 --view small=resize:4 --limit 400
+    --out still
+encode --tokenizer text=text --tokenizer video=video --data {assets}/animated-emoji.tar --image-size 16 --clip-frames 5
+    --out moving
+"""
+"""What makes tokenizers and shards."""
+
+
 def build(folder: Path) -> None:
-    """Make tokenizers and shards with the command line."""
-    still, moving = str(ASSETS / "emoji.tar"), str(ASSETS / "animated-emoji.tar")
-    for words in (
-        ["train", "bpe", "--data", str(ASSETS / "udhr.txt"), "--vocab-size", "400", "--out", "text"],
-        ["train", "palette", "--data", still, "--colors", "16", "--image-size", "8", "--out", "palette"],
-        [
-            *(
-                "train",
-                "video",
-                "--data",
-                moving,
-                "--image-size",
-                "16",
-                "--clip-frames",
-                "5",
-                "--steps",
-                "1",
-                "--out",
-                "video",
-            ),
-            *(
-                "--network.width",
-                "16",
-                "--network.encoder-blocks",
-                "1",
-                "--network.decoder-blocks",
-                "1",
-                "--batch-size",
-                "2",
-            ),
-        ],
-        [
-            *(
-                "encode",
-                "--tokenizer",
-                "text=text",
-                "--tokenizer",
-                "image=palette",
-                "--data",
-                still,
-                "--image-size",
-                "8",
-            ),
-            *("--view", "small=resize:4", "--limit", "400", "--out", "still"),
-        ],
-        [
-            *(
-                "encode",
-                "--tokenizer",
-                "text=text",
-                "--tokenizer",
-                "video=video",
-                "--data",
-                moving,
-                "--image-size",
-                "16",
-            ),
-            *("--clip-frames", "5", "--out", "moving"),
-        ],
-    ):
-        placed = [
-            str(folder / word) if word in ("text", "palette", "video", "still", "moving") else word
-            for word in words[2:]
-        ]
-        placed = [
-            word.replace("=text", f"={folder / 'text'}").replace("=palette", f"={folder / 'palette'}")
-            for word in placed
-        ]
-        placed = [word.replace("=video", f"={folder / 'video'}") for word in placed]
-        if command([*words[:2], *placed, "--quiet"]):
-            sys.exit(f"{' '.join(words)} failed")
+    """Run the commands in a folder."""
+    with contextlib.chdir(folder):
+        for line in COMMANDS.strip().replace("\n    ", " ").format(assets=ASSETS).splitlines():
+            if command([*line.split(), "--quiet"]):
+                sys.exit(f"{line} failed")
 
 
 def loaded_model(data: TokenData, folder: Path, seed: int) -> LoadedModel:

@@ -60,15 +60,8 @@ def video_options(folder: Path, data: dict[str, Path], **changes: Any) -> TrainV
         "image_size": 64,
         "batch_size": 4,
         "optimizer": OPTIMIZER,
-        "max_scale": data_zoom(data),
     }
     return TrainVideoOptions(data=(str(data["films"]),), validation_data=(str(data["held-out"]),), **values | changes)
-
-
-def data_zoom(data: dict[str, Path]) -> float:
-    """Return how many times larger than clips the films to train on are."""
-    stem = data["films"].stem
-    return 1.0 if stem == "train" else int(stem.removeprefix("train-")) / SIDE
 
 
 def image_options(folder: Path, data: dict[str, Path], **changes: Any) -> TrainImageOptions:
@@ -101,12 +94,19 @@ KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-def train(kind: str, folder: Path, data: dict[str, Path], minutes: float) -> tuple[Path, int, float]:
+def train(kind: str, folder: Path, data: dict[str, Path], minutes: float, zoom: float) -> tuple[Path, int, float]:
     """Train a tokenizer, or continue; returns its folder, its steps, and the minutes that they took."""
     options, run = KINDS[kind]
 
     def trained(out: Path, steps: int) -> float:
-        common = {"out": str(out), "steps": steps, "validate_every": max(1, steps // 4), "log_every": WARM}
+        common: dict[str, Any] = {
+            "out": str(out),
+            "steps": steps,
+            "validate_every": max(1, steps // 4),
+            "log_every": WARM,
+        }
+        if kind != "image":
+            common["max_scale"] = zoom
         began = time.monotonic()
         run(options(folder, data, **common))
         seconds = time.monotonic() - began
@@ -160,7 +160,7 @@ def main() -> None:
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
         shown = [held[:6]]
         for kind in options.only:
-            out, steps, minutes = train(kind, folder, data, options.minutes)
+            out, steps, minutes = train(kind, folder, data, options.minutes, options.zoom)
             tokenizer: Any = load_tokenizer(out)
             grids, made = coded(kind, tokenizer, held)
             codes = tokenizer.spec.max_vocab_size

@@ -9,6 +9,7 @@ from toys.neural_codec import RVQ, toy_codec
 from toys.world import picture_samples, text_samples, write_shards, write_streams
 
 from tokenize_kit.protocol.values import Sound
+from tokenize_kit.sequences.template import SequenceTemplate
 from trainers.autoregressive.api import Model
 from trainers.autoregressive.options import TrainTransformerOptions, TransformerOverrides
 from trainers.autoregressive.streaming import Arriving, decoded
@@ -83,6 +84,18 @@ def test_steps_are_ready_with_their_last_id(sounds, layout):
         whole = 7 if there.all() else int(np.argmin(there.all(1)))
         assert found == grid[:whole].tolist(), place
     assert len(found) == 7
+
+
+@pytest.mark.parametrize("layout", ["flatten", "delay", "coarse-first"])
+def test_the_end_of_what_is_given_is_not_that_of_what_is_drawn(sounds, layout):
+    """Where both are of one stream they have one end token."""
+    vocabulary = sounds[layout].loaded.vocabulary
+    template = SequenceTemplate.parse(f"audio:{layout} -> audio:{layout}")
+    first, second = (np.random.default_rng(number).integers(0, 32, (6 + number, 3)) for number in (0, 3))
+    document = template.document({"audio": first, "audio#2": second}, vocabulary)
+    arriving = Arriving(template.segments(vocabulary), template.grammar(vocabulary))
+    steps = [ready for token in document.ids.tolist() if (ready := arriving.add([token])) is not None]
+    assert torch.cat(steps).tolist() == second.tolist()
 
 
 def test_a_character_is_not_torn():

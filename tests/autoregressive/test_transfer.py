@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -141,3 +142,15 @@ def test_what_shares_nothing_is_refused(worlds, tmp_path):
     with pytest.raises(ValueError, match=r"shares no matrix with this model .*width 32 there and 48 here"):
         train_transformer(wide)
     assert not (tmp_path / "wide").exists()
+
+
+def test_a_folder_without_weights_is_said(worlds, tmp_path):
+    folder, texts, _ = worlds
+    shutil.copytree(folder / "reader", tmp_path / "young")
+    (tmp_path / "young" / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors yet; its training has not reached"):
+        train_transformer(options(texts, tmp_path / "next", init_from=str(tmp_path / "young")))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="is not a model folder"):
+        train_transformer(options(texts, tmp_path / "next", init_from=str(tmp_path / "empty")))
+    assert not (tmp_path / "next").exists()

@@ -140,7 +140,6 @@ class Model:
             raise ValueError(f"count {count} must be at least 1")
         if complete is not None and not 0 < complete < 1:
             raise ValueError(f"complete {complete} must be above 0 and below 1, or left out")
-        scales = None if guidance is None else (guidance,) if isinstance(guidance, int | float) else tuple(guidance)
         options = SamplingOptions(
             temperature=temperature,
             top_k=top_k,
@@ -148,14 +147,10 @@ class Model:
             min_p=min_p,
             seed=seed,
             batch_size=batch_size,
-            guidance=scales,
+            guidance=_scales(guidance),
         )
         limit = checked_length(loaded, max_length)
-        tokenizers = prompt_tokenizers(loaded, None)
-        with tempfile.TemporaryDirectory() as folder:
-            prompt = replace(_prompt(loaded, _joined(given, streams), Path(folder)), part=complete)
-            grids, _ = grids_of(loaded, tokenizers, prompt)
-        check_prompt(guidance_of(loaded.template, loaded.vocabulary, options), loaded.template, grids)
+        grids = _begun(loaded, _joined(given, streams), options, complete)
         drawn = draw(loaded, [grids] * count, options, limit)
         target = loaded.template.target
         values = [{name: _to_python(loaded, name, sample) for name, sample in one.samples.items()} for one in drawn]
@@ -204,15 +199,17 @@ class Model:
                 f"the template {str(loaded.template)!r} predicts {', '.join(target)}: only a single text, sound or film of open "
                 "length comes in pieces; use generate"
             )
-        scales = None if guidance is None else (guidance,) if isinstance(guidance, int | float) else tuple(guidance)
         options = SamplingOptions(
-            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed, batch_size=1, guidance=scales
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            batch_size=1,
+            guidance=_scales(guidance),
         )
         limit = checked_length(loaded, max_length)
-        with tempfile.TemporaryDirectory() as folder:
-            prompt = _prompt(loaded, _joined(given, streams), Path(folder))
-            grids, _ = grids_of(loaded, prompt_tokenizers(loaded, None), prompt)
-        check_prompt(guidance_of(loaded.template, loaded.vocabulary, options), loaded.template, grids)
+        grids = _begun(loaded, _joined(given, streams), options)
         laid = lay_out(loaded, [grids], options, limit)
         (beginning,) = laid.beginnings
         arriving = Arriving(segments, beginning.grammar)
@@ -261,6 +258,23 @@ def _joined(given: Mapping[str, Any] | None, streams: Mapping[str, Any]) -> dict
     if both := sorted({*(given or {})} & {*streams}):
         raise ValueError(f"the stream {both[0]!r} is given twice")
     return {**(given or {}), **streams}
+
+
+def _scales(guidance: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    if guidance is None:
+        return None
+    return (guidance,) if isinstance(guidance, int | float) else tuple(guidance)
+
+
+def _begun(
+    loaded: LoadedModel, given: Mapping[str, Any], options: SamplingOptions, part: float | None = None
+) -> dict[str, NDArray[np.integer[Any]]]:
+    """Return the grids of what is given, of the last of them only so much as ``part`` says."""
+    with tempfile.TemporaryDirectory() as folder:
+        prompt = replace(_prompt(loaded, given, Path(folder)), part=part)
+        grids, _ = grids_of(loaded, prompt_tokenizers(loaded, None), prompt)
+    check_prompt(guidance_of(loaded.template, loaded.vocabulary, options), loaded.template, grids)
+    return grids
 
 
 def _prompt(loaded: LoadedModel, given: Mapping[str, Any], folder: Path) -> Prompt:

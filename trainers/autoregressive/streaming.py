@@ -42,7 +42,7 @@ class Arriving:
         """Take the next tokens of the document; return the steps that became whole, (n, ..), or None if there are none."""
         for token in tokens:
             before, self._state = self._state, self._grammar.advance(self._state, int(token))
-            if before.segment == self._last or self._state.segment == self._last:
+            if before.segment == self._last:
                 self._take(int(token))
         stream = self._segment.stream
         step = prod(stream.shapes[self._shape])

@@ -396,6 +396,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Return all that determines the weights; a folder that holds a run with another identity is refused."""
     from tokenize_kit.files import sha256_of_file
+    from trainers.autoregressive.transfer import source_of
 
     values = {name: value for name, value in asdict(options).items() if name not in _NOT_IDENTITY}
     values["validate_every"] = options.steps_between_validations
@@ -421,6 +422,6 @@ def _identity(
     values["shards"] = data.digest
     values["tokenizers"] = {name: info.fingerprint for name, info in data.infos.items()}
     if options.init_from is not None:
-        values["init_from"] = sha256_of_file(Path(options.init_from) / "model.safetensors")
+        values["init_from"] = sha256_of_file(source_of(options.init_from)[1])
     result: dict[str, Any] = json.loads(json.dumps(values))
     return result

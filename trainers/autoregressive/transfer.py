@@ -7,10 +7,11 @@ model of texts starts one of ``text -> image``, and one of pictures another of a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -66,21 +67,17 @@ def take_over(
         ValueError: the other model is of another family, or shares no matrix with this one.
         VerificationError: it is damaged.
     """
-    other = read_model_config(folder)
-    path = Path(folder) / WEIGHTS_FILE
+    other, path = source_of(folder)
     if other.family != family:
         raise ValueError(
             f"{folder} is a model of the family {other.family!r}, this one is {family!r}; leave --init-from out"
         )
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} has no {WEIGHTS_FILE} yet; its training has not reached the first validation"
-        )
     given = read_tensors(path)
-    rows = dict(_shared_rows(vocabulary, fingerprints, other))
-    kept = [name for _, _, name in rows.values()]
-    # An id beyond the vocabulary is the mask of an objective.
-    extra = {(vocabulary.size, other.vocabulary.size): 1} if _extra(model, vocabulary) and _extra_of(other) else {}
+    shared = list(_shared_rows(vocabulary, fingerprints, other))
+    rows = list(shared)
+    if model.config.vocab_size > vocabulary.size and int(other.config.get("vocab_size", 0)) > other.vocabulary.size:
+        # An id beyond the vocabulary is the mask of an objective.
+        rows.append(Shared(vocabulary.size, other.vocabulary.size, 1, None))
     tables = {id(table) for table in model.token_tables()}
     own = _parameters(model)
     taken, new = 0, []
@@ -90,10 +87,9 @@ def take_over(
             if there is None or there.shape[1:] != value.shape[1:] or there.dtype != value.dtype:
                 new.append(name)
             elif id(value) in tables:
-                pieces = [(mine, its, count) for (mine, its), (count, _, _) in rows.items()]
-                for mine, its, count in [*pieces, *((*places, count) for places, count in extra.items())]:
-                    value[mine : mine + count] = there[its : its + count]
-                    taken += count * value[0].numel()
+                for row in rows:
+                    value[row.first : row.first + row.count] = there[row.theirs : row.theirs + row.count]
+                    taken += row.count * value[0].numel()
             elif there.shape == value.shape:
                 value.copy_(there)
                 taken += value.numel()
@@ -115,31 +111,57 @@ def take_over(
         raise ValueError(
             f"{folder} shares no matrix with this model ({sizes}); give it the same sizes, or leave --init-from out"
         )
-    ids: dict[str, int] = {}
-    for count, stream, _ in rows.values():
-        if stream:
-            ids[stream] = ids.get(stream, 0) + count
+    ids: Counter[str] = Counter()
+    for row in shared:
+        if row.stream is not None:
+            ids[row.stream] += row.count
     new += [f"the ids of {stream}" for stream in vocabulary.streams if stream not in ids]
-    special = sum(1 for name in kept if name)
-    return TakenOver(folder, taken, sum(value.numel() for value in own.values()), ids, special, tuple(new))
+    special = sum(row.stream is None for row in shared)
+    return TakenOver(folder, taken, sum(value.numel() for value in own.values()), dict(ids), special, tuple(new))
 
 
-def _shared_rows(
-    vocabulary: Vocabulary, fingerprints: Mapping[str, str], other: ModelConfigFile
-) -> Iterator[tuple[tuple[int, int], tuple[int, str, str]]]:
-    """Yield the first id here and there, how many follow, the stream they are of, and the name of a special token."""
+def source_of(folder: str) -> tuple[ModelConfigFile, Path]:
+    """Return what a model folder says, and where its weights are.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it has no weights yet.
+        ValueError: it is no model folder.
+        VerificationError: it is damaged.
+    """
+    config, path = read_model_config(folder), Path(folder) / WEIGHTS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {WEIGHTS_FILE} yet; its training has not reached the first validation"
+        )
+    return config, path
+
+
+class Shared(NamedTuple):
+    """Ids that two models share, and that follow each other in both."""
+
+    first: int
+    """Here."""
+    theirs: int
+    """There."""
+    count: int
+    stream: str | None
+    """Whose ids they are; None for a special token."""
+
+
+def _shared_rows(vocabulary: Vocabulary, fingerprints: Mapping[str, str], other: ModelConfigFile) -> Iterator[Shared]:
+    """Yield the special tokens and the ids of streams that both have."""
     theirs = {name: index for index, name in enumerate(other.vocabulary.special_tokens)}
     for index, name in enumerate(vocabulary.special_tokens):
         if name in theirs:
-            yield (index, theirs[name]), (1, "", name)
+            yield Shared(index, theirs[name], 1, None)
     for stream in vocabulary.streams.values():
         source = _source(stream, fingerprints[stream.name], other)
-        for codebook in range(len(stream.offsets) if source is not None else 0):
-            assert source is not None
-            if codebook < len(source.offsets):
-                low, high = stream.range_of(codebook)
-                first, last = source.range_of(codebook)
-                yield (low, first), (min(high - low, last - first), stream.name, "")
+        if source is None:
+            continue
+        for codebook in range(min(len(stream.offsets), len(source.offsets))):
+            low, high = stream.range_of(codebook)
+            first, last = source.range_of(codebook)
+            yield Shared(low, first, min(high - low, last - first), stream.name)
 
 
 def _source(stream: StreamIds, fingerprint: str, other: ModelConfigFile) -> StreamIds | None:
@@ -156,14 +178,6 @@ def _parameters(model: SequenceModel) -> dict[str, nn.Parameter]:
     named = dict(model.named_parameters())
     known = module_tensors(cast("nn.Module", model))
     return {name: value for name, value in named.items() if name in known}
-
-
-def _extra(model: SequenceModel, vocabulary: Vocabulary) -> bool:
-    return model.config.vocab_size > vocabulary.size
-
-
-def _extra_of(other: ModelConfigFile) -> bool:
-    return int(other.config.get("vocab_size", 0)) > other.vocabulary.size
 
 
 def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -44,6 +44,17 @@ def test_a_film_that_is_cut_is_a_failure(data):
             read_video(data[:place])
 
 
+def test_the_beginning_of_a_box_behind_a_fragment_is_a_cut():
+    data = FILMS["fragmented mp4"]()
+    for box in re.finditer(b"moof|mfra", data[1000:]):
+        end = 1000 + box.start() - 4
+        read_video(data[:end])
+        read_video(data[:end] + bytes(7))  # padding
+        for more in (4, 6, 7):  # the first three bytes of a length are zeros
+            with pytest.raises(ValueError, match=r"bytes that are the beginning of a box end an MP4 file; .*cut short"):
+                read_video(data[: end + more])
+
+
 @pytest.mark.parametrize("kind", FILMS)
 def test_turned_bits_leave_out_no_frame(kind):
     data = FILMS[kind]()

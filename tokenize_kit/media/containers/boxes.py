@@ -72,6 +72,10 @@ def check_mp4(peek: Peek) -> Movie:
             _check_index(peek, inside, end)
         before = name if name not in _HARMLESS else before
         place = end
+    else:
+        # Zeros may be padding; with the tags that files have behind them there is nothing left.
+        if place < peek.size and not peek.empty(place, peek.size) and end_without_tags(peek, place) != place:
+            raise ValueError(f"{peek.size - place} bytes that are the beginning of a box end an MP4 file; {CUT}")
     if movie is None:
         raise ValueError(f"an MP4 file without its index (moov); {CUT}")
     if before == b"moof":
