@@ -86,7 +86,9 @@ def film(
     buffer = io.BytesIO()
     _, channels, height, width = frames.shape
     with av.open(buffer, "w", format=kind, options=container or {}) as out:
-        stream: Any = out.add_stream(codec, rate=rate, options=options or {})
+        # x264 writes other bytes now and then where it weighs macroblocks with the instructions of AVX-512.
+        same = {"x264-params": "no-asm=1"} if codec == "libx264" else {}
+        stream: Any = out.add_stream(codec, rate=rate, options=same | (options or {}))
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.thread_count = 1
         if base is not None:

@@ -88,8 +88,8 @@ def take_over(
                 new.append(name)
             elif id(value) in tables:
                 for row in rows:
-                    value[row.first : row.first + row.count] = there[row.theirs : row.theirs + row.count]
-                    taken += row.count * value[0].numel()
+                    value[row.first : row.first + row.length] = there[row.theirs : row.theirs + row.length]
+                    taken += row.length * value[0].numel()
             elif there.shape == value.shape:
                 value.copy_(there)
                 taken += value.numel()
@@ -114,7 +114,7 @@ def take_over(
     ids: Counter[str] = Counter()
     for row in shared:
         if row.stream is not None:
-            ids[row.stream] += row.count
+            ids[row.stream] += row.length
     new += [f"the ids of {stream}" for stream in vocabulary.streams if stream not in ids]
     special = sum(row.stream is None for row in shared)
     return TakenOver(folder, taken, sum(value.numel() for value in own.values()), dict(ids), special, tuple(new))
@@ -143,7 +143,7 @@ class Shared(NamedTuple):
     """Here."""
     theirs: int
     """There."""
-    count: int
+    length: int
     stream: str | None
     """Whose ids they are; None for a special token."""
 
