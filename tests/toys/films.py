@@ -86,7 +86,7 @@ def film(
     buffer = io.BytesIO()
     _, channels, height, width = frames.shape
     with av.open(buffer, "w", format=kind, options=container or {}) as out:
-        # x264 writes other bytes now and then where it weighs macroblocks with the instructions of AVX-512.
+        # The same bytes every time, and on every machine.
         same = {"x264-params": "no-asm=1"} if codec == "libx264" else {}
         stream: Any = out.add_stream(codec, rate=rate, options=same | (options or {}))
         stream.width, stream.height, stream.pix_fmt = width, height, pixels

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tokenize_kit.media.video.x264 import x264_options
 from tokenize_kit.metrics.video import opaque
 
 RATE_WITHOUT_SPEC = 25.0
@@ -126,7 +127,8 @@ def encode_video(
     frames = _even(opaque(video).expand(-1, 3, -1, -1)).permute(0, 2, 3, 1).contiguous().numpy()
     context.height, context.width = frames.shape[1:3]
     context.pix_fmt, context.framerate, context.time_base = pixel_format, rate, 1 / rate
-    context.options, context.thread_count = {**known.options, "crf": str(setting)}, 1
+    steady = x264_options() if known.encoder == "libx264" else {}
+    context.options, context.thread_count = {**known.options, **steady, "crf": str(setting)}, 1
     context.colorspace = context.color_primaries = _BT709
     context.color_trc, context.color_range = _SRGB, _FULL_RANGE
     packets: list[bytes] = []

@@ -31,11 +31,12 @@ from tokenize_kit.media.video.reader import exact_rate
 from tokenize_kit.media.video.shown import Pixels
 from tokenize_kit.media.video.stills import WRITERS
 from tokenize_kit.media.video.tensors import check_video
+from tokenize_kit.media.video.x264 import x264_options
 from tokenize_kit.protocol import MAX_FRAME_RATE
 
 _BT709, _LIMITED = 1, 1
 _CRF = "12"
-_X264 = {"crf": _CRF, "preset": "medium", "x264-params": "log-level=error"}
+_X264 = {"crf": _CRF, "preset": "medium", **x264_options("log-level=error")}
 _VP9 = {
     "crf": _CRF,
     "b": "0",
