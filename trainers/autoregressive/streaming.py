@@ -17,7 +17,7 @@ from tokenize_kit.sequences.grammar import Grammar
 from tokenize_kit.sequences.layouts import ENDLESS
 from tokenize_kit.sequences.segment import Segment
 
-UNFINISHED = "�"
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What stands at the end of a text for the first bytes of a character whose others are still to come."""
 
 
@@ -60,14 +60,9 @@ class Arriving:
     def _take(self, token: int) -> None:
         """Put an id in its place, if the token is one."""
         stream, arrangement = self._segment.stream, self._segment.arrangement
-        shapes = (
-            range(0)
-            if stream.first_shape is None
-            else range(stream.first_shape, stream.first_shape + len(stream.shapes))
-        )
         depth = stream.depth(stream.shapes[self._shape])
-        if token in shapes:
-            self._shape = token - shapes.start
+        if stream.first_shape is not None and 0 <= token - stream.first_shape < len(stream.shapes):
+            self._shape = token - stream.first_shape
         elif token == stream.end:
             # It stands where the first id of the next step would be.
             _, place, _ = arrangement.place(self._count, self._shape, ENDLESS, self._seed)

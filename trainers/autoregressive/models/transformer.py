@@ -29,7 +29,7 @@ from trainers.autoregressive.models.fast.fused import Fusion
 from trainers.autoregressive.models.fast.loss import linear_token_loss
 from trainers.autoregressive.models.forms import form_named
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.layers import Block, make_norm
+from trainers.autoregressive.models.layers import Block, RMSNorm, make_norm
 from trainers.autoregressive.models.losses import SequenceLoss
 from trainers.autoregressive.models.masks import Condition, Span, attention_mask, one_document, with_nothing
 from trainers.autoregressive.models.positions import NextPlace, Rotation, Waves
@@ -119,9 +119,10 @@ class Transformer(nn.Module):
 
     def fuse(self, fusion: Fusion | None) -> None:
         """Compile what lies between the matrix products of a training step, or no longer; see `fast.fused.fused_training`."""
+        self.fusion = fusion
         for module in self.modules():
-            if hasattr(module, "fusion"):
-                setattr(module, "fusion", fusion)  # noqa: B010 - a module's type knows no attributes but tensors
+            if isinstance(module, Block | RMSNorm):
+                module.fusion = fusion
 
     def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
         """Return the logits (B, T, V) of each place of ``ids`` (B, T); see `Inputs` for the further ``places``."""
