@@ -43,7 +43,10 @@ LANGUAGES = (
 
 
 def build_emoji(data: Path) -> bytes:
-    """Return a tar of NAME.png (RGBA, 48x48) and NAME.txt (the English name), sorted, without times or owners."""
+    """Return a tar of NAME.png (RGBA, 48x48), NAME.txt (the English name) and NAME.json, sorted, without times or owners.
+
+    NAME.json holds a longer ``caption``: the name, and what CLDR says besides, between commas.
+    """
     members: dict[str, bytes] = {}
     font = TTFont(data / "emoji/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
     glyph_of = font.getBestCmap()
@@ -74,6 +77,8 @@ def build_emoji(data: Path) -> bytes:
             name += "-" + entry["hexcode"].lower()
         members[f"{name}.png"] = _small_png(bitmaps[glyph].imageData)
         members[f"{name}.txt"] = label.encode()
+        caption = ", ".join([label, *(tag for tag in entry.get("tags", ()) if tag != label)])
+        members[f"{name}.json"] = json.dumps({"caption": caption}, ensure_ascii=False).encode()
     return _tar(members)
 
 

@@ -40,6 +40,7 @@ class ImageModality(Modality):
     takes_pixels = True
     resizable = True
     operations = "tokenize_kit.modalities.picture_operations:PICTURES"
+    augmentations = "tokenize_kit.modalities.picture_augmentations:PICTURES"
     measure = "tokenize_kit.metrics.image_measure:ImageMeasure"
     codecs = "tokenize_kit.metrics.image_codecs:ImageCodecs"
     show = "tokenize_kit.report.examples:show_pictures"

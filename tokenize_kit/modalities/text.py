@@ -28,6 +28,7 @@ class TextModality(Modality):
     dimension = "byte"
     may_be_empty = True
     measure = "tokenize_kit.metrics.text_measure:TextMeasure"
+    augmentations = "tokenize_kit.modalities.text_augmentations:TEXTS"
     show = "tokenize_kit.report.examples:show_texts"
     exhibit_folder = "texts"
 

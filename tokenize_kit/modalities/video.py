@@ -47,6 +47,7 @@ class VideoModality(Modality):
     piece_axis = 0
     resizable = True
     operations = "tokenize_kit.modalities.picture_operations:FILMS"
+    augmentations = "tokenize_kit.modalities.picture_augmentations:FILMS"
     measure = "tokenize_kit.metrics.video_measure:VideoMeasure"
     codecs = "tokenize_kit.metrics.video_codecs:VideoCodecs"
     show = "tokenize_kit.report.examples:show_videos"

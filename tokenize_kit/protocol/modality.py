@@ -69,9 +69,9 @@ class Modality(ABC):
 
     A sample is a ``str`` or a tensor. The defaults are those of a tensor whose last `size_axes` axes are its size.
 
-    `measure`, `codecs` and `show` belong to higher floors, and `operations` need packages that the table does not: they are
-    named as ``module:attribute`` and resolved by `resolved` when they are asked for. A class in their place, or a method of that
-    name, does as well.
+    `measure`, `codecs` and `show` belong to higher floors, and `operations` and `augmentations` need packages that the table does
+    not: they are named as ``module:attribute`` and resolved by `resolved` when they are asked for. A class in their place, or a
+    method of that name, does as well.
     """
 
     name: str
@@ -116,6 +116,8 @@ class Modality(ABC):
     every clip."""
     operations: str | Mapping[str, Any] = MappingProxyType({})
     """What views may do to samples, each a `tokenize_kit.protocol.views.Operation` by its name."""
+    augmentations: str | Mapping[str, Any] = MappingProxyType({})
+    """What may be drawn for samples, each a `tokenize_kit.protocol.augmentations.Augmentation` by its name."""
     measure: Reference = ""
     """What evaluation measures: called with a spec and the options, gives a `tokenize_kit.metrics.measures.Measure`.
     Empty: how many samples come back exactly, bits and speed."""

@@ -97,22 +97,37 @@ def change_of(kind: Modality, operations: str) -> Callable[[Sample], Sample]:
     Raises:
         ValueError: one is not among those of the kind (the message lists them), or its argument is wrong.
     """
-    known = operations_of(kind)
-    steps: list[Change] = []
-    for text in operations.split(JOIN):
-        name, colon, argument = text.partition(":")
+    steps: list[Change] = parse_operations(kind, operations, operations_of(kind), "operation")
+    return lambda sample: reduce(lambda changed, step: step(changed), steps, sample)
+
+
+def parse_operations(kind: Modality, text: str, known: Mapping[str, Any], called: str) -> list[Any]:
+    """Return what is made of the arguments of operations that are joined, ``grey+resize:16``.
+
+    Args:
+        kind: of the samples, for messages.
+        text: the operations.
+        known: each with its ``usage``, and ``make`` for an argument.
+        called: what one is.
+
+    Raises:
+        ValueError: one is not known (the message lists those that are), or its argument is wrong.
+    """
+    steps: list[Any] = []
+    for part in text.split(JOIN):
+        name, colon, argument = part.partition(":")
         if name not in known:
             there = ", ".join(known[one].usage for one in sorted(known)) or "none"
             close = get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{kind.plural} have no operation {name!r} (there is {there}){hint}")
+            raise ValueError(f"{kind.plural} have no {called} {name!r} (there is {there}){hint}")
         try:
             if colon and not argument:
                 raise ValueError("nothing stands after the colon")
             steps.append(known[name].make(argument))
         except ValueError as error:
-            raise ValueError(f"{text!r} is not {known[name].usage}: {error}") from None
-    return lambda sample: reduce(lambda changed, step: step(changed), steps, sample)
+            raise ValueError(f"{part!r} is not {known[name].usage}: {error}") from None
+    return steps
 
 
 def views_of(given: Sequence[str], streams: Mapping[str, Modality]) -> tuple[View, ...]:

@@ -87,6 +87,7 @@ def chunks_of(block: SampleBlock, recipe: Recipe, limit: int | None = None) -> I
     if (
         recipe.read.all_text
         and not recipe.views
+        and not recipe.augment
         and all(isinstance(values, pa.Array) for values in block.contents.values())
     ):
         failures = list(block.failures)

@@ -74,6 +74,7 @@ class _Run:
         leave_out: Sequence[str],
     ) -> None:
         from tokenize_kit.protocol import allowed_tokens, modality_named, placement_for
+        from tokenize_kit.protocol.augmentations import augmentations_of
         from tokenize_kit.shards.feeds import feeds_of
         from tokenize_kit.shards.format import shard_schema
         from tokenize_kit.shards.recipe import Recipe
@@ -106,6 +107,13 @@ class _Run:
         kinds = [modality_named(name) for name in dict.fromkeys(stream.spec.modality for stream in streams)]
         if options.image_size is not None:
             check_image_size(options.image_size, [stream.spec for stream in read_streams])
+        if options.augment_seed and not options.augment:
+            raise ValueError(f"--augment-seed {options.augment_seed} is for --augment, which is not given")
+        if options.augment_seed < 0:
+            raise ValueError(f"--augment-seed {options.augment_seed} must not be negative")
+        augment = augmentations_of(
+            options.augment, {name: modality_named(modality) for name, modality in modalities.items()}
+        )
         clips = clips_of(options.clip_frames, options.clip_stride, options.clip_tail)
         check_timed(options.fps, clips, [stream.spec for stream in streams])
         self.converted = " and ".join(kind.plural for kind in kinds if kind.converts)
@@ -118,8 +126,24 @@ class _Run:
         check_codebooks(self.tokenizers, options.codebooks)
         allowed, size = allowed_tokens(options.allow_special), options.image_size
         self.recipe = Recipe(
-            read, streams, size, options.crop, options.codebooks, allowed, options.pad, options.fps, clips, views
+            read,
+            streams,
+            size,
+            options.crop,
+            options.codebooks,
+            allowed,
+            options.pad,
+            options.fps,
+            clips,
+            views,
+            tuple(sorted(augment.items())),
+            options.augment_seed,
         )
+        sources = Counter(self.recipe.sources[name] for name in augment)
+        if twice := [name for name in augment if sources[self.recipe.sources[name]] > 1]:
+            raise ValueError(
+                f"--augment: {' and '.join(twice)} are the same samples; say for one of them what is drawn"
+            )
         self.recipe.prepared(self.tokenizers)  # here already: a token that there is not shall stop the run at once
         check_shared(self.recipe)
         self.units = plan_units(self.files, read, round(options.shard_mb * MB))
@@ -186,6 +210,9 @@ class _Run:
         if self.recipe.views:
             values["views"] = {view.stream: view.operations for view in self.recipe.views}
             names.append("views")
+        if self.recipe.augment:
+            values["augment"] = dict(self.recipe.augment)
+            names += ["augment", "augment_seed"]
         if self.recipe.allow_special:
             values["allow_special"] = list(self.recipe.allow_special)
             names.append("allow_special")

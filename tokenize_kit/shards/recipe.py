@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenize_kit.files import canonical_json
 from tokenize_kit.protocol import Clips, Tokenizer, TokenSpec, View, change_of, modality_of, with_special
+from tokenize_kit.protocol.augmentations import augmentation_of
 from tokenize_kit.shards.format import StreamInfo
 from tokenize_kit.sources.decoding import RowDecoder, Shaping
 from tokenize_kit.sources.planning import ReadOptions, Unit
@@ -38,6 +39,9 @@ class Recipe:
     """How films are cut into samples."""
     views: tuple[View, ...] = ()
     """Which streams are views of others."""
+    augment: tuple[tuple[str, str], ...] = ()
+    """Streams, and what is drawn for their samples, see `tokenize_kit.protocol.augmentations`."""
+    augment_seed: int = 0
 
     @property
     def shaping(self) -> Shaping:
@@ -52,7 +56,11 @@ class Recipe:
             specs[source.name] = next(
                 stream.spec for stream in self.streams if self.sources[stream.name] == source.name
             )
-        return RowDecoder(specs, self.shaping, apart=self.read.incomplete == "skip")
+        augment = {
+            self.sources[name]: augmentation_of(modality_of(specs[self.sources[name]]), what, self.augment_seed)
+            for name, what in self.augment
+        }
+        return RowDecoder(specs, self.shaping, apart=self.read.incomplete == "skip", augment=augment)
 
     def prepared(self, tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tokenizer]:
         """Return the tokenizers as they encode for this recipe.
@@ -95,6 +103,7 @@ class Recipe:
         values |= {} if self.fps is None else {"fps": self.fps}
         values |= {} if self.clips is None else {"clips": self.clips.to_dict()}
         values |= {"views": {view.stream: view.operations for view in self.views}} if self.views else {}
+        values |= {"augment": dict(self.augment), "augment_seed": self.augment_seed} if self.augment else {}
         return values | ({"pad": True} if self.pad else {})
 
     @classmethod
@@ -115,6 +124,8 @@ class Recipe:
             values.get("fps"),
             clips,
             tuple(View.named(stream, what) for stream, what in values.get("views", {}).items()),
+            tuple(values.get("augment", {}).items()),
+            values.get("augment_seed", 0),
         )
 
 

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from tokenize_kit.errors import NoTrackError
@@ -97,10 +98,18 @@ class RowDecoder:
         specs: by source what is wanted.
         shaping: what samples are brought to.
         apart: whether a sample of which a track is not there is counted apart.
+        augment: by source what is made of a sample and its key: of films when they are cut and scaled, of all others before.
     """
 
-    def __init__(self, specs: Mapping[str, TokenSpec], shaping: Shaping, *, apart: bool = False) -> None:
-        self._shaping, self._apart = shaping, apart
+    def __init__(
+        self,
+        specs: Mapping[str, TokenSpec],
+        shaping: Shaping,
+        *,
+        apart: bool = False,
+        augment: Mapping[str, Callable[[Sample, str], Sample]] = MappingProxyType({}),
+    ) -> None:
+        self._shaping, self._apart, self._augment = shaping, apart, augment
         self._kinds = {name: modality_of(spec) for name, spec in specs.items()}
         self._specs = {name: shaping.taken(spec) for name, spec in specs.items()}
         self._said = {name: shaping.notes(spec) for name, spec in specs.items()}
@@ -123,26 +132,32 @@ class RowDecoder:
         notes: list[str] = []
         try:
             for name, content in contents.items():
-                samples[name], said = self._sample(name, content)
+                samples[name], said = self._sample(name, content, key)
                 notes += said
         except (ValueError, TypeError) as error:
             return self._failed(key, error)
         return Decoded(key, samples, tuple(notes))
 
-    def _sample(self, name: str, content: Content) -> tuple[Sample, tuple[str, ...]]:
+    def _changed(self, name: str, sample: Sample, key: str) -> Sample:
+        """Return what is drawn for a sample."""
+        return self._augment[name](sample, key) if name in self._augment else sample
+
+    def _sample(self, name: str, content: Content, key: str) -> tuple[Sample, tuple[str, ...]]:
         """Return all of one content as a sample."""
         kind, spec = self._kinds[name], self._specs[name]
         if kind.textual:
-            return str(content) if isinstance(content, Subtitles) else cast("str", content), ()
+            text = str(content) if isinstance(content, Subtitles) else cast("str", content)
+            return self._changed(name, text, key), ()
         resize, at_least = self._shaping.resizer(kind), self._shaping.at_least(kind)
         if kind.timed:
             with _opened(content) as file:
                 (part,) = kind.parts(file, spec, None, resize=resize, at_least=at_least)
-            return part.sample, (*part.notes, *self._said[name])
+            return self._changed(name, part.sample, key), (*part.notes, *self._said[name])
         data = content
         if isinstance(content, StoredFile):
             data = kind.self_describing(content.name, content.read())
         sample, notes = kind.read_noting(cast("bytes | NDArray[np.uint8]", data), spec, at_least=at_least)
+        sample = self._changed(name, sample, key)
         return sample if resize is None else resize(cast("Tensor", sample)), notes
 
     def _clips(self, key: str, contents: Mapping[str, Content], leader: str) -> Iterator[Decoded]:
@@ -154,7 +169,7 @@ class RowDecoder:
         others = {name: content for name, content in contents.items() if name != leader}
         try:
             with ExitStack() as stack:
-                takers = {name: self._taker(name, content, stack) for name, content in others.items()}
+                takers = {name: self._taker(name, content, key, stack) for name, content in others.items()}
                 file = stack.enter_context(_opened(contents[leader]))
                 resize, at_least = self._shaping.resizer(kind), self._shaping.at_least(kind)
                 for part in kind.parts(file, spec, clips, resize=resize, at_least=at_least):
@@ -164,10 +179,14 @@ class RowDecoder:
                         yield Decoded(clip_key(key, at, rate), notes=(DROPPED,), share=part.share)
                         continue
                     taken = {name: takers[name](part.span) for name in others}
-                    taken[leader] = part.sample, (*part.notes, *self._said[leader])
+                    called = clip_key(key, at, rate)
+                    taken[leader] = (
+                        self._changed(leader, part.sample, called),
+                        (*part.notes, *self._said[leader]),
+                    )
                     samples = {name: taken[name][0] for name in contents}
                     notes = tuple(note for _, said in taken.values() for note in said)
-                    yield Decoded(clip_key(key, at, rate), samples, notes, share=part.share)
+                    yield Decoded(called, samples, notes, share=part.share)
                     at += clips.step * (part.span.stop - at) / frames
         except (ValueError, TypeError) as error:
             if at:
@@ -175,16 +194,18 @@ class RowDecoder:
             else:
                 yield self._failed(key, error, "" if isinstance(error, NoTrackError) else "; a whole file")
 
-    def _taker(self, name: str, content: Content, stack: ExitStack) -> Callable[[Span], tuple[Sample, tuple[str, ...]]]:
+    def _taker(
+        self, name: str, content: Content, key: str, stack: ExitStack
+    ) -> Callable[[Span], tuple[Sample, tuple[str, ...]]]:
         """Return what gives the part of a content that belongs to a span of time."""
         kind = self._kinds[name]
         if isinstance(content, Subtitles):
-            return lambda span: (content.words(*span), ())
+            return lambda span: (self._changed(name, content.words(*span), key), ())
         if kind.follows:
             file = stack.enter_context(_opened(content))
             called = content.name if isinstance(content, StoredFile) else ""
             return stack.enter_context(kind.follow(called, file, self._specs[name])).take
-        whole = self._sample(name, content)
+        whole = self._sample(name, content, key)
         return lambda _: whole
 
 

@@ -23,10 +23,21 @@ PROMPTS = (
     "full moon",
 )
 SAMPLES_A_PROMPT = 4
+GUIDANCE = 3.0
+"""How much the learned model's pictures are pulled to their captions."""
+RARE = 3
+"""Words that come less often in all captions are one id, so that one that is seen once does not stand for a picture."""
+CHANGED = "image=zoom:0.1+shift:0.06"
+VARIANTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("txt", ()),
+    *[("txt", (CHANGED,))] * 2,
+    *[("caption", (CHANGED, "text=parts"))] * 5,
+)
+"""The forms in which the learned model sees all emoji: where their captions are, and what is drawn for each."""
 
 
 class PicturePart:
-    """Pictures with captions, in two kinds of tokens. The text tokenizer must be there.
+    """Pictures with captions, in two kinds of tokens. For those of the palette the text tokenizer must be there.
 
     Args:
         shop: where it works.
@@ -40,26 +51,37 @@ class PicturePart:
         """Train, encode, train, generate."""
         shop, options = self._shop, self._shop.options
         shop.stage("train palette", self._train_palette)
-        self.tokenizer = shop.stage("train image tokenizer", self._train_tokenizer)
         shop.stage(
             "encode emoji",
             lambda: shop.encode("emoji", ("text", "palette"), self.source, image_size=options.image_size),
         )
-        shop.stage(
-            "encode learned",
-            lambda: shop.encode("learned", ("text", "learned"), self.source, image_size=options.learned_size),
-        )
         model = shop.stage("train palette model", lambda: shop.train("emoji", "text -> image", options.image_steps))
         self.palette_bits = model.metrics["bits_per_token"]
+        self._drawn = shop.stage("generate pictures", lambda: self._pictures("emoji"))
+        self.make_learned()
+        self.drawn = shop.stage("generate learned pictures", lambda: self._pictures("learned", GUIDANCE))
+        """Captions with the pictures of the model over learned tokens."""
+
+    def make_learned(self) -> None:
+        """Make the learned tokenizer and the model over its tokens; nothing else must be there."""
+        shop = self._shop
+        self.tokenizer = shop.stage("train image tokenizer", self._train_tokenizer)
+        shop.stage("train words", self._train_words)
+        sets = shop.stage("encode learned", self._encode_variants)
         # A picture is few learned tokens, so the model sees each of them often.
         model = shop.stage(
             "train learned model",
-            lambda: shop.train("learned", "text -> image", options.learned_steps, dropout=0.2),
+            lambda: shop.train(
+                "learned",
+                ("text -> image", "image -> text"),
+                shop.options.learned_steps,
+                shards=sets,
+                weights=(3, 1),
+                dropout=0.2,
+                condition_dropout=0.1,
+            ),
         )
-        self.learned_bits = model.metrics["bits_per_token"]
-        self._drawn = shop.stage("generate pictures", lambda: self._pictures("emoji"))
-        self.drawn = shop.stage("generate learned pictures", lambda: self._pictures("learned"))
-        """Captions with the pictures of the model over learned tokens."""
+        self.learned_bits = model.metrics["text -> image/bits_per_token"]
 
     def kept(self) -> Tensor:
         """Return held-out pictures above what the learned tokenizer keeps of them, as one picture."""
@@ -119,6 +141,34 @@ class PicturePart:
             )
             train_palette(options, self._shop.progress)
 
+    def _train_words(self) -> None:
+        from tokenize_kit.tokenizers.text.words import TrainWordsOptions, train_words
+
+        if not self._shop.is_made("captions"):
+            options = TrainWordsOptions(
+                (str(self.source),),
+                str(self._shop.tokenizer("captions")),
+                lowercase=True,
+                min_frequency=RARE,
+                field="caption",
+            )
+            train_words(options, self._shop.progress)
+
+    def _encode_variants(self) -> list[str]:
+        """Encode the emoji once in each form; return the names of the shards."""
+        names = [f"learned-{number}" for number in range(len(VARIANTS))]
+        for number, (name, (field, augment)) in enumerate(zip(names, VARIANTS, strict=True)):
+            self._shop.encode(
+                name,
+                ("captions", "learned"),
+                self.source,
+                image_size=self._shop.options.learned_size,
+                field=field,
+                augment=augment,
+                augment_seed=number if augment else 0,
+            )
+        return names
+
     def _train_tokenizer(self) -> TrainImageResult:
         from trainers.autoencoder.image.options import TrainImageOptions
         from trainers.autoencoder.image.train import train_image
@@ -139,10 +189,10 @@ class PicturePart:
         )
         return train_image(options, self._shop.progress)
 
-    def _pictures(self, name: str) -> list[tuple[str, list[Tensor]]]:
+    def _pictures(self, name: str, guidance: float | None = None) -> list[tuple[str, list[Tensor]]]:
         from tokenize_kit.media.image import read_image
 
-        made = self._shop.generate(name, "image", PROMPTS, SAMPLES_A_PROMPT)
+        made = self._shop.generate(name, "image", PROMPTS, SAMPLES_A_PROMPT, guidance)
         return [(prompt, [read_image(file.read_bytes(), 3) for file in files]) for prompt, files in made]
 
 

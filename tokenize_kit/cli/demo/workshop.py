@@ -92,13 +92,19 @@ class Workshop:
         *,
         image_size: int | None = None,
         codebooks: int | None = None,
+        field: str | None = None,
+        augment: Sequence[str] = (),
+        augment_seed: int = 0,
     ) -> None:
-        """Make the shards ``name`` of ``data`` with the tokenizers of these names."""
+        """Make the shards ``name`` of ``data`` with the tokenizers of these names, in their order."""
         from tokenize_kit.shards.encode import encode
         from tokenize_kit.shards.options import EncodeOptions
 
         options = EncodeOptions(
             tokenizer=tuple(str(self.tokenizer(tokenizer)) for tokenizer in tokenizers),
+            field=() if field is None else (field,),
+            augment=tuple(augment),
+            augment_seed=augment_seed,
             data=(str(data),),
             out=str(self.out / "shards" / name),
             split="paragraphs",
@@ -110,22 +116,27 @@ class Workshop:
     def train(
         self,
         name: str,
-        template: str,
+        template: str | Sequence[str],
         steps: int,
         *,
+        shards: Sequence[str] = (),
+        weights: Sequence[float] = (),
         batch_size: int = 16,
         context: int | None = None,
         dropout: float = 0.0,
+        condition_dropout: float = 0.0,
         validation_fraction: float = 0.05,
     ) -> TrainResult:
-        """Train the Transformer ``name`` on the shards of that name."""
+        """Train the Transformer ``name`` on the shards of that name, or on several others."""
         from trainers.autoregressive.options import TrainTransformerOptions, TransformerOverrides
         from trainers.autoregressive.train import train_transformer
         from trainers.config import OptimizerConfig
 
         options = TrainTransformerOptions(
-            shards=(str(self.out / "shards" / name),),
-            template=(template,),
+            shards=tuple(str(self.out / "shards" / one) for one in shards or (name,)),
+            template=(template,) if isinstance(template, str) else tuple(template),
+            template_weights=tuple(weights),
+            condition_dropout=condition_dropout,
             out=str(self.out / "models" / name),
             preset="tiny",
             model=TransformerOverrides(layers=3, width=192, heads=3, dropout=dropout),
@@ -141,7 +152,9 @@ class Workshop:
         self.models.append(name)
         return train_transformer(options, self.progress)
 
-    def generate(self, name: str, stream: str, prompts: Sequence[str], count: int = 1) -> list[tuple[str, list[Path]]]:
+    def generate(
+        self, name: str, stream: str, prompts: Sequence[str], count: int = 1, guidance: float | None = None
+    ) -> list[tuple[str, list[Path]]]:
         """Draw samples of the model ``name`` for each prompt; return the prompts with the files of ``stream``."""
         from trainers.autoregressive.options import GenerateOptions
         from trainers.autoregressive.sample import generate_samples
@@ -157,6 +170,7 @@ class Workshop:
                 seed=self.options.seed,
                 temperature=0.8,
                 top_p=0.95,
+                guidance=None if guidance is None else (guidance,),
             )
             generate_samples(options, self.progress)
             lines = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
