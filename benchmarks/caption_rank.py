@@ -3,14 +3,15 @@
     python benchmarks/caption_rank.py [--demo FOLDER] [--threads N]
     python benchmarks/caption_rank.py --model DIR --shards DIR... [--template "text -> audio:delay"] [--most 40]
 
-Without a model the pictures of the demo are made as `tokenize-kit demo` makes them (in FOLDER if it is given, where finished stages
-stay), and its model is measured on the held-out emoji: by their names, and by their names with all of CLDR's keywords. For sample i
-and the condition of sample j the log-probability of i given j is taken; the rank of j = i among all j is 1 where the true condition
-is the most probable one, and equal ones share the mean of their ranks. Chance is half of the samples, and one in as many.
+Without a model the pictures of the demo are made as `tokenize-kit demo` makes them (in FOLDER if it is given, where finished
+stages stay), and its model is measured on the held-out emoji: by their names, and by their names with all of CLDR's keywords. For
+sample i and the condition of sample j the log-probability of i given j is taken; the rank of j = i among all j is 1 where the
+true condition is the most probable one, and equal ones share the mean of their ranks. Chance is half of the samples, and one in
+as many.
 
-With --subgroups FOLDER (made by `python benchmarks/fetch.py emoji`) pictures are drawn for the held-out names at several scales of
-guidance, and a classifier of emojibase's subgroups that has learnt from the real emoji says how often a picture is of the subgroup of
-its caption; and how often it is right about the real held-out emoji themselves.
+With --subgroups FOLDER (made by `python benchmarks/fetch.py emoji`) pictures are drawn for the held-out names at several scales
+of guidance, and a classifier of emojibase's subgroups that has learnt from the real emoji says how often a picture is of the
+subgroup of its caption; and how often it is right about the real held-out emoji themselves.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def assets(tmp_path_factory, udhr_txt, emoji_tar):
     root = tmp_path_factory.mktemp("assets")
     (root / "udhr.txt").write_text(udhr_txt.read_text(encoding="utf-8")[:20_000], encoding="utf-8")
     with tarfile.open(emoji_tar) as source, tarfile.open(root / "emoji.tar", "w") as target:
-        for member in source.getmembers()[:120]:
+        for member in source.getmembers()[:180]:
             target.addfile(member, source.extractfile(member))
     animated = emoji_tar.parent / "animated-emoji.tar"
     with tarfile.open(animated) as source, tarfile.open(root / "animated-emoji.tar", "w") as target:

@@ -157,7 +157,8 @@ def build_inputs(folder: Path) -> None:
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "pictures").mkdir()
     with tarfile.open(ROOT / "assets" / "emoji.tar") as archive:
-        members = [(member.name, archive.extractfile(member).read()) for member in archive.getmembers()[:48]]
+        shown = [member for member in archive.getmembers() if not member.name.endswith(".json")][:48]
+        members = [(member.name, archive.extractfile(member).read()) for member in shown]
     write_tar(folder / "pictures.tar", members)
     for name, data in members[:16]:
         if name.endswith(".png"):

@@ -43,8 +43,8 @@ class EncodeOptions:
     Of pictures and films: resize:N, resize:HxW, grey, flip, edges, colormap:NAME, blur:SIGMA. By the tokenizer of the stream, or
     by --tokenizer image@small=DIR."""
     augment: tuple[str, ...] = ()
-    """What is drawn for the samples of a stream, such as image=zoom:0.1+shift:0.05 or text=parts. Of pictures and films: flip (one
-    in two), shift:PART, zoom:PART; of texts: parts (some of those between commas, in any order); and what --view has."""
+    """What is drawn for the samples of a stream, such as image=zoom:0.1+shift:0.05 or text=parts. Of pictures and films: flip
+    (one in two), shift:PART, zoom:PART; of texts: parts (some of those between commas, in any order); and what --view has."""
     augment_seed: int = 0
     """With --augment: decides what is drawn. The same samples encoded with several seeds are several sets for one training."""
     fps: float | None = None
