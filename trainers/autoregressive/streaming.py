@@ -5,20 +5,72 @@ In a layout of codebooks the ids of a step come at different times (`sequences.l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tokenize_kit.protocol import PieceTokenizer, Tokenizer
+from tokenize_kit.protocol import PieceTokenizer, Tokenizer, modality_of
 from tokenize_kit.sequences.grammar import Grammar
 from tokenize_kit.sequences.layouts import ENDLESS
+from tokenize_kit.sequences.prompt import Beginning
 from tokenize_kit.sequences.segment import Segment
+from trainers.autoregressive.generation import drawing
+from trainers.autoregressive.model_folder import LoadedModel
+from trainers.autoregressive.sampling_options import SamplingOptions
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What stands at the end of a text for the first bytes of a character whose others are still to come."""
+
+
+def check_comes_in_pieces(loaded: LoadedModel, instead: str) -> str:
+    """Return the name of the part that the template predicts, which comes in pieces.
+
+    Args:
+        loaded: a model.
+        instead: what to do about a template of which nothing does.
+
+    Raises:
+        ValueError: it predicts several parts, or one whose size is decided before its first id, such as a picture.
+    """
+    target = loaded.template.target
+    if len(target) != 1 or not loaded.template.segments(loaded.vocabulary)[-1].stream.is_open:
+        raise ValueError(
+            f"the template {str(loaded.template)!r} predicts {', '.join(target)}: only a single text, sound or film of open "
+            f"length comes in pieces; {instead}"
+        )
+    return target[0]
+
+
+def steps_of(
+    loaded: LoadedModel, beginning: Beginning, options: SamplingOptions, limit: int, **more: Any
+) -> Generator[Tensor, None, list[int]]:
+    """Draw one document: yield (n, ..) ids of steps of its last part as they become whole, and return all ids.
+
+    Args:
+        loaded: a model whose template `check_comes_in_pieces` let through.
+        beginning: of the document; the steps that are in it come first.
+        options: how tokens are drawn.
+        limit: the most tokens.
+        more: of `generation.drawing`.
+
+    Raises:
+        ValueError: as `generation.drawing`.
+    """
+    arriving = Arriving(loaded.template.segments(loaded.vocabulary), beginning.grammar)
+    tokens = drawing(loaded.model, [beginning.grammar], [beginning.ids], options, max_length=limit, **more)
+    ids = list(beginning.ids)
+    if (ready := arriving.add(ids)) is not None:
+        yield ready
+    for added in tokens:
+        new = [token for _, token in added]
+        ids += new
+        if (ready := arriving.add(new)) is not None:
+            yield ready
+    return ids
 
 
 class Arriving:
@@ -86,23 +138,24 @@ def decoded(tokenizer: Tokenizer, pieces: Iterable[Tensor]) -> Iterator[str | Te
     if isinstance(tokenizer, PieceTokenizer):
         yield from tokenizer.decode_pieces(pieces)
         return
+    axis = modality_of(tokenizer.spec).piece_axis
     grid: Tensor | None = None
     told: str | Tensor | None = None
     for piece in pieces:
         grid = piece if grid is None else torch.cat((grid, piece))
         found = tokenizer.decode(grid)
         whole = found.rstrip(UNFINISHED) if isinstance(found, str) else found
-        if (more := _beyond(told, whole)) is not None:
+        if (more := _beyond(told, whole, axis)) is not None:
             told = whole
             yield more
-    if grid is not None and (more := _beyond(told, tokenizer.decode(grid))) is not None:
+    if grid is not None and (more := _beyond(told, tokenizer.decode(grid), axis)) is not None:
         yield more
 
 
-def _beyond(told: str | Tensor | None, found: str | Tensor) -> str | Tensor | None:
-    """Return what is new of a text, or of samples along their last axis; None if nothing is, or what was told has changed."""
+def _beyond(told: str | Tensor | None, found: str | Tensor, axis: int) -> str | Tensor | None:
+    """Return what is new of a text, or of a tensor along an axis; None if nothing is, or what was told has changed."""
     if isinstance(found, str):
         known = told if isinstance(told, str) else ""
         return found[len(known) :] or None if found.startswith(known) else None
-    known_samples = told.shape[-1] if isinstance(told, Tensor) else 0
-    return found[..., known_samples:] if found.shape[-1] > known_samples else None
+    there, length = told.shape[axis] if isinstance(told, Tensor) else 0, found.shape[axis]
+    return found.narrow(axis, there, length - there) if length > there else None
