@@ -367,7 +367,7 @@ class Modality(ABC):
         self.write(torch.cat(list(pieces), self.piece_axis), path, spec)
 
     def pour(self, pieces: Iterable[Any], file: IO[bytes], spec: TokenSpec) -> None:
-        """Write a sample that comes in pieces while it comes: what can be used of them is in ``file`` before the next is asked for.
+        """Write a sample that comes in pieces while it comes: what can be used of one is there before the next is asked for.
 
         Only called where `pours` says as what.
 

@@ -189,7 +189,7 @@ class Model:
 
         Raises:
             FileNotFoundError, TypeError: as `generate`.
-            ValueError: as `generate`, or the template predicts anything but one text, sound or film of open length.
+            ValueError: as `generate`, or the template predicts anything but one text, sound or film.
         """
         loaded = self.loaded.using(template)
         target = check_comes_in_pieces(loaded, "use generate")

@@ -144,7 +144,8 @@ class PromptOptions:
     model: str
     """The model folder, which carries its tokenizers, that of a training that goes on, or a checkpoint in it."""
     out: str | None = None
-    """Folder for the samples and samples.jsonl, empty or new; the same command can go on in it. With --stream it may be left out."""
+    """Folder for the samples and samples.jsonl, empty or new; the same command can go on in it. --stream does
+    without."""
     overwrite: bool = False
     """Replace samples of another command that are in the folder."""
     template: str | None = None
@@ -207,7 +208,9 @@ class GenerateOptions(SamplingOptions, PromptOptions):
         if self.out is None and not self.stream:
             raise UsageError("--out FOLDER says where the samples go; give it, or --stream to have one on stdout")
         if self.stream and self.count > 1:
-            raise UsageError(f"--stream writes one sample, and --count {self.count} asks for more; leave one of them out")
+            raise UsageError(
+                f"--stream writes one sample, and --count {self.count} asks for more; leave one of them out"
+            )
         if self.prompt is not None and (wrong := next((c for c in self.prompt if "\ud800" <= c <= "\udfff"), None)):
             raise ValueError(f"--prompt is not UTF-8: it has {wrong!r} at character {self.prompt.index(wrong)}")
         if not 0 < self.complete_part < 1:

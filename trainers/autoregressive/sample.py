@@ -202,9 +202,7 @@ def _stream(options: GenerateOptions, out: Path | None, progress: Progress | Non
     laid = lay_out(loaded, asked.grids, options, asked.limit)
     (beginning,) = laid.beginnings
     began = time.monotonic()
-    ids = stdout.draw(
-        beginning, options, asked.limit, progress, show_special=options.show_special, **laid.options()
-    )
+    ids = stdout.draw(beginning, options, asked.limit, progress, show_special=options.show_special, **laid.options())
     seconds, tokens = time.monotonic() - began, len(ids) - len(beginning.ids)
     files: tuple[str, ...] = ()
     if out is not None:

@@ -93,9 +93,7 @@ def texts_of(loaded: LoadedModel, samples: Mapping[str, Sample]) -> dict[str, st
     from tokenize_kit.protocol import modality_of
 
     return {
-        part: cast("str", sample)
-        for part, sample in samples.items()
-        if modality_of(spec_of_part(loaded, part)).textual
+        part: cast("str", sample) for part, sample in samples.items() if modality_of(spec_of_part(loaded, part)).textual
     }
 
 

@@ -18,6 +18,7 @@ from tokenize_kit.sequences.grammar import Grammar
 from tokenize_kit.sequences.layouts import ENDLESS
 from tokenize_kit.sequences.prompt import Beginning
 from tokenize_kit.sequences.segment import Segment
+from tokenize_kit.sequences.vocabulary import StreamIds
 from trainers.autoregressive.generation import drawing
 from trainers.autoregressive.model_folder import LoadedModel
 from trainers.autoregressive.sampling_options import SamplingOptions
@@ -34,13 +35,15 @@ def check_comes_in_pieces(loaded: LoadedModel, instead: str) -> str:
         instead: what to do about a template of which nothing does.
 
     Raises:
-        ValueError: it predicts several parts, or one whose size is decided before its first id, such as a picture.
+        ValueError: it predicts several parts, or one whose samples have no steps in time, such as pictures.
     """
     target = loaded.template.target
-    if len(target) != 1 or not loaded.template.segments(loaded.vocabulary)[-1].stream.is_open:
+    stream = loaded.template.segments(loaded.vocabulary)[-1].stream
+    in_time = stream.is_open or (len(stream.spec.axes) > 1 and stream.spec.axes[0] == "time")
+    if len(target) != 1 or not in_time:
         raise ValueError(
-            f"the template {str(loaded.template)!r} predicts {', '.join(target)}: only a single text, sound or film of open "
-            f"length comes in pieces; {instead}"
+            f"the template {str(loaded.template)!r} predicts {', '.join(target)}: only a single text, sound or film comes in "
+            f"pieces; {instead}"
         )
     return target[0]
 
@@ -74,7 +77,7 @@ def steps_of(
 
 
 class Arriving:
-    """Collects the ids of the last segment of a document, which is open, and tells which of its steps are whole.
+    """Collects the ids of the last segment of a document, which has a time axis, and tells which of its steps are whole.
 
     Args:
         segments: of the template.
@@ -96,8 +99,8 @@ class Arriving:
             before, self._state = self._state, self._grammar.advance(self._state, int(token))
             if before.segment == self._last:
                 self._take(int(token))
-        stream = self._segment.stream
-        step = prod(stream.shapes[self._shape])
+        shape = _step_shape(self._segment.stream, self._shape)
+        step = prod(shape)
         stop = self._ready
         while all(flat in self._ids for flat in range(stop, stop + step)):
             stop += step
@@ -107,7 +110,7 @@ class Arriving:
         places = np.arange(self._ready, stop)
         self._ready = stop
         own = flat - self._segment.offset(places, np.full(len(places), self._shape))
-        return torch.from_numpy(own.reshape(-1, *stream.shapes[self._shape]))
+        return torch.from_numpy(own.reshape(-1, *shape))
 
     def _take(self, token: int) -> None:
         """Put an id in its place, if the token is one."""
@@ -123,6 +126,11 @@ class Arriving:
             _, place, codebook = arrangement.place(self._count, self._shape, self._steps, self._seed)
             self._ids[place * depth + codebook] = token
             self._count += 1
+
+
+def _step_shape(stream: StreamIds, shape: int) -> tuple[int, ...]:
+    """Return the shape of one time step of grids of shape number ``shape``, which of a closed stream has the time axis too."""
+    return stream.shapes[shape] if stream.is_open else stream.shapes[shape][1:]
 
 
 def decoded(tokenizer: Tokenizer, pieces: Iterable[Tensor]) -> Iterator[str | Tensor]:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from tokenize_kit.files import atomic_write
 
-
 _MOST = (1 << 32) - (1 << 10)
 """Bytes of samples that a wav file holds."""
 _UNKNOWN = 0xFFFFFFFF

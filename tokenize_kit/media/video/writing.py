@@ -177,8 +177,9 @@ def _write_film(
     alpha = channels == 4 and coding.transparent
     name = _pixel_format(channels, width, height, alpha, coding)
     options = {**coding.container, "fflags": "+bitexact"}
+    place = target if isinstance(target, _Pipe) else str(target)
     try:
-        with av.open(target if isinstance(target, _Pipe) else str(target), "w", format=coding.format, options=options) as container:
+        with av.open(place, "w", format=coding.format, options=options) as container:
             stream: Any = container.add_stream(coding.codec, rate=rate, options=coding.options)
             stream.width, stream.height, stream.pix_fmt = width, height, name
             context = stream.codec_context
