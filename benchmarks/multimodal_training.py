@@ -3,15 +3,15 @@
     python benchmarks/multimodal_training.py [--rounds 5] [--steps 8] [--threads 2] [--quick]
 
 The rows are those of `train transformer --template text "text -> image" "image -> text"` over `assets/udhr.txt` and the captioned
-pictures of `assets/emoji.tar` (8x8 pixels of a palette: 64 ids, as learned tokenizers give), a third each: 8 rows of 256 tokens a
-step, with several documents each, the conditions and the padding out of the loss. Both models have 6 layers of width 384 and the
-same vocabulary, bfloat16 autocast and fused AdamW at the same rates with clipping at 1.
+pictures of `assets/emoji.tar` (8x8 pixels of a palette: 64 ids, as learned tokenizers give), a third each: 8 rows of 256 tokens
+a step, with several documents each, the conditions and the padding out of the loss. Both models have 6 layers of width 384 and
+the same vocabulary, bfloat16 autocast and fused AdamW at the same rates with clipping at 1.
 
-Ours sees each document alone, and reads its rows while it trains. Of transformers' Llama there are two: ``documents`` is given the
-positions in the documents, from which transformers makes the mask of packed documents by itself, so that it computes what ours
-does; ``plain`` is given ids and labels alone, so that all of a row is one document to it. Their rows lie ready in memory. Each
-contender lives in a process of its own; they run in turns, and a ratio is of two neighbouring rounds. The ratio of processor time is
-of the same rounds: with one thread it holds beside a busy neighbour too.
+Ours sees each document alone, and reads its rows while it trains. Of transformers' Llama there are two: ``documents`` is given
+the positions in the documents, from which transformers makes the mask of packed documents by itself, so that it computes what
+ours does; ``plain`` is given ids and labels alone, so that all of a row is one document to it. Their rows lie ready in memory.
+Each contender lives in a process of its own; they run in turns, and a ratio is of two neighbouring rounds. The ratio of processor
+time is of the same rounds: with one thread it holds beside a busy neighbour too.
 """
 
 from __future__ import annotations
@@ -212,9 +212,8 @@ def compare(folder: Path, threads: int, rounds: int, steps: int) -> None:
     print(f"\n{BATCH} x {CONTEXT} tokens a step, bfloat16, {rounds} rounds of {steps} steps, threads: {threads}")
     seconds, facts = loading(folder)
     print(*facts, sep="; ")
-    print(
-        f"\n| model | parameters | tokens/s, median | against {REFERENCE} | the same in processor time | loss, last round | peak MB |"
-    )
+    titles = ("model", "parameters", "tokens/s", f"against {REFERENCE}", "in processor time", "last loss", "peak MB")
+    print(f"\n| {' | '.join(titles)} |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, some in told.items():
         speed = statistics.median(tokens / one["seconds"] for one in some)
