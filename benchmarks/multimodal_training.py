@@ -1,6 +1,6 @@
 """Training tokens a second on packed rows of several kinds of data, beside transformers' Llama on the same rows.
 
-    python benchmarks/multimodal_training.py [--rounds 5] [--steps 8] [--threads 2] [--quick]
+    python benchmarks/multimodal_training.py [--rounds 5] [--steps 8] [--threads 2] [--quick] [--profile]
 
 The rows are those of `train transformer --template text "text -> image" "image -> text"` over `assets/udhr.txt` and the captioned
 pictures of `assets/emoji.tar` (8x8 pixels of a palette: 64 ids, as learned tokenizers give), a third each: 8 rows of 256 tokens
@@ -87,21 +87,18 @@ def llama(vocabulary: int) -> Any:
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, max_position_embeddings=CONTEXT, **sizes))
 
 
-def worker(name: str, folder: Path, threads: int) -> None:
-    """Build one contender, then train as many steps as each line of stdin says and print the result as JSON."""
+def contender(name: str, folder: Path) -> tuple[Callable[[int], float], Any]:
+    """Build one; return what trains step number n and gives its mean loss, and the model."""
     import torch
 
-    from trainers.autoregressive.models.fast.fused import fused_training
     from trainers.autoregressive.task import LossOf
     from trainers.config import OptimizerConfig
     from trainers.memory import keep_freed_memory
     from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
 
-    torch.set_num_threads(threads)
     torch.manual_seed(0)
     config = OptimizerConfig(schedule="constant", warmup_steps=20)
     batches, vocabulary = rows_of(folder)
-    reading = 0.0
     mean_loss: Callable[[int], torch.Tensor]
     if name.startswith("ours"):
         keep_freed_memory()
@@ -110,10 +107,7 @@ def worker(name: str, folder: Path, threads: int) -> None:
         loss_of = LossOf(model, 0.0)
 
         def mean_loss(step: int) -> torch.Tensor:
-            nonlocal reading
-            began = time.perf_counter()
             batch = batches.batch(step)
-            reading += time.perf_counter() - began
             return loss_of(batch)[0] / batch.weight
     else:
         model = llama(vocabulary)
@@ -125,25 +119,36 @@ def worker(name: str, folder: Path, threads: int) -> None:
             places = {"position_ids": batch.positions} if name == "transformers, documents" else {}
             return model(batch.ids, labels=batch.labels, shift_labels=batch.labels, use_cache=False, **places).loss
 
+    def train(step: int) -> float:
+        set_learning_rate(optimizers, learning_rate_factor(min(step, 9999), 10000, config))
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = mean_loss(step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return float(loss.detach())
+
+    return train, model
+
+
+def worker(name: str, folder: Path, threads: int) -> None:
+    """Train as many steps of one contender as each line of stdin says, and print the result as JSON."""
+    import torch
+
+    from trainers.autoregressive.models.fast.fused import fused_training
+
+    torch.set_num_threads(threads)
+    train, model = contender(name, folder)
     step = 0
     stack = contextlib.ExitStack()
     stack.enter_context(fused_training(model, name == "ours, compiled"))
     print(json.dumps({"parameters": sum(parameter.numel() for parameter in model.parameters())}), flush=True)
     for line in sys.stdin:
-        losses = []
-        reading = 0.0
         began, busy = time.perf_counter(), time.process_time()
-        for _ in range(int(line)):
-            set_learning_rate(optimizers, learning_rate_factor(min(step, 9999), 10000, config))
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = mean_loss(step)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            losses.append(float(loss.detach()))
-            step += 1
+        losses = [train(number) for number in range(step, step + int(line))]
+        step += len(losses)
         told = {"seconds": time.perf_counter() - began, "busy": time.process_time() - busy}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({**told, "loss": statistics.fmean(losses), "peak_mb": peak}), flush=True)
@@ -170,6 +175,27 @@ def loading(folder: Path) -> tuple[float, Iterator[str]]:
             f"{counted:.0%} of the tokens are in the loss, {padded:.1%} padding",
         )
     )
+
+
+def profile(folder: Path, threads: int) -> None:
+    """Print which operations the processor spends two steps of ours in."""
+    import torch
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    torch.set_num_threads(threads)
+    step, _ = contender("ours", folder)
+    for number in range(3):
+        step(number)
+    with profiled(activities=[ProfilerActivity.CPU]) as seen:
+        step(3)
+        step(4)
+    found = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)
+    total = sum(one.self_cpu_time_total for one in found)
+    print("| operation | share of a step |")
+    print("| --- | ---: |")
+    for one in found[:10]:
+        print(f"| {one.key} | {one.self_cpu_time_total / total:.1%} |")
 
 
 def ask(process: Any, steps: int) -> dict[str, float]:
@@ -234,6 +260,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="steps in a round")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="2 rounds of 2 steps: shows that it runs, not a result")
+    parser.add_argument(
+        "--profile", action="store_true", help="which operations a step of ours spends its time in, instead"
+    )
     parser.add_argument("--folder", type=Path, help="where the shards are, or are made if there are none")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -246,7 +275,10 @@ def main() -> None:
         if not (folder / "pictures" / "dataset.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             prepare(folder)
-        compare(folder, options.threads, rounds, steps)
+        if options.profile:
+            profile(folder, options.threads)
+        else:
+            compare(folder, options.threads, rounds, steps)
 
 
 if __name__ == "__main__":
