@@ -8,6 +8,7 @@ import torch
 from toys.neural_codec import RVQ, toy_codec
 from toys.world import picture_samples, text_samples, write_shards, write_streams
 
+from tokenize_kit.protocol import TokenSpec
 from tokenize_kit.protocol.values import Sound
 from tokenize_kit.sequences.template import SequenceTemplate
 from trainers.autoregressive.api import Model
@@ -101,6 +102,8 @@ def test_the_end_of_what_is_given_is_not_that_of_what_is_drawn(sounds, layout):
 def test_a_character_is_not_torn():
     class Bytes:
         """A text tokenizer of single bytes."""
+
+        spec = TokenSpec("text", 256, ("time",), (1,), lossless=True)
 
         def decode(self, ids):
             return bytes(ids.tolist()).decode("utf-8", "replace")

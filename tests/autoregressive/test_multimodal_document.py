@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import tarfile
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ def section(name):
 
 def commands(text):
     lines = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines]
+    # Where stdout goes is for the shell.
+    return [list(takewhile(lambda word: word not in ("|", ">"), shlex.split(line)))[1:] for line in lines]
 
 
 def smaller(words):
@@ -81,7 +83,9 @@ def test_every_command_and_the_python_run(world, monkeypatch, capsys):
     assert len(asked) > 30
     for words in asked:
         assert main([*smaller(words), "--quiet"]) == 0, (words, capsys.readouterr().err)
-    for folder in {words[words.index("--out") + 1] for words in asked if words[0] == "generate"}:
+    drawn = [words for words in asked if words[0] == "generate"]
+    assert [words for words in drawn if "--out" not in words] == [words for words in drawn if "--stream" in words][:1]
+    for folder in {words[words.index("--out") + 1] for words in drawn if "--out" in words}:
         assert list(Path(folder).glob("sample_*")), folder
     names = {name for line in read_log(Path("models/both/train_log.jsonl")) for name in line}
     table = (

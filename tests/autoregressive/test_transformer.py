@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from trainers.autoregressive.models.config import TransformerConfig, preset
+from trainers.autoregressive.models.fast.counted import counted_places
 from trainers.autoregressive.models.fast.decode import attend_one
 from trainers.autoregressive.models.fast.fused import fused_training
 from trainers.autoregressive.models.fast.loss import linear_token_loss
@@ -310,6 +311,38 @@ def test_chunked_loss_equals_the_plain_one(soft_cap: float | None, chunk: int) -
         results.append([*(part.detach() for part in loss), h.grad, w.grad])
     torch.testing.assert_close(results[0], results[1], atol=2e-5, rtol=1e-5)
     assert torch.all(results[0][3][0, :4] == 0)
+
+
+@pytest.mark.parametrize("values", [{}, {"norm_position": "post"}, {"logit_soft_cap": 5.0}, {"layers": 1}])
+@pytest.mark.parametrize("hidden", [0, 9, 18, 20])
+def test_places_without_loss_are_left_out_and_nothing_changes(values: dict[str, Any], hidden: int) -> None:
+    """Beside the loss of all logits, with its gradients; where no place counts, they are zero."""
+    torch.manual_seed(0)
+    model = Transformer(preset("tiny", vocab_size=50, context=32, **{"layers": 2, "width": 16, "heads": 2, **values}))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    ids, labels, weights = torch.randint(0, 50, (3, 20)), torch.randint(0, 50, (3, 20)), torch.rand(3, 20) + 0.1
+    weights[:, :hidden] = 0
+    places = counted_places(weights)
+    if hidden == 0:
+        assert places is None
+    else:
+        assert places is not None
+        assert len(places) == {9: 36, 18: 8, 20: 4}[hidden], (
+            "a multiple of a sixteenth of 60, 4, that holds 33, 6 and 0"
+        )
+        assert set(torch.nonzero(weights.reshape(-1)).flatten().tolist()) <= set(places.tolist())
+        assert places.diff().min() > 0
+    results = []
+    for fast in (True, False):
+        model.zero_grad()
+        if fast:
+            loss = model.loss(Inputs(ids), labels, weights, z_loss=0.1)
+        else:
+            loss = token_loss(model.logits(Inputs(ids)), labels, weights, z_loss=0.1)
+        loss.total.backward()
+        results.append([*(part.detach() for part in loss), *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-4)
 
 
 def test_plain_loss_is_cross_entropy() -> None:

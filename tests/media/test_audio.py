@@ -1,6 +1,7 @@
 """Sound files of every kind to float32 tensors: values, channels, sample rates, streaming, and what is refused."""
 
 import io
+import os
 import struct
 import wave
 from fractions import Fraction
@@ -15,6 +16,7 @@ from tokenize_kit.media.audio import (
     AudioReader,
     check_audio,
     conversion_of,
+    pour_blocks,
     read_audio,
     self_describing,
     stream_audio,
@@ -243,6 +245,48 @@ def test_a_wav_of_unknown_length_is_read_to_its_end():
     place = data.index(b"data") + 4
     data[place : place + 4] = struct.pack("<I", 0xFFFFFFFF)
     assert read_audio(bytes(data)).samples.shape == (1, 8000)
+
+
+def test_blocks_that_are_poured_into_a_file_are_the_whole(tmp_path):
+    sound = torch.from_numpy(tone(0.5).T.astype(np.float32))
+    write_audio(sound, tmp_path / "whole.wav", 16_000)
+    with (tmp_path / "poured.wav").open("wb") as file:
+        pour_blocks(iter(sound.split(999, 1)), file, 16_000)
+    assert (tmp_path / "poured.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+    # Behind something else, and where all goes behind the end.
+    (tmp_path / "behind.wav").write_bytes(b"before")
+    with (tmp_path / "behind.wav").open("r+b") as file:
+        file.seek(0, 2)
+        pour_blocks([sound], file, 16_000)
+    assert (tmp_path / "behind.wav").read_bytes() == b"before" + (tmp_path / "whole.wav").read_bytes()
+    with (tmp_path / "appended.wav").open("ab") as file:
+        pour_blocks([sound], file, 16_000)
+    data = (tmp_path / "appended.wav").read_bytes()
+    assert data[44:] == (tmp_path / "whole.wav").read_bytes()[44:]
+    assert torch.equal(read_audio(data).samples, read_audio((tmp_path / "whole.wav").read_bytes()).samples)
+
+
+def test_blocks_that_are_poured_into_a_pipe_are_there_at_once():
+    sound = torch.from_numpy(tone(0.25).T.astype(np.float32))
+    reading, writing = os.pipe()
+    there = b""
+
+    def blocks():
+        nonlocal there
+        for block in sound.split(500, 1):
+            yield block
+            there += os.read(reading, 1 << 16)
+            assert len(there) == 44 + 2 * min(500 * (len(there) // 1000), sound.shape[1])
+
+    with os.fdopen(writing, "wb") as pipe:
+        pour_blocks(blocks(), pipe, 16_000)
+    os.close(reading)
+    assert there[4:8] == there[40:44] == b"\xff\xff\xff\xff", "as FFmpeg says that it does not know"
+    assert read_audio(there).samples.shape == sound.shape
+    with wave.open(io.BytesIO(there)) as reader:
+        assert reader.readframes(1 << 20) == there[44:]
+    with pytest.raises(ValueError, match="there are no samples"):
+        pour_blocks([], io.BytesIO(), 16_000)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 17])

@@ -123,6 +123,8 @@ COMMANDS: tuple[Command, ...] = (
         (
             "generate --model models/emoji --prompt 'red apple' --count 8 --seed 1 --out samples/apples",
             "generate --model models/text --prompt 'All human beings' --temperature 0.8 --top-p 0.95 --out samples/text",
+            "generate --model models/text --prompt 'All human beings' --stream",
+            "generate --model models/sounds --stream | aplay",
             "generate --model models/sounds --prompt-file begin.wav --count 4 --out samples/sounds",
             "generate --model models/films --prompt-file film.mp4 --prompt-frames 5 --out samples/films",
             "generate --model models/pairs --prompts questions.txt --out samples/many",

@@ -1,7 +1,8 @@
 """Find the command, parse its options, call its function, print its result, and turn errors into one line and a code.
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 verification failed, 4 optional package missing, 5 too many failed samples,
-130 interrupted (Ctrl-C or SIGTERM). Results go to stdout, everything else to stderr.
+130 interrupted (Ctrl-C or SIGTERM). Results go to stdout, everything else to stderr; where an option sends data there as they are
+made (`stdout_taken_by` of a command's options), the result goes to stderr too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -95,6 +96,10 @@ def _run(arguments: list[str]) -> int:
     for name, option, what in (("out", "--out", _MADE.get(command.words, "folder")), ("target", "TARGET", "file")):
         if isinstance(path := getattr(options, name, None), str):
             check_local(path, option, what)
+    # What goes to stdout while it is made leaves no room for more there.
+    taken = getattr(options, "stdout_taken_by", None)
+    if taken and common.json:
+        raise UsageError(f"{taken} and --json both write to stdout; leave one of them out")
     try:
         with _terminable():
             result = _call(function, options, quiet=common.quiet)
@@ -102,7 +107,11 @@ def _run(arguments: list[str]) -> int:
         # What is true now is known to the options: where they write, and what such a command leaves there.
         said = getattr(options, "interrupted", None)
         raise KeyboardInterrupt(said() if said else NOTHING_DONE) from None
-    _print_result(result, as_json=common.json)
+    if not taken:
+        _print_result(result, as_json=common.json)
+    elif not common.quiet:
+        with redirect_stdout(sys.stderr):
+            _print_result(result, as_json=False)
     return int(getattr(result, "exit_code", 0))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from tokenize_kit import files
 
@@ -32,3 +34,19 @@ def write_text(text: str, path: Path) -> None:
         files.write_text(path, text)
     except UnicodeEncodeError as error:
         raise ValueError(f"a lone surrogate at character {error.start} cannot be written as UTF-8") from None
+
+
+def pour_text(pieces: Iterable[str], file: IO[bytes]) -> None:
+    """Write the pieces of a text as UTF-8, each before the next is asked for.
+
+    Raises:
+        ValueError: one holds a lone surrogate.
+        OSError: the file takes no more.
+    """
+    for piece in pieces:
+        try:
+            data = piece.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"a lone surrogate at character {error.start} cannot be written as UTF-8") from None
+        file.write(data)
+        file.flush()

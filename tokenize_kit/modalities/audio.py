@@ -41,6 +41,7 @@ class AudioModality(Modality):
     size_axes = 1
     streams = True
     follows = True
+    pours = "wav"
     measure = "tokenize_kit.metrics.audio_measure:AudioMeasure"
     codecs = "tokenize_kit.metrics.audio_codecs:AudioCodecs"
     show = "tokenize_kit.report.examples:show_sounds"
@@ -163,6 +164,12 @@ class AudioModality(Modality):
         from tokenize_kit.media.audio import write_blocks
 
         write_blocks(pieces, path, _rate(spec))
+
+    def pour(self, pieces: Iterable[Tensor], file: IO[bytes], spec: TokenSpec) -> None:
+        """Write a sound that comes in pieces (C, n) as it comes; see `tokenize_kit.media.audio.pour_blocks`."""
+        from tokenize_kit.media.audio import pour_blocks
+
+        pour_blocks(pieces, file, _rate(spec))
 
 
 class _Sound(Follower):

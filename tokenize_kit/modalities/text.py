@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from tokenize_kit.protocol.modality import Modality
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import IO
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -27,6 +30,7 @@ class TextModality(Modality):
     textual = True
     dimension = "byte"
     may_be_empty = True
+    pours = "UTF-8"
     measure = "tokenize_kit.metrics.text_measure:TextMeasure"
     augmentations = "tokenize_kit.modalities.text_augmentations:TEXTS"
     show = "tokenize_kit.report.examples:show_texts"
@@ -44,6 +48,12 @@ class TextModality(Modality):
         from tokenize_kit.media.text import write_text
 
         write_text(_text(sample), path)
+
+    def pour(self, pieces: Iterable[str], file: IO[bytes], spec: TokenSpec) -> None:  # noqa: ARG002
+        """See `tokenize_kit.media.text.pour_text`."""
+        from tokenize_kit.media.text import pour_text
+
+        pour_text(pieces, file)
 
     def check(self, sample: object, spec: TokenSpec) -> str:  # noqa: ARG002
         """See `Modality.check`."""

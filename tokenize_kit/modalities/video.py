@@ -43,6 +43,7 @@ class VideoModality(Modality):
     further_suffixes = (".m4v", ".mov", ".mkv", ".webm", ".webp", ".png", ".apng", ".gif")
     size_axes = 3
     streams = True
+    pours = "Matroska"
     timed = True
     piece_axis = 0
     resizable = True
@@ -224,6 +225,12 @@ class VideoModality(Modality):
         from tokenize_kit.media.video import write_blocks
 
         write_blocks(pieces, path, _rate(spec))
+
+    def pour(self, pieces: Iterable[Tensor], file: IO[bytes], spec: TokenSpec) -> None:
+        """Write a video that comes in pieces (t, C, H, W) as it comes; see `tokenize_kit.media.video.pour_blocks`."""
+        from tokenize_kit.media.video import pour_blocks
+
+        pour_blocks(pieces, file, _rate(spec))
 
 
 class _VideoStream(Stream):

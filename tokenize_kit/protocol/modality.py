@@ -104,6 +104,8 @@ class Modality(ABC):
     """What is said of one that is empty and may not be."""
     streams: bool = False
     """Whether files are read and written in pieces along the first number of the size; see `open_stream`, `write_pieces`."""
+    pours: str = ""
+    """What a sample is where it is written as it comes, such as ``wav``; empty: it has no such form. See `pour`."""
     piece_axis: int = -1
     """The axis of a sample along which its pieces are joined."""
     resizable: bool = False
@@ -365,6 +367,22 @@ class Modality(ABC):
         import torch
 
         self.write(torch.cat(list(pieces), self.piece_axis), path, spec)
+
+    def pour(self, pieces: Iterable[Any], file: IO[bytes], spec: TokenSpec) -> None:
+        """Write a sample that comes in pieces while it comes: what can be used of one is there before the next is asked for.
+
+        Only called where `pours` says as what.
+
+        Args:
+            pieces: of a text ``str``, of all else tensors, to be joined along `piece_axis`.
+            file: open for writing; it may be a pipe.
+            spec: of the sample.
+
+        Raises:
+            TypeError, ValueError: as `write`.
+            OSError: the file takes no more; `BrokenPipeError` where its reader has left.
+        """
+        raise NotImplementedError(f"{self.plural} have no form in which they could be written as they come")
 
 
 def resolved(reference: Reference | Mapping[str, Any]) -> Any:

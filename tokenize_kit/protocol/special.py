@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tokenize_kit.protocol.tokenizer import SpecialTokens, Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ALL = "all"
 """The word that stands for every special token."""
@@ -64,6 +68,15 @@ def allowing(tokenizer: Tokenizer, given: Iterable[str]) -> Tokenizer:
         ValueError: as `allowed_tokens` and `with_special`.
     """
     return with_special({"": tokenizer}, allowed_tokens(given))[""]
+
+
+def without_special(tokenizer: Tokenizer, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Return ids without those of special tokens, if the tokenizer has some."""
+    import numpy as np
+
+    if not isinstance(tokenizer, SpecialTokens):
+        return grid
+    return grid[~np.isin(grid, list(tokenizer.special_tokens.values()))]
 
 
 def _finds(tokenizer: SpecialTokens, token: str) -> bool:

@@ -29,14 +29,14 @@ from tokenize_kit.protocol import Tokenizer, modality_of
 from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import unknown_stream
-from trainers.autoregressive.generation import drawing, inputs_of
+from trainers.autoregressive.generation import inputs_of
 from trainers.autoregressive.guidance import check_prompt, guidance_of
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.prompts import Prompt, encoded, grids_of, prompt_tokenizers
 from trainers.autoregressive.sample import checked_length, draw, lay_out
 from trainers.autoregressive.sampling_options import SamplingOptions
-from trainers.autoregressive.streaming import Arriving, decoded
+from trainers.autoregressive.streaming import check_comes_in_pieces, decoded, steps_of
 from trainers.runtime import resolve_device
 
 if TYPE_CHECKING:
@@ -189,16 +189,10 @@ class Model:
 
         Raises:
             FileNotFoundError, TypeError: as `generate`.
-            ValueError: as `generate`, or the template predicts anything but one text, sound or film of open length.
+            ValueError: as `generate`, or the template predicts anything but one text, sound or film.
         """
         loaded = self.loaded.using(template)
-        target = loaded.template.target
-        segments = loaded.template.segments(loaded.vocabulary)
-        if len(target) != 1 or not segments[-1].stream.is_open:
-            raise ValueError(
-                f"the template {str(loaded.template)!r} predicts {', '.join(target)}: only a single text, sound or film of open "
-                "length comes in pieces; use generate"
-            )
+        target = check_comes_in_pieces(loaded, "use generate")
         options = SamplingOptions(
             temperature=temperature,
             top_k=top_k,
@@ -212,20 +206,9 @@ class Model:
         grids = _begun(loaded, _joined(given, streams), options)
         laid = lay_out(loaded, [grids], options, limit)
         (beginning,) = laid.beginnings
-        arriving = Arriving(segments, beginning.grammar)
-
-        def steps() -> Iterator[torch.Tensor]:
-            tokens = drawing(
-                loaded.model, [beginning.grammar], [beginning.ids], options, max_length=limit, **laid.options()
-            )
-            if (ready := arriving.add(beginning.ids)) is not None:
-                yield ready
-            for added in tokens:
-                if (ready := arriving.add(token for _, token in added)) is not None:
-                    yield ready
-
-        for piece in decoded(_tokenizer(loaded, target[0]), steps()):
-            yield _to_python(loaded, target[0], piece)
+        steps = steps_of(loaded, beginning, options, limit, **laid.options())
+        for piece in decoded(_tokenizer(loaded, target), steps):
+            yield _to_python(loaded, target, piece)
 
     def score(
         self, given: Mapping[str, Any] | None = None, *, template: str | None = None, seed: int = 0, **streams: Any

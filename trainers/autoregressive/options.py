@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from tokenize_kit.errors import UsageError
 from tokenize_kit.shards.options import ShardReading
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.sampling_options import SamplingOptions
@@ -142,8 +143,9 @@ class PromptOptions:
 
     model: str
     """The model folder, which carries its tokenizers, that of a training that goes on, or a checkpoint in it."""
-    out: str
-    """Folder for the samples and samples.jsonl, empty or new; the same command can go on in it."""
+    out: str | None = None
+    """Folder for the samples and samples.jsonl, empty or new; the same command can go on in it. --stream does
+    without."""
     overwrite: bool = False
     """Replace samples of another command that are in the folder."""
     template: str | None = None
@@ -182,8 +184,19 @@ class PromptOptions:
 class GenerateOptions(SamplingOptions, PromptOptions):
     """Sample from a trained model folder; whatever is sampled decodes to whole samples."""
 
+    stream: bool = False
+    """Write one sample to stdout while it is drawn: a text as UTF-8, a sound as wav (| aplay), a film as Matroska (| mpv -). What
+    is given of it comes first; all else goes to stderr."""
+
+    @property
+    def stdout_taken_by(self) -> str | None:
+        """The option by which the sample itself goes to stdout, so that nothing else may."""
+        return "--stream" if self.stream else None
+
     def interrupted(self) -> str:
         """Return what is true when the command was interrupted."""
+        if self.out is None:
+            return "the sample ends where it was; the same command draws it again, the same one"
         return (
             f"samples.jsonl in {self.out} is not written yet; the same command draws all samples again, the same ones"
         )
@@ -192,6 +205,12 @@ class GenerateOptions(SamplingOptions, PromptOptions):
         super().__post_init__()
         if self.count < 1:
             raise ValueError(f"--count {self.count} must be at least 1")
+        if self.out is None and not self.stream:
+            raise UsageError("--out FOLDER says where the samples go; give it, or --stream to have one on stdout")
+        if self.stream and self.count > 1:
+            raise UsageError(
+                f"--stream writes one sample, and --count {self.count} asks for more; leave one of them out"
+            )
         if self.prompt is not None and (wrong := next((c for c in self.prompt if "\ud800" <= c <= "\udfff"), None)):
             raise ValueError(f"--prompt is not UTF-8: it has {wrong!r} at character {self.prompt.index(wrong)}")
         if not 0 < self.complete_part < 1:

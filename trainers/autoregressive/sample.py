@@ -1,4 +1,4 @@
-"""``generate``: samples from a model folder, as files.
+"""``generate``: samples from a model folder, as files, or one to stdout while it is drawn.
 
 The model folder carries its tokenizers and its template, so nothing else is needed. The grammar of the template, bounded by
 the model's context, makes sure that every sequence ends and decodes. The module loads no torch until it is called.
@@ -6,15 +6,23 @@ the model's context, makes sure that every sequence ends and decodes. The module
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tokenize_kit.errors import UsageError
 from trainers.autoregressive.options import GenerateOptions
+from trainers.autoregressive.samples_folder import (
+    BFLOAT16,
+    GENERATE_FILE,
+    SAMPLES_FILE,
+    identity_of,
+    line_of,
+    texts_of,
+    write_sample,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,14 +34,11 @@ if TYPE_CHECKING:
     from tokenize_kit.sequences.prompt import Beginning
     from trainers.autoregressive.guidance import Guidance
     from trainers.autoregressive.model_folder import LoadedModel
+    from trainers.autoregressive.prompts import Prompt
     from trainers.autoregressive.sampling_options import SamplingOptions
 
-SAMPLES_FILE = "samples.jsonl"
 _BATCHES = 8
 """How many batches are drawn before their samples are written."""
-_BFLOAT16 = ("bf16-mixed", "bfloat16")
-GENERATE_FILE = "generate.json"
-"""What the samples of a folder are drawn from, and how."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,14 @@ class GeneratedSample:
 class GenerateResult:
     """What was written."""
 
-    out: str
-    """The folder; its samples.jsonl has a line for each sample."""
+    out: str | None
+    """The folder; its samples.jsonl has a line for each sample. None if a sample went to stdout alone."""
     count: int
     """Number of samples."""
     files: tuple[str, ...]
     """The files of the samples, in order."""
     texts: tuple[str, ...]
-    """The samples of a text stream, in order; empty if none is predicted."""
+    """The samples of a text stream, in order; empty if none is predicted, or if it went to stdout."""
     tokens: int
     """Tokens that were drawn."""
     tokens_per_second: float
@@ -71,8 +76,9 @@ class GenerateResult:
         """Return a line for a person, and then the texts with an empty line between two, or else the files, one a line."""
         from tokenize_kit.progress import readable, several
 
+        where = "" if self.out is None else f" in {self.out}"
         line = (
-            f"{several(self.count, 'samples')} in {self.out}, {several(self.tokens, 'tokens')} drawn, "
+            f"{several(self.count, 'samples')}{where}, {several(self.tokens, 'tokens')} drawn, "
             f"{readable(self.tokens_per_second)} a second"
         )
         return "\n".join([line, *(f"\n{text}" for text in self.texts)] if self.texts else [line, *self.files])
@@ -81,66 +87,41 @@ class GenerateResult:
 def generate_samples(options: GenerateOptions, progress: Progress | None = None) -> GenerateResult:
     """Sample from a model folder and write each sample as a file, and ``samples.jsonl`` with its ids, seed and prompt.
 
+    With ``options.stream`` there is one sample, which goes to stdout while it is drawn, and into the folder if one is given.
+
     Raises:
         FileNotFoundError: there is no model, or a prompt file is missing.
-        ValueError: the prompt does not fit the template, an option is out of range, or the folder holds something else.
+        ValueError: the prompt does not fit the template, an option is out of range, the folder holds something else, or what
+            the template predicts does not come in pieces.
+        BrokenPipeError: the reader of stdout has left.
     """
     from tokenize_kit.claims import begun
 
+    if options.out is None:
+        return _stream(options, None, progress)
     out = Path(options.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder for the samples")
     own = ("sample_[0-9][0-9][0-9][0-9][0-9]*", SAMPLES_FILE)
     foreign = "give an empty or new one, or --overwrite to replace samples there"
-    with begun(out, GENERATE_FILE, _identity(options), own=own, overwrite=options.overwrite, foreign=foreign):
-        return _generate(options, progress)
+    with begun(out, GENERATE_FILE, identity_of(options), own=own, overwrite=options.overwrite, foreign=foreign):
+        return _stream(options, out, progress) if options.stream else _generate(options, out, progress)
 
 
-def _identity(options: GenerateOptions) -> dict[str, Any]:
-    """Return what the samples depend on, the files that are named among the options by what they hold."""
-    from tokenize_kit.files import sha256_of_file
-    from tokenize_kit.sources.names import printable
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be drawn, checked: all of it before the first token, as a line that is no prompt shall not cost an hour."""
 
-    values = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
-    # As it was called before, so that samples from then can be gone on with.
-    values["precision"] = "bfloat16" if options.precision in _BFLOAT16 else "float32"
-    for name in ("prompt_frames", "template"):
-        if values[name] is None:
-            del values[name]  # as it was before there was the option
-    if options.guidance is None:
-        del values["guidance"], values["guidance_schedule"]
-    if options.complete is None:
-        del values["complete"], values["complete_part"]
-    texts = [text for value in values.values() for text in (value if isinstance(value, tuple) else (value,))]
-    named = [text for text in texts if isinstance(text, str) and text and len(text) < 4096 and "\0" not in text]
-    model = Path(options.model)
-    # The states of checkpoints have the digests of their weights.
-    of_model = [
-        path for pattern in ("model*", "state.json", "checkpoints/*/state.json") for path in model.glob(pattern)
-    ]
-    files = [Path(text) for text in named] + sorted(of_model)
-    hashes: dict[str, str] = {}
-    for path in files:
-        with suppress(OSError):  # a prompt that is longer than a name may be
-            if path.is_file():
-                hashes[str(path)] = sha256_of_file(path)
-    # Names need not be UTF-8, which a record in JSON is.
-    shown = {name: _printable(value) for name, value in values.items()}
-    return {"command": "generate", **shown, "sha256": {printable(name): found for name, found in hashes.items()}}
+    loaded: LoadedModel
+    limit: int
+    prompts: list[Prompt]
+    grids: list[dict[str, NDArray[np.integer[Any]]]]
+    """What each of the prompts gives."""
 
 
-def _printable(value: Any) -> Any:
-    from tokenize_kit.sources.names import printable
-
-    if isinstance(value, (tuple, list)):
-        return [_printable(item) for item in value]
-    return printable(value) if isinstance(value, str) else value
-
-
-def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateResult:
+def _asked(options: GenerateOptions, progress: Progress | None) -> _Asked:
     import torch
 
-    from tokenize_kit.files import write_text
     from tokenize_kit.protocol import modality_of
     from trainers.autoregressive.guidance import check_prompt, guidance_of
     from trainers.autoregressive.model_folder import load_model
@@ -148,11 +129,10 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
     from trainers.runtime import resolve_device
 
     loaded = load_model(options.model, resolve_device(options.device)).using(options.template)
-    cast("nn.Module", loaded.model).to(torch.bfloat16 if options.precision in _BFLOAT16 else torch.float32)
+    cast("nn.Module", loaded.model).to(torch.bfloat16 if options.precision in BFLOAT16 else torch.float32)
     tokenizers = prompt_tokenizers(loaded, options.allow_special)
     limit = checked_length(loaded, options.max_length)
     prompts = given_prompts(loaded, options)
-    # All of them before the first token is drawn: a line that is no prompt shall not cost an hour.
     if options.prompt_frames is not None and not any(modality_of(one.spec).timed for one in tokenizers.values()):
         raise ValueError(f"--prompt-frames {options.prompt_frames} is for films, and the model has none; leave it out")
     begun = [checked_grids(loaded, tokenizers, prompt, limit, options.prompt_frames) for prompt in prompts]
@@ -166,78 +146,73 @@ def _generate(options: GenerateOptions, progress: Progress | None) -> GenerateRe
         for note in dict.fromkeys((loaded.note, *(note for _, notes in begun for note in notes))):
             if note:
                 progress.note(note)
-        progress.task("generate", len(prompts) * options.count)
+    return _Asked(loaded, limit, prompts, [grids for grids, _ in begun])
 
-    out = Path(options.out)
+
+def _generate(options: GenerateOptions, out: Path, progress: Progress | None) -> GenerateResult:
+    from tokenize_kit.files import write_text
+
+    asked = _asked(options, progress)
+    loaded = asked.loaded
+    if progress is not None:
+        progress.task("generate", len(asked.prompts) * options.count)
     lines: list[str] = []
     files: list[str] = []
     texts: list[str] = []
     tokens, seconds = 0, 0.0
-    asked = [number for number in range(len(prompts)) for _ in range(options.count)]
+    numbers = [number for number in range(len(asked.prompts)) for _ in range(options.count)]
     # Some batches at a time, so that what is decoded is written before the memory is full.
-    for start in range(0, len(asked), options.batch_size * _BATCHES):
-        some = asked[start : start + options.batch_size * _BATCHES]
+    for start in range(0, len(numbers), options.batch_size * _BATCHES):
+        some = numbers[start : start + options.batch_size * _BATCHES]
         began = time.monotonic()
         generated = draw(
             loaded,
-            [begun[number][0] for number in some],
+            [asked.grids[number] for number in some],
             options,
-            limit,
+            asked.limit,
             progress,
             first_index=start,
             show_special=options.show_special,
         )
         seconds += time.monotonic() - began
         for index, (number, sequence) in enumerate(zip(some, generated, strict=True), start):
-            written = _write(loaded, sequence, out, index)
+            written = write_sample(loaded, sequence.samples, out, index)
             files += [str(out / name) for name in written.values()]
-            said = _texts_of(loaded, sequence)
+            said = texts_of(loaded, sequence.samples)
             texts += said.values()
-            prompt = prompts[number]
-            line: dict[str, Any] = {"index": index, "seed": options.seed, "prompt": prompt.shown()}
-            line |= {} if prompt.line is None else {"line": prompt.line}
-            line |= {"files": written}
-            line |= {} if sequence.order_seed is None else {"order_seed": sequence.order_seed}
-            line |= _guidance_told(options)
-            if said:
-                line["text"] = next(iter(said.values())) if len(said) == 1 else said
-            lines.append(json.dumps(line | {"ids": sequence.ids}, ensure_ascii=False))
+            prompt = asked.prompts[number]
+            lines.append(line_of(options, index, prompt, written, said, sequence.ids, sequence.order_seed))
             tokens += len(sequence.ids) - sequence.prompt_length
     write_text(out / SAMPLES_FILE, "\n".join(lines) + "\n")
-    return GenerateResult(str(out), len(asked), tuple(files), tuple(texts), tokens, tokens / max(1e-9, seconds))
+    return GenerateResult(str(out), len(numbers), tuple(files), tuple(texts), tokens, tokens / max(1e-9, seconds))
 
 
-def _guidance_told(options: SamplingOptions) -> dict[str, Any]:
-    """Return what a line of the samples says of guidance."""
-    if options.guidance is None:
-        return {}
-    told: dict[str, Any] = {"guidance": options.guidance[0] if len(options.guidance) == 1 else list(options.guidance)}
-    return told | ({} if options.guidance_schedule == "constant" else {"guidance_schedule": options.guidance_schedule})
+def _stream(options: GenerateOptions, out: Path | None, progress: Progress | None) -> GenerateResult:
+    """Draw one sample to stdout, and write it into the folder as `_generate` does."""
+    from tokenize_kit.files import write_text
+    from trainers.autoregressive.stdout import Stdout
 
-
-def _write(loaded: LoadedModel, sequence: GeneratedSample, out: Path, index: int) -> dict[str, str]:
-    """Write each stream of a sample as a file, and return their names."""
-    from tokenize_kit.protocol import modality_of
-
-    written = {}
-    for stream, sample in sequence.samples.items():
-        spec = loaded.prepared(loaded.template.stream_of(stream)).taken(_tokenizer(loaded, stream).spec)
-        kind = modality_of(spec)
-        tail = "" if len(loaded.template.target) == 1 else f".{stream}"
-        written[stream] = f"sample_{index:05}{tail}{kind.suffix}"
-        kind.write(sample, out / written[stream], spec)
-    return written
-
-
-def _texts_of(loaded: LoadedModel, sequence: GeneratedSample) -> dict[str, str]:
-    """Return those of the streams that are texts."""
-    from tokenize_kit.protocol import modality_of
-
-    return {
-        stream: cast("str", sample)
-        for stream, sample in sequence.samples.items()
-        if modality_of(_tokenizer(loaded, stream).spec).textual
-    }
+    asked = _asked(options, progress)
+    loaded = asked.loaded
+    stdout = Stdout(loaded)
+    if len(asked.prompts) > 1:
+        raise UsageError(
+            f"--stream writes one sample, and --prompts {options.prompts} has {len(asked.prompts)} prompts; give one of them"
+        )
+    laid = lay_out(loaded, asked.grids, options, asked.limit)
+    (beginning,) = laid.beginnings
+    began = time.monotonic()
+    ids = stdout.draw(beginning, options, asked.limit, progress, show_special=options.show_special, **laid.options())
+    seconds, tokens = time.monotonic() - began, len(ids) - len(beginning.ids)
+    files: tuple[str, ...] = ()
+    if out is not None:
+        sample = _finished(loaded, ids, beginning, laid.drawn, options.show_special)
+        written = write_sample(loaded, sample.samples, out, 0)
+        files = tuple(str(out / name) for name in written.values())
+        said = texts_of(loaded, sample.samples)
+        line = line_of(options, 0, asked.prompts[0], written, said, ids, sample.order_seed)
+        write_text(out / SAMPLES_FILE, line + "\n")
+    return GenerateResult(options.out, 1, files, (), tokens, tokens / max(1e-9, seconds))
 
 
 def _tokenizer(loaded: LoadedModel, name: str) -> Tokenizer:
@@ -338,13 +313,11 @@ def draw(
     Raises:
         ValueError: a prompt does not fit the template, or is too long; or there is no guidance of it (`guidance.guidance_of`).
     """
-    import torch
-
     from trainers.autoregressive.generation import generate
 
     limit = checked_length(loaded, max_length)
     laid = lay_out(loaded, prompts, options, limit, first_index)
-    beginnings, drawn = laid.beginnings, laid.drawn
+    beginnings = laid.beginnings
     total = 0
 
     def count(tokens: int) -> None:
@@ -363,19 +336,31 @@ def draw(
         on_tokens=count,
         **laid.options(),
     )
-    results = []
-    for ids, beginning in zip(sequences, beginnings, strict=True):
-        order_seed = beginning.grammar.seed
-        grids = loaded.template.parse_ids(ids, loaded.vocabulary, order_seed)
-        samples = {}
-        for name in (name for name in loaded.template.target if name in grids):
-            tokenizer = _tokenizer(loaded, name)
-            shown = grids[name] if show_special else _without_special(tokenizer, grids[name])
-            samples[name] = tokenizer.decode(torch.from_numpy(shown))
-        results.append(GeneratedSample(ids, samples, len(beginning.ids), order_seed if drawn else None))
+    results = [
+        _finished(loaded, ids, beginning, laid.drawn, show_special)
+        for ids, beginning in zip(sequences, beginnings, strict=True)
+    ]
     if progress is not None:
         progress.update(first_index + len(sequences))
     return results
+
+
+def _finished(
+    loaded: LoadedModel, ids: list[int], beginning: Beginning, drawn: bool, show_special: bool
+) -> GeneratedSample:
+    """Decode the parts of a document that are predicted; see `draw`."""
+    import torch
+
+    from tokenize_kit.protocol.special import without_special
+
+    order_seed = beginning.grammar.seed
+    grids = loaded.template.parse_ids(ids, loaded.vocabulary, order_seed)
+    samples = {}
+    for name in (name for name in loaded.template.target if name in grids):
+        tokenizer = _tokenizer(loaded, name)
+        shown = grids[name] if show_special else without_special(tokenizer, grids[name])
+        samples[name] = tokenizer.decode(torch.from_numpy(shown))
+    return GeneratedSample(ids, samples, len(beginning.ids), order_seed if drawn else None)
 
 
 def order_seed_of(seed: int, index: int) -> int:
@@ -386,17 +371,6 @@ def order_seed_of(seed: int, index: int) -> int:
 
     bits = mixed(np.array([seed], np.int64).astype(np.uint64), np.array([index], np.uint64))
     return int(bits[0] >> np.uint64(1))
-
-
-def _without_special(tokenizer: Tokenizer, grid: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Return ids without those of special tokens, if the tokenizer has some."""
-    import numpy as np
-
-    from tokenize_kit.protocol import SpecialTokens
-
-    if not isinstance(tokenizer, SpecialTokens):
-        return grid
-    return grid[~np.isin(grid, list(tokenizer.special_tokens.values()))]
 
 
 def prompt_grids(

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
+
 import pytest
 import torch
 from toys.films import moving
 
-from tokenize_kit.media.video import ENDINGS, VideoReader, read_video, read_video_noting, write_blocks, write_video
+from tokenize_kit.media.video import (
+    ENDINGS,
+    VideoReader,
+    pour_blocks,
+    read_video,
+    read_video_noting,
+    write_blocks,
+    write_video,
+)
 from tokenize_kit.metrics.video_coding import encode_video
 
 EXACT = (".mkv", ".webp", ".png", ".apng")
@@ -129,3 +140,27 @@ def test_the_same_frames_are_the_same_file_every_time(tmp_path):
 def test_the_same_frames_have_the_same_rate_every_time():
     packets = {tuple(encode_video(moving(20), "h264", 30, "yuv444p")) for _ in range(25)}
     assert len(packets) == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_frames_that_are_poured_come_back_and_go_out_one_behind(channels):
+    frames, asked = moving(9, channels=channels), []
+    file = io.BytesIO()
+
+    def blocks():
+        for block in frames.split(2):
+            asked.append(len(read_video(file.getvalue(), channels=channels).frames) if len(asked) > 1 else 0)
+            yield block
+
+    pour_blocks(blocks(), file, 12.5)
+    video = read_video(file.getvalue(), channels=channels)
+    assert torch.equal(video.frames, frames)
+    assert video.frame_rate == 12.5
+    assert asked == [0, 0, 3, 5, 7]
+
+
+def test_a_pipe_that_is_closed_is_said_as_such():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with pytest.raises(BrokenPipeError), os.fdopen(writing, "wb") as file:
+        pour_blocks([moving(30)], file, 12)

@@ -62,7 +62,7 @@ def look_samples(folder: Path, shown: int) -> dict[str, Any] | None:
     Raises:
         ValueError: what it says of itself is damaged.
     """
-    from trainers.autoregressive.sample import GENERATE_FILE, SAMPLES_FILE
+    from trainers.autoregressive.samples_folder import GENERATE_FILE, SAMPLES_FILE
 
     facts: dict[str, Any] = {}
     if begun := (folder / GENERATE_FILE).is_file():

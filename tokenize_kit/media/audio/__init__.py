@@ -27,7 +27,7 @@ from tokenize_kit.media.audio.reader import (
     read_audio_noting,
     stream_audio,
 )
-from tokenize_kit.media.audio.writing import check_audio, to_pcm16, wav_bytes, write_audio, write_blocks
+from tokenize_kit.media.audio.writing import check_audio, pour_blocks, to_pcm16, wav_bytes, write_audio, write_blocks
 
 __all__ = [
     "BLOCK_SAMPLES",
@@ -40,6 +40,7 @@ __all__ = [
     "AudioReader",
     "check_audio",
     "conversion_of",
+    "pour_blocks",
     "read_audio",
     "read_audio_noting",
     "self_describing",

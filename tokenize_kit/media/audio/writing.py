@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import itertools
+import os
+import struct
 import wave
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.files import atomic_write
+
+_MOST = (1 << 32) - (1 << 10)
+"""Bytes of samples that a wav file holds."""
+_UNKNOWN = 0xFFFFFFFF
+"""The size that FFmpeg writes where it is not known yet; players and readers take it as: to the end."""
 
 
 def check_audio(sample: object, channels: int | None = None) -> Tensor:
@@ -84,6 +93,43 @@ def write_blocks(blocks: Iterable[Tensor], path: Path, sample_rate: int) -> None
         _write_wav(file, itertools.chain([first], parts), first.shape[0], sample_rate)
 
 
+def pour_blocks(blocks: Iterable[Tensor], file: IO[bytes], sample_rate: int) -> None:
+    """Write the blocks of one sound, each float32 ``(C, n)``, as a wav of 16 bits, each before the next is asked for.
+
+    How long it is stands in the header at the end, if ``file`` is a file in which one can go back; in a pipe it is left unknown.
+
+    Raises:
+        TypeError, ValueError: as `write_blocks`.
+        OSError: the file takes no more.
+    """
+    parts = iter(blocks)
+    first = next(parts, None)
+    if first is None:
+        raise ValueError("there are no samples to write")
+    channels, written = first.shape[0], 0
+    start = file.tell() if _goes_back(file) else None
+    file.write(_wav_header(channels, sample_rate, None))
+
+    def tell_length() -> None:
+        if start is not None and written <= _MOST:
+            file.seek(start)
+            file.write(_wav_header(channels, sample_rate, written))
+            file.seek(written, os.SEEK_CUR)
+            file.flush()
+
+    try:
+        for block in itertools.chain([first], parts):
+            data = _pcm(block, channels)
+            file.write(data)
+            file.flush()
+            written += len(data)
+    except BaseException:
+        with suppress(OSError):  # what is there of a sound that was cut short can be listened to
+            tell_length()
+        raise
+    tell_length()
+
+
 def wav_bytes(sample: Tensor, sample_rate: int) -> bytes:
     """Return float32 ``(C, samples)`` as the bytes of a wav file, as `write_audio` would write it."""
     buffer = io.BytesIO()
@@ -92,12 +138,34 @@ def wav_bytes(sample: Tensor, sample_rate: int) -> bytes:
 
 
 def _write_wav(file: IO[bytes], blocks: Iterable[Tensor], channels: int, sample_rate: int) -> None:
-    room = (1 << 32) - (1 << 10)
+    room = _MOST
     with wave.open(file, "wb") as writer:
         writer.setparams((channels, 2, sample_rate, 0, "NONE", ""))
         for block in blocks:
-            data = np.ascontiguousarray(to_pcm16(check_audio(block, channels)).T).astype("<i2").tobytes()
+            data = _pcm(block, channels)
             room -= len(data)
             if room < 0:
                 raise ValueError("a wav file holds at most 4 GiB; write the sound in parts")
             writer.writeframesraw(data)
+
+
+def _pcm(block: Tensor, channels: int) -> bytes:
+    return np.ascontiguousarray(to_pcm16(check_audio(block, channels)).T).astype("<i2").tobytes()
+
+
+def _wav_header(channels: int, sample_rate: int, size: int | None) -> bytes:
+    """Return what stands before ``size`` bytes of samples of 16 bits; None where that is not known."""
+    frame = 2 * channels
+    about = struct.pack("<IHHIIHH", 16, 1, channels, sample_rate, sample_rate * frame, frame, 16)
+    whole, size = (_UNKNOWN, _UNKNOWN) if size is None else (size + 36, size)
+    return b"RIFF" + struct.pack("<I", whole) + b"WAVEfmt " + about + b"data" + struct.pack("<I", size)
+
+
+def _goes_back(file: IO[bytes]) -> bool:
+    """Whether what was written can be written again: not in a pipe, nor where all goes behind the end (``>>``)."""
+    if not file.seekable():
+        return False
+    try:
+        return not fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_APPEND
+    except OSError:  # in memory
+        return True

@@ -22,7 +22,7 @@ from tokenize_kit.media.video.reader import (
     read_video_noting,
 )
 from tokenize_kit.media.video.tensors import check_video, resize_video
-from tokenize_kit.media.video.writing import ENDINGS, write_blocks, write_video
+from tokenize_kit.media.video.writing import ENDINGS, pour_blocks, write_blocks, write_video
 
 __all__ = [
     "ENDINGS",
@@ -33,6 +33,7 @@ __all__ = [
     "check_video",
     "conversion_of",
     "exact_rate",
+    "pour_blocks",
     "read_video",
     "read_video_noting",
     "resize_video",

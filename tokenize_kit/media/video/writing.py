@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ _MP4 = Coding("mp4", "libx264", _X264, {"movflags": "+faststart"}, False)
 _MOV = _MP4._replace(format="mov")
 _WEBM = Coding("webm", "libvpx-vp9", _VP9, {}, True)
 _MKV = Coding("matroska", "ffv1", {"level": "3", "slicecrc": "1", "g": "1"}, {}, True, True)
+_LIVE = _MKV._replace(container={"live": "1", "cluster_time_limit": "0", "flush_packets": "1"})
+"""What is played while it comes: no places to seek to, which are known at the end, and a frame goes out when it is coded."""
 _CODINGS = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MOV, ".webm": _WEBM, ".mkv": _MKV}
 
 ENDINGS = (*_CODINGS, *WRITERS)
@@ -89,20 +91,70 @@ def write_blocks(blocks: Iterable[Tensor], path: Path, frame_rate: float) -> Non
     path, ending = Path(path), Path(path).suffix.lower()
     if ending not in ENDINGS:
         raise ValueError(f"{path.name}: no video is written as '{ending}'; give one of {', '.join(ENDINGS)}")
+    frames, shape, rate = _begun(blocks, frame_rate)
+    with new_file(path, overwrite=True) as made:
+        if ending in WRITERS:
+            with made.open("wb") as file:
+                WRITERS[ending](file, frames, rate)
+        else:
+            _write_film(made, frames, shape, rate, _CODINGS[ending])
+        sync_file(made)
+
+
+def pour_blocks(blocks: Iterable[Tensor], file: IO[bytes], frame_rate: float) -> None:
+    """Write the blocks of one video as Matroska with FFV1, lossless as ``.mkv``, while they come.
+
+    The last frame of a block goes out with the first of the next one.
+
+    Args:
+        blocks: uint8 ``(t, C, H, W)``.
+        file: open for writing; it may be a pipe.
+        frame_rate: frames a second.
+
+    Raises:
+        TypeError, ValueError: as `write_blocks`.
+        OSError: the file takes no more.
+    """
+    frames, shape, rate = _begun(blocks, frame_rate)
+    pipe = _Pipe(file)
+    try:
+        _write_film(pipe, frames, shape, rate, _LIVE)
+    except ValueError:
+        if pipe.error is not None:
+            raise pipe.error from None
+        raise
+
+
+class _Pipe:
+    """What FFmpeg writes into; what went wrong is kept, as it only knows that something did."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            count = self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            self.error = error
+            raise
+        return count
+
+
+def _begun(blocks: Iterable[Tensor], frame_rate: float) -> tuple[Iterator[Pixels], tuple[int, ...], Fraction]:
+    """Return the frames of blocks, checked, their shape and their rate.
+
+    Raises:
+        TypeError, ValueError: as `write_blocks`.
+    """
     if not (math.isfinite(frame_rate) and 0 < frame_rate <= MAX_FRAME_RATE):
         raise ValueError(f"frame rate {frame_rate} is outside 0 to {MAX_FRAME_RATE} frames a second")
     frames = _frames(blocks)
     first = next(frames, None)
     if first is None:
         raise ValueError("there are no frames to write")
-    with new_file(path, overwrite=True) as made:
-        everything = itertools.chain([first], frames)
-        if ending in WRITERS:
-            with made.open("wb") as file:
-                WRITERS[ending](file, everything, exact_rate(frame_rate))
-        else:
-            _write_film(made, everything, first.shape, exact_rate(frame_rate), _CODINGS[ending])
-        sync_file(made)
+    return itertools.chain([first], frames), first.shape, exact_rate(frame_rate)
 
 
 def _frames(blocks: Iterable[Tensor]) -> Iterator[Pixels]:
@@ -116,15 +168,18 @@ def _frames(blocks: Iterable[Tensor]) -> Iterator[Pixels]:
         yield from checked.numpy()
 
 
-def _write_film(path: Path, frames: Iterator[Pixels], shape: tuple[int, ...], rate: Fraction, coding: Coding) -> None:
+def _write_film(
+    target: Path | _Pipe, frames: Iterator[Pixels], shape: tuple[int, ...], rate: Fraction, coding: Coding
+) -> None:
     import av
 
     channels, height, width = shape
     alpha = channels == 4 and coding.transparent
     name = _pixel_format(channels, width, height, alpha, coding)
     options = {**coding.container, "fflags": "+bitexact"}
+    place = target if isinstance(target, _Pipe) else str(target)
     try:
-        with av.open(str(path), "w", format=coding.format, options=options) as container:
+        with av.open(place, "w", format=coding.format, options=options) as container:
             stream: Any = container.add_stream(coding.codec, rate=rate, options=coding.options)
             stream.width, stream.height, stream.pix_fmt = width, height, name
             context = stream.codec_context
@@ -141,8 +196,9 @@ def _write_film(path: Path, frames: Iterator[Pixels], shape: tuple[int, ...], ra
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
     except av.FFmpegError as error:
+        ending = "Matroska" if isinstance(target, _Pipe) else target.suffix
         raise ValueError(
-            f"frames of {width}x{height} pixels at {float(rate):g} a second cannot be written as {path.suffix} "
+            f"frames of {width}x{height} pixels at {float(rate):g} a second cannot be written as {ending} "
             f"({error.strerror}); try .mkv or .webp"
         ) from None
 

@@ -194,9 +194,13 @@ class Block(nn.Module):
         mask: Tensor | None,
         memory: Memory | None = None,
         cache: LayerCache | None = None,
+        counted: Tensor | None = None,
     ) -> Tensor:
-        """Map ``x`` (B, T, D) to (B, T, D); see `Attention.forward` and `CrossAttention.forward`."""
-        return fused(_run, self.fusion)(self, x, rotation, mask, memory, cache)
+        """Map ``x`` (B, T, D) to (B, T, D), or to (N, D) where only ``counted`` of the B * T places are needed (N,).
+
+        See `Attention.forward` and `CrossAttention.forward` for the others.
+        """
+        return fused(_run, self.fusion)(self, x, rotation, mask, memory, cache, counted)
 
 
 def _run(
@@ -206,12 +210,15 @@ def _run(
     mask: Tensor | None,
     memory: Memory | None,
     cache: LayerCache | None,
+    counted: Tensor | None,
 ) -> Tensor:
     x = _beside(block, x, block.attention_norm, lambda h: block.attention(h, rotation, mask, cache))
     if block.cross is not None and memory is not None:
         cross, norm = block.cross, block.cross_norm
         assert norm is not None
         x = _beside(block, x, norm, lambda h: cross(h, memory))
+    if counted is not None:
+        x = x.flatten(0, 1).index_select(0, counted)
     return _beside(block, x, block.mlp_norm, block.mlp)
 
 

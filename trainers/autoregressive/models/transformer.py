@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from trainers.autoregressive.models.cache import LayerCache, Memory, TransformerCache
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.fast import decode
+from trainers.autoregressive.models.fast.counted import counted_places
 from trainers.autoregressive.models.fast.fused import Fusion
 from trainers.autoregressive.models.fast.loss import linear_token_loss
 from trainers.autoregressive.models.forms import form_named
@@ -132,8 +133,8 @@ class Transformer(nn.Module):
         """Return the logits (B, T, V) of each place."""
         return self.head(self.hidden(inputs))
 
-    def hidden(self, inputs: Inputs) -> Tensor:
-        """Return the last hidden states (B, T, D).
+    def hidden(self, inputs: Inputs, counted: Tensor | None = None) -> Tensor:
+        """Return the last hidden states (B, T, D), or (N, D) of the places ``counted`` (N,), see `fast.counted`.
 
         Raises:
             ValueError: the rows are longer than the context, or a part of the inputs is missing that the model needs.
@@ -149,7 +150,7 @@ class Transformer(nn.Module):
         span = Span(0, length, x.device, self.window_of(length), documents, given)
         mask = attention_mask(span, self.form.sees, self.form.causal)
         memory = self._encode(x, rotation, given, documents)
-        return self._through(x, rotation, mask, memory, None)
+        return self._through(x, rotation, mask, memory, None, counted)
 
     def window_of(self, length: int) -> int | None:
         """Return the window, if it is shorter than ``length`` tokens."""
@@ -163,11 +164,13 @@ class Transformer(nn.Module):
         mask: Tensor | None,
         memory: list[Memory] | None,
         cache: TransformerCache | None,
+        counted: Tensor | None = None,
     ) -> Tensor:
-        """Return what the blocks and the last norm make of embedded tokens, (B, T, D)."""
+        """Return what the blocks and the last norm make of embedded tokens, (B, T, D); see `hidden`."""
         for index, block in enumerate(self.blocks):
             kept = None if cache is None else LayerCache(cache.layers[index], cache.position)
-            x = block(x, rotation, mask, None if memory is None else memory[index], kept)
+            needed = counted if index == len(self.blocks) - 1 else None
+            x = block(x, rotation, mask, None if memory is None else memory[index], kept, needed)
         result: Tensor = self.norm(x)
         return result
 
@@ -214,7 +217,8 @@ class Transformer(nn.Module):
     ) -> SequenceLoss:
         """Return the summed loss of predicting ``labels`` (B, T); see `SequenceLoss`.
 
-        It equals ``token_loss(model.logits(inputs), labels, weights, z_loss)`` without holding all logits at once.
+        It equals ``token_loss(model.logits(inputs), labels, weights, z_loss)`` without holding all logits at once, and without
+        those of places that do not count.
 
         Args:
             inputs: what is given.
@@ -222,7 +226,11 @@ class Transformer(nn.Module):
             weights: float (B, T), how much each place counts; 0 for padding, conditions and structure. None means 1.
             z_loss: factor of the squared log-partition.
         """
-        hidden = self.hidden(inputs)
+        counted = counted_places(weights)
+        hidden = self.hidden(inputs, counted)
+        if counted is not None:
+            assert weights is not None
+            labels, weights = labels.reshape(-1)[counted], weights.reshape(-1)[counted]
         return linear_token_loss(
             hidden,
             self.head_weight,
