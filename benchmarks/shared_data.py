@@ -2,8 +2,8 @@
 
     python benchmarks/shared_data.py FOLDER
 
-Samples are held out by the hash of their key, which is the name of an emoji as a picture and as a film: what is held out as one
-of them is held out as the other.
+Samples are held out by the hash of their key. An emoji has the same key as a picture and as a film, so what is held out as one of
+them is held out as the other.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def moving_emoji() -> Iterator[tuple[str, bytes]]:
         names = {_content(archive, member).decode(): member.name for member in captions}
     points = {
         str(entry["hexcode"]).replace("-FE0F", ""): str(entry["label"])
-        for entry in json.loads((fetch("animated-emoji").parent / "emoji-names/en/data.json").read_text(encoding="utf-8"))
+        for entry in json.loads(
+            (fetch("animated-emoji").parent / "emoji-names/en/data.json").read_text(encoding="utf-8")
+        )
     }
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "film.webp"
@@ -101,19 +103,22 @@ def prompts() -> Iterator[tuple[str, bytes]]:
             yield f"{name.strip()}.txt", said.strip().encode()
 
 
-def build(folder: Path) -> dict[str, Path]:
-    """Write what is not there, and return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {"text": folder / "text.txt"} | {name: folder / f"{name}.tar" for name in ("emoji", "films", "speech")}
-    if not found["text"].is_file():
-        write_text(found["text"], "\n\n".join(pages()) + "\n")
-    for name, members in (("films", moving_emoji), ("speech", prompts)):
-        if not found[name].is_file():
-            _write_tar(found[name], dict(members()))
-    if not found["emoji"].is_file():
-        with atomic_write(found["emoji"]) as file:
+def build(folder: Path) -> None:
+    """Write ``text.txt``, ``speech.tar``, and ``emoji.tar`` in ``pictures`` and ``films``; what is there is not written again.
+
+    The two tars have one name, so that an emoji has the same key as a picture and as a film.
+    """
+    text, still = folder / "text.txt", folder / "pictures" / EMOJI.name
+    still.parent.mkdir(parents=True, exist_ok=True)
+    if not text.is_file():
+        write_text(text, "\n\n".join(pages()) + "\n")
+    if not still.is_file():
+        with atomic_write(still) as file:
             file.write(EMOJI.read_bytes())
-    return found
+    for path, members in ((folder / "films" / EMOJI.name, moving_emoji), (folder / "speech.tar", prompts)):
+        path.parent.mkdir(exist_ok=True)
+        if not path.is_file():
+            _write_tar(path, dict(members()))
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -131,5 +136,4 @@ def _write_tar(path: Path, members: Mapping[str, bytes]) -> None:
 
 
 if __name__ == "__main__":
-    for name, path in build(Path(sys.argv[1])).items():
-        print(f"{name}\t{path}\t{path.stat().st_size:,} bytes")
+    build(Path(sys.argv[1]))
