@@ -130,6 +130,10 @@ class SequenceTask(Task):
         """Return the metrics of the present weights on the held-out documents; see `Validation`."""
         return self.validation.measure(self.networks["model"], runtime)
 
+    def told(self, metrics: Mapping[str, float]) -> str:
+        """Return the bits a token of each of several templates."""
+        return self.validation.told(metrics) if isinstance(self.validation, TemplateValidations) else ""
+
     def save_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the weights into the model folder."""
         write_weights(self.out, self.model, step, metrics)
@@ -257,6 +261,11 @@ class TemplateValidations:
         if not self.validations:
             return {}
         return {"bits_per_token": bits_per(nats, tokens), "loss": nats / tokens, **found}
+
+    def told(self, metrics: Mapping[str, float]) -> str:
+        """Return in one line what `measure` found of each template."""
+        rates = [f"'{template}' {metrics[f'{template}/bits_per_token']:.3f}" for template in self.validations]
+        return f"held out, bits a token: {', '.join(rates)}" if rates else ""
 
 
 def loss_weights_of(words: Sequence[str]) -> dict[str, float]:
