@@ -91,7 +91,7 @@ DIRECTIONS = (
     Direction("text", "text", 4, EVERY, "bits_per_byte", "bits a byte"),
     Direction("text -> image", "image", 2, ("emoji",), "bits_per_dimension_quantised", "bits a pixel", 3),
     Direction("image -> text", "text", 1, ("emoji",), "bits_per_byte", "bits a byte"),
-    Direction("text -> audio:delay", "audio", 3, ("speech",), "bits_per_dimension_quantised", "kbit/s", 16),
+    Direction("text -> audio:delay", "audio", 3, ("speech",), "kilobits_per_second", "kbit/s"),
     Direction("audio:delay -> text", "text", 1, ("speech",), "bits_per_byte", "bits a byte"),
     Direction("text -> video", "video", 2, ("films",), "bits_per_dimension_quantised", "bits a pixel", 3),
 )
@@ -156,15 +156,17 @@ def compare(scale: float, alone: Sequence[str]) -> None:
     """Do all of it in the present folder, and print the tables."""
     numbers = {name: max(2, round(scale * steps)) for name, (steps, _) in TOKENIZER_STEPS.items()}
     numbers |= {f"{name}_validation": max(1, round(scale * every)) for name, (_, every) in TOKENIZER_STEPS.items()}
+    notes = []
     for line in lines_of(TOKENIZERS.format(**numbers)):
         made = run(line)
-        if "metrics" in made:
-            print(f"{made['out']}: {', '.join(f'{name} {value:.4g}' for name, value in made['metrics'].items())}")
+        if measured := made.get("metrics"):
+            notes.append(f"{made['out']}: {', '.join(f'{name} {value:.4g}' for name, value in measured.items())}")
+            print(notes[-1], flush=True)
     for line in lines_of(SHARDS):
         run(line)
     steps = max(4, round(scale * STEPS))
     shared = train("shared", DIRECTIONS, steps, BATCH)
-    notes = [noted("shared", shared)]
+    notes.append(noted("shared", shared))
     print(f"\n| {' | '.join(HEADER)} |\n| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |", flush=True)
     table = []
     for direction in DIRECTIONS:
@@ -179,7 +181,7 @@ def compare(scale: float, alone: Sequence[str]) -> None:
         table.append(cells)
         shown = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
         print(f"| {' | '.join(shown)} |", flush=True)
-    print("", *notes, sep="\n")
+    print("", *notes[-len(alone) - 1 :], sep="\n")
     write_report(HEADER, table, notes, run)
 
 

@@ -84,13 +84,13 @@ def sound(path: str, content: bytes | None = None) -> Tensor:
     return read_audio(self_describing(path, data), RATE, 1).samples
 
 
-def write_report(header: Sequence[str], table: Sequence[Sequence[object]], notes: Sequence[str], run: Run) -> Path:
+def write_report(header: Sequence[str], table: Sequence[Sequence[object]], notes: Sequence[str], run: Run) -> None:
     """Draw samples of all directions in the present folder, print some, and write ``report.html``.
 
     Args:
         header: of the comparison.
         table: its rows.
-        notes: on the models.
+        notes: on the tokenizers and models.
         run: runs one command.
     """
     page = Page("One model of text, pictures, speech and films")
@@ -101,7 +101,6 @@ def write_report(header: Sequence[str], table: Sequence[Sequence[object]], notes
     _speech(page, run)
     _films(page, run)
     print(f"\n{page.write('report.html')}: {sum(1 for _ in Path('samples').glob('*/sample_*'))} samples")
-    return Path("report.html")
 
 
 def _texts(page: Page, run: Run) -> None:

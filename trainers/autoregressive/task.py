@@ -169,6 +169,13 @@ class Validation:
         """The streams that are predicted, each once."""
         self.units = {stream: _count_units(documents, chosen, stream, tokenizers[stream]) for stream in self.streams}
         """For each predicted stream, the metric's name and how many bytes or dimensions the documents have."""
+        specs = {stream: tokenizers[stream].spec for stream in self.streams}
+        self.values_a_second = {
+            stream: spec.sample_rate * spec.channels
+            for stream, spec in specs.items()
+            if spec.sample_rate is not None and spec.channels is not None
+        }
+        """For each predicted stream of sounds, how many of its dimensions are a second."""
         self._stream_of = stream_of_ids(documents.vocabulary)
 
     def measure(self, network: nn.Module, runtime: Runtime) -> dict[str, float]:
@@ -199,12 +206,14 @@ class Validation:
         )
 
     def rates(self, nats: Mapping[str, float]) -> dict[str, float]:
-        """Return the bits a byte or a dimension of each predicted stream, from its nats."""
+        """Return the bits a byte or a dimension of each predicted stream, and of sounds the kbit a second, from its nats."""
         metrics = {}
         for name, value in nats.items():
             unit, number = self.units[name]
             if number and self.objective.causal:
                 metrics[f"{name}/{unit}"] = bits_per(value, number)
+                if a_second := self.values_a_second.get(name):
+                    metrics[f"{name}/kilobits_per_second"] = bits_per(value, number) * a_second / 1000
         return metrics
 
     def _batches(self, runtime: Runtime) -> Iterator[Batch]:
