@@ -1,6 +1,6 @@
 """One model of text, pictures, speech and films in six directions, beside a model of its own for each of them.
 
-    python benchmarks/shared_model.py [--out FOLDER] [--scale 1] [--alone NAME ..] [--threads N]
+    python benchmarks/shared_model.py [--out FOLDER] [--scale 1] [--alone NAME ..] [--own-batch 2] [--threads N]
 
 All is done by the public command line: a vocabulary and three learned tokenizers (pictures and films of 32x32 pixels, speech of
 one speaker in four codebooks), four shard sets, and one Transformer of six templates. Beside it stand Transformers of the same
@@ -8,7 +8,8 @@ blocks with one template each, which read as many rows of it as the shared one d
 keys and is the same for all. Printed are the bits of a held-out token under both, and of a byte, a pixel or a second;
 ``report.html`` has samples of all directions from the shared model.
 
-A row of another template costs a model of one nothing, so those have smaller batches and about as many steps (`OWN_BATCH`).
+A model of one template has smaller batches, so that it makes about as many steps as the shared one, of whose batches a template
+has few rows, too. With ``--own-batch 8``, the batch of the shared model, it makes as small a part of its steps as it reads rows.
 ``--scale 0.02`` makes so small a part of all steps, to try the way; ``--alone`` trains some of the models of one template, by
 their names (``text-to-image``), or with no name none. With ``--out`` the same command goes on where it was stopped.
 """
@@ -58,7 +59,7 @@ MODEL = """train transformer --shards {shards} --template {templates} --preset t
 STEPS = 640
 BATCH = 8
 OWN_BATCH = 2
-"""Rows of a batch of a model of one template: about what this template has of a batch of the shared model."""
+"""Rows of a batch of a model of one template: about what it has of a batch of the shared model."""
 VALIDATIONS = 4
 HEADER = ("template", "rows read", "bits a token: shared", "alone", "shared / alone", "unit", "shared", "alone")
 EVERY = ("text", "emoji", "speech", "films")
@@ -142,6 +143,9 @@ def main() -> None:
     parser.add_argument(
         "--alone", nargs="*", choices=names, default=names, help="which models of one template to train"
     )
+    parser.add_argument(
+        "--own-batch", type=int, default=OWN_BATCH, help="rows of a batch of the models of one template"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -149,10 +153,10 @@ def main() -> None:
         folder = Path(given.out or temporary)
         build(folder / "data")
         with contextlib.chdir(folder):
-            compare(given.scale, given.alone)
+            compare(given.scale, given.alone, given.own_batch)
 
 
-def compare(scale: float, alone: Sequence[str]) -> None:
+def compare(scale: float, alone: Sequence[str], own_batch: int) -> None:
     """Do all of it in the present folder, and print the tables."""
     numbers = {name: max(2, round(scale * steps)) for name, (steps, _) in TOKENIZER_STEPS.items()}
     numbers |= {f"{name}_validation": max(1, round(scale * every)) for name, (_, every) in TOKENIZER_STEPS.items()}
@@ -174,10 +178,11 @@ def compare(scale: float, alone: Sequence[str]) -> None:
         bits, rate = figures(direction, shared["metrics"], shared=True)
         cells = [direction.template, rows, bits, "", "", direction.unit, rate, ""]
         if direction.name in alone:
-            own = train(direction.name, [direction], max(2, round(rows / OWN_BATCH)), OWN_BATCH)
+            name = direction.name if own_batch == OWN_BATCH else f"{direction.name}-in-{own_batch}s"
+            own = train(name, [direction], max(2, round(rows / own_batch)), own_batch)
             own_bits, own_rate = figures(direction, own["metrics"], shared=False)
             cells[3:5], cells[7] = [own_bits, bits / own_bits], own_rate
-            notes.append(noted(direction.name, own))
+            notes.append(noted(name, own))
         table.append(cells)
         shown = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
         print(f"| {' | '.join(shown)} |", flush=True)
