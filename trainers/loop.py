@@ -261,14 +261,21 @@ class _Loop:
         memory.warnings = warnings
         if line and self.log is not None:
             self.log.write(memory.step, line, warnings)
-            shown = {
-                name: value for name, value in line.items() if name not in _NOT_SHOWN and "gradient_norm" not in name
-            }
-            self.progress.update(memory.step, **shown)
+            self._show(line)
         if last or memory.step % config.steps_between_checkpoints == 0 or self.stopping:
             self._save()
         if self.stopping and not last:
             raise KeyboardInterrupt
+
+    def _show(self, line: Mapping[str, float]) -> None:
+        memory = self.memory
+        hidden = set(_NOT_SHOWN)
+        measured = [name for name in line if name.startswith("validation/")]
+        if measured and (told := self.task.told(memory.metrics)):
+            self.progress.note(f"step {memory.step:,}: {told}")
+            hidden.update(measured[1:])
+        shown = {name: value for name, value in line.items() if name not in hidden and "gradient_norm" not in name}
+        self.progress.update(memory.step, **shown)
 
     def _training_line(self) -> dict[str, float]:
         memory = self.memory

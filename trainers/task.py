@@ -97,6 +97,13 @@ class Task(Protocol):
         """
         return []
 
+    def told(self, metrics: Mapping[str, float]) -> str:  # noqa: ARG002
+        """Return a line about a validation that stays on the screen, where the metrics are more than a line of progress holds.
+
+        That has only the first of them then. Empty if all of them are to be shown there.
+        """
+        return ""
+
     def exhibits(self) -> dict[str, Exhibit]:
         """Return samples to look at or listen to, by name; called after a validation, on the first process only."""
         return {}

@@ -336,6 +336,10 @@ def test_validation_is_that_of_the_slow_reference(template, layout, shards, tmp_
     assert result.metrics["bits_per_token"] == pytest.approx(sum(nats.values()) / tokens / math.log(2), rel=1e-4)
     found = result.metrics["audio/bits_per_dimension_quantised"]
     assert found == pytest.approx(nats["audio"] / values / math.log(2), rel=1e-4)
+    seconds = values / 8000
+    assert result.metrics["audio/kilobits_per_second"] == pytest.approx(
+        nats["audio"] / math.log(2) / seconds / 1000, rel=1e-4
+    )
 
 
 def test_the_default_context_of_sounds_is_the_longest_one_or_a_number_of_steps(shards, tmp_path, monkeypatch):

@@ -197,7 +197,7 @@ def trained(pictures, texts, tmp_path_factory):
     templates = ("text image", "image -> text", "text")
     changes = {"steps": 8, "model": PLAIN, "precision": "32-true", "validation_tokens": 10**6}
     options = options_for(None, out, shards=(pictures, texts), template=templates, context=CONTEXT, **changes)
-    return str(out), train_transformer(options, told), told.said
+    return str(out), train_transformer(options, told), told
 
 
 def slow_score(model, ids, before, cut):
@@ -249,9 +249,17 @@ def test_validation_is_of_each_template_and_stream(trained, pictures, texts):
     assert list(result.metrics)[:2] == ["bits_per_token", "loss"]  # the first picks the best weights
     lines = [line for line in log_without_timing(folder) if "validation/loss" in line]
     assert {name.removeprefix("validation/") for name in lines[-1] if name.startswith("validation/")} == set(expected)
-    shares = [line for line in told if "% of the rows" in line]
+    shares = [line for line in told.said if "% of the rows" in line]
     assert [line.split(":")[0] for line in shares] == ["'text image'", "'image -> text'", "'text'"]
     assert result.documents + result.validation_documents == 60 + 60 + 110
+
+
+def test_a_validation_says_in_a_line_what_each_template_has_and_progress_the_whole(trained):
+    _, result, told = trained
+    templates = ("text image", "image -> text", "text")
+    rates = ", ".join(f"'{name}' {result.metrics[f'{name}/bits_per_token']:.3f}" for name in templates)
+    assert f"step {result.best_step}: held out, bits a token: {rates}" in told.said
+    assert {name for name in told.shown if name.startswith("validation/")} == {"validation/bits_per_token"}
 
 
 def test_the_folder_knows_all_templates(trained, capsys):

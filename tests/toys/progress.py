@@ -4,10 +4,11 @@ from __future__ import annotations
 
 
 class Told:
-    """Stands for the progress, and remembers its notes."""
+    """Stands for the progress, and remembers its notes and the names of what it has shown beside how far it is."""
 
     def __init__(self):
         self.said = []
+        self.shown = set()
 
     def note(self, text):
         self.said.append(text)
@@ -15,5 +16,5 @@ class Told:
     def task(self, *_):
         pass
 
-    def update(self, *_, **__):
-        pass
+    def update(self, *_, **fields):
+        self.shown.update(fields)

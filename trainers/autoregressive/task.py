@@ -130,6 +130,10 @@ class SequenceTask(Task):
         """Return the metrics of the present weights on the held-out documents; see `Validation`."""
         return self.validation.measure(self.networks["model"], runtime)
 
+    def told(self, metrics: Mapping[str, float]) -> str:
+        """Return the bits a token of each of several templates."""
+        return self.validation.told(metrics) if isinstance(self.validation, TemplateValidations) else ""
+
     def save_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write the weights into the model folder."""
         write_weights(self.out, self.model, step, metrics)
@@ -165,6 +169,13 @@ class Validation:
         """The streams that are predicted, each once."""
         self.units = {stream: _count_units(documents, chosen, stream, tokenizers[stream]) for stream in self.streams}
         """For each predicted stream, the metric's name and how many bytes or dimensions the documents have."""
+        specs = {stream: tokenizers[stream].spec for stream in self.streams}
+        self.values_a_second = {
+            stream: spec.sample_rate * spec.channels
+            for stream, spec in specs.items()
+            if spec.sample_rate is not None and spec.channels is not None
+        }
+        """For each predicted stream of sounds, how many of its dimensions are a second."""
         self._stream_of = stream_of_ids(documents.vocabulary)
 
     def measure(self, network: nn.Module, runtime: Runtime) -> dict[str, float]:
@@ -195,12 +206,14 @@ class Validation:
         )
 
     def rates(self, nats: Mapping[str, float]) -> dict[str, float]:
-        """Return the bits a byte or a dimension of each predicted stream, from its nats."""
+        """Return the bits a byte or a dimension of each predicted stream, and of sounds the kbit a second, from its nats."""
         metrics = {}
         for name, value in nats.items():
             unit, number = self.units[name]
             if number and self.objective.causal:
                 metrics[f"{name}/{unit}"] = bits_per(value, number)
+                if a_second := self.values_a_second.get(name):
+                    metrics[f"{name}/kilobits_per_second"] = bits_per(value, number) * a_second / 1000
         return metrics
 
     def _batches(self, runtime: Runtime) -> Iterator[Batch]:
@@ -257,6 +270,11 @@ class TemplateValidations:
         if not self.validations:
             return {}
         return {"bits_per_token": bits_per(nats, tokens), "loss": nats / tokens, **found}
+
+    def told(self, metrics: Mapping[str, float]) -> str:
+        """Return in one line what `measure` found of each template."""
+        rates = [f"'{template}' {metrics[f'{template}/bits_per_token']:.3f}" for template in self.validations]
+        return f"held out, bits a token: {', '.join(rates)}" if rates else ""
 
 
 def loss_weights_of(words: Sequence[str]) -> dict[str, float]:
