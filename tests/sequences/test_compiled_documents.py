@@ -391,9 +391,7 @@ def slow_row(documents, plan, row, context, ahead, seeds):
                 told.append((int(role), part, where, axial, *joint[at + more]))
             found.append((tokens[at][0], label, position, number, *told))
     padding = context - len(found)
-    return found + [
-        (vocabulary.pad, IGNORED, position, -1, blank, blank) for position in range(padding)
-    ]
+    return found + [(vocabulary.pad, IGNORED, position, -1, blank, blank) for position in range(padding)]
 
 
 def first_ids(tokens):

@@ -16,8 +16,8 @@ the grid needs an order. For T = 4 steps of Q = 3 codebooks (``tq``: the id of c
 none for flatten, the tails of the diagonals for delay, all other codebooks for coarse-first. A grid whose number of steps its
 shape tells has no ``<end>``; its steps are the places of the grid, row by row.
 
-Ids that follow each other and belong together are a *joint step*, which a model may predict at once (`Layout.opens`): all codebooks
-of a time step for flatten, a diagonal for delay, each id by itself for coarse-first. ``<end>`` never stands inside of one:
+Ids that follow each other and belong together are a *joint step*, which a model may predict at once (`Layout.opens`): all
+codebooks of a time step for flatten, a diagonal for delay, each id by itself for coarse-first. ``<end>`` is one by itself:
 
     flatten        00 01 02 | 10 11 12 | 20 21 22 | 30 31 32 | E
     delay          00 | 10 01 | 20 11 02 | 30 21 12 | E | 31 22 | 32

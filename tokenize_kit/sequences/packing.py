@@ -55,8 +55,8 @@ class Places(NamedTuple):
     several axes of places has the place in the document where the ids of its grid begin plus its coordinates, any other token
     its own place along all of them (as in M-RoPE, Qwen2-VL, arXiv 2409.12191, without closing the gaps)."""
     opens: NDArray[np.bool_]
-    """(rows, context), whether a token begins a joint step (`layouts`), bool. Every special token and every id of a stream without
-    codebooks is one by itself; padding begins none."""
+    """(rows, context), whether a token begins a joint step (`layouts`), bool. Every special token and every id of a stream
+    without codebooks is one by itself; padding begins none."""
     slots: Ints
     """(rows, context): of an id of a stream with codebooks which of them; 0 for any other token."""
 
