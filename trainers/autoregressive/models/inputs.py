@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -30,12 +31,12 @@ class Inputs:
     """int64 (B, T, 3), coordinates of the id that comes after each token where its order is drawn; -1 elsewhere."""
     steps: Tensor | None = None
     """int64 (B, T, 2), of joint steps of several codebooks (`tokenize_kit.sequences.layouts`): 1 for a token that is the last of
-    its step, and the codebook of the token after it, 0 if that has none. Both 0 for padding."""
+    its step, and the codebook of the token after it, 0 if that has none. Both 0 for padding. A document ends with a step."""
 
     def rows(self, rows: Tensor) -> Inputs:
         """Return those of the rows ``rows`` (int64)."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Inputs(**{name: None if part is None else part[rows] for name, part in parts.items()})
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
 
     def of(self, name: str) -> Tensor:
         """Return a part that a model cannot do without.
