@@ -69,7 +69,7 @@ class Heads(Codebooks):
         slots, order = slots.sort(stable=True)
         counts = torch.bincount(slots, minlength=len(self.each) + 1).tolist()
         own = order[counts[0] :]
-        parts = flat.index_select(0, own).split(counts[1:])
+        parts = torch.split(flat.index_select(0, own), counts[1:])
         made = torch.cat([layer(part) for layer, part in zip(self.each, parts, strict=True)])
         return flat.index_add(0, own, made.to(flat.dtype)).view_as(hidden)
 
@@ -108,7 +108,7 @@ class Depth(Codebooks):
 
     def tables(self) -> list[nn.Parameter]:
         """See `Codebooks.tables`."""
-        return [self.slot.weight]
+        return list(self.slot.parameters())
 
     def forward(self, hidden: Tensor, tokens: Tensor, slots: Tensor, closes: Tensor) -> Tensor:
         """See `Codebooks.forward`."""
