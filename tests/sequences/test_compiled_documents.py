@@ -159,6 +159,23 @@ def slow_joint(text, tokens):
     return found
 
 
+@pytest.mark.parametrize(
+    ("part", "slots"),
+    [
+        ("audio", 3),
+        ("audio:delay", 3),
+        ("audio:coarse-first", 1),
+        ("patches:hilbert:delay", 3),
+        ("pixels", 1),
+        ("stereo", 1),
+        ("text", 1),
+    ],
+)
+def test_only_codebooks_with_ranges_of_their_own_are_joined(part, slots):
+    (segment,) = SequenceTemplate.parse(part).segments(VOCABULARY)
+    assert segment.arrangement.slots == slots
+
+
 def slow_places(order, size, axes, seed):
     """The places of a grid in their order, as tuples of indices."""
     if len(axes) == 1:
