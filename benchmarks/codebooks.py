@@ -1,12 +1,12 @@
 """Ids of several codebooks one by one, or at one place with a head each or a depth Transformer: at equal time, on speech.
 
-    python benchmarks/codebooks.py [--seconds 180] [--codec-seconds 150] [--codebooks 4] [--out DIR]
+    python benchmarks/codebooks.py [--seconds 180] [--codec-seconds 150] [--codebooks 4] [--forms heads-delay ..] [--out DIR]
 
 A causal codec (``train audio --preset encodec``) learns from the prompts of the set ``speech`` (16 kHz, one speaker) for a while,
 and a Transformer of 4 layers, 256 wide, learns the first codebooks of each step. All forms model the same ids, so their bits a
 token can be compared. A short trial turns the seconds into steps. All seconds are those of one thread on the processor, so that
-other work on the machine counts little; ``generation`` is how many of them a second of sound takes, 8 sounds side by side. With
-``--out`` the codec and its shards are kept and found again.
+other work on the machine counts little. The two validations of a run count in its tokens a second. ``generation`` is how many
+seconds a second of sound takes, 8 sounds side by side. With ``--out`` the codec and its shards are kept and found again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from trainers.autoregressive.train import TrainResult, train_transformer
 from trainers.config import OptimizerConfig
 
 FRACTION, RATE = 0.08, 16_000
-RUNS = (("flat", "delay"), ("heads", "delay"), ("heads", "flatten"), ("depth", "flatten"), ("depth", "delay"))
+FORMS = ("flat-delay", "heads-delay", "heads-flatten", "depth-flatten", "depth-delay")
 TRIAL = (4, 16)
 """Steps of two trials, whose difference is timed."""
 SOUNDS = 8
@@ -53,7 +53,7 @@ def steps_in(seconds: float, train: Callable[[int, str], Any]) -> int:
         timed(lambda number=number, steps=steps: train(steps, f"trial-{number}"))[1]  # type: ignore[misc]
         for number, steps in enumerate((TRIAL[0], *TRIAL))
     ]
-    return max(TRIAL[1], int(seconds / ((took[2] - took[1]) / (TRIAL[1] - TRIAL[0]))))
+    return max(TRIAL[1] + 1, int(seconds / ((took[2] - took[1]) / (TRIAL[1] - TRIAL[0]))))
 
 
 def shards_of(folder: Path, seconds: float, codebooks: int) -> Path:
@@ -97,6 +97,7 @@ def train_form(shards: Path, form: str, layout: str, steps: int, out: Path) -> T
             steps=steps,
             batch_size=4,
             validation_fraction=FRACTION,
+            validation_tokens=1 << 16 if steps > TRIAL[1] else 1 << 12,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=min(50, max(1, steps // 4)), decay_fraction=0.5),
             validate_every=max(1, steps // 2),
         )
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180.0, help="of training each")
     parser.add_argument("--codec-seconds", type=float, default=150.0, help="of training of the codec")
     parser.add_argument("--codebooks", type=int, default=4, help="of each step, the first ones")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--out", help="folder for the codec and its shards; a temporary one by default")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -148,7 +150,7 @@ def main() -> None:
             "| codebooks | layout | bits a token | bits a second | parameters | steps | tokens a second | generation |"
         )
         print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
-        for form, layout in RUNS:
+        for form, layout in (one.split("-") for one in given.forms):
             name = Path(temporary) / f"{form}-{layout}"
             steps = steps_in(
                 given.seconds,
