@@ -18,6 +18,7 @@ from tokenize_kit.sequences.layouts import LAYOUTS
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive import generation
+from trainers.autoregressive.api import Model
 from trainers.autoregressive.batches import PackedDataset
 from trainers.autoregressive.generation import inputs_of
 from trainers.autoregressive.model_folder import load_model
@@ -425,3 +426,31 @@ def test_options_that_would_do_nothing_are_refused_before_anything_is_written(sh
         with pytest.raises(ValueError, match=f"--model.codebooks {kind}: .*{message}"):
             train_transformer(options_for(shards, tmp_path / "m", template, model=parts(kind), **more))
     assert not (tmp_path / "m").exists()
+
+
+def test_mixtures_with_dropped_conditions_are_guided_and_scored_as_single_ids_are(shards, tmp_path):
+    templates = ("text -> audio:delay", "text")
+    more = {"condition_dropout": 0.2, "steps": 30}
+    train_transformer(options_for(shards, tmp_path / "model", templates, model=parts("depth"), **more))
+    said = []
+    for batch in (1, 4):
+        out = tmp_path / str(batch)
+        options = GenerateOptions(
+            model=str(tmp_path / "model"), out=str(out), count=4, prompt="b", guidance=(2.0,), batch_size=batch
+        )
+        generate_samples(options)
+        said.append((out / "samples.jsonl").read_text())
+    assert said[0] == said[1]
+    model = Model.load(tmp_path / "model", "cpu")
+    sound = tmp_path / "1" / "sample_00000.wav"
+    ids = json.loads(said[0].splitlines()[0])["ids"]
+    found = model.score(text="b", audio=sound)
+    # The same token by token, with a cache.
+    loaded = model.loaded
+    inputs = inputs_of(loaded.template.grammar(loaded.vocabulary), ids[:-1], True, torch.device("cpu"))
+    cache = loaded.model.new_cache(1, len(ids))
+    steps = [loaded.model.step(part(inputs, slice(at, at + 1)), cache) for at in range(len(ids) - 1)]
+    each = torch.cat(steps, 1).log_softmax(-1)[0].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    first = ids.index(loaded.vocabulary.special("<begin:audio>"))
+    assert found.tokens["audio"] == len(ids) - 2 - first
+    assert found.streams["audio"] == pytest.approx(float(each[first:-1].sum()), rel=1e-4)
