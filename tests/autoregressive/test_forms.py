@@ -45,6 +45,9 @@ FORMS = {
     "axial-prefix": {"positions": "axial", "form": "prefix"},
     "told": {"told_next": True},
     "told-axial": {"told_next": True, "positions": "axial", "form": "prefix"},
+    # Here every token is a step by itself; `test_joint_steps.py` has others.
+    "heads-prefix": {"codebooks": "heads", "codebook_slots": 3, "form": "prefix"},
+    "depth-told": {"codebooks": "depth", "codebook_slots": 3, "told_next": True, "positions": "axial"},
     "bidirectional": {"form": "bidirectional"},
     "bidirectional-axial": {"form": "bidirectional", "positions": "axial", "window": 6},
 }
@@ -76,16 +79,17 @@ def document_inputs(shards, template, number, seed=5):
     data = TokenData.open((shards,), template)
     document = data.documents.template.document(data.documents.grids(number), data.documents.vocabulary, seed)
     grammar = data.documents.template.grammar(data.documents.vocabulary, seed=seed)
-    state, roles, axial, following = grammar.start(), [], [], []
+    state, roles, axial, following, steps = grammar.start(), [], [], [], []
     for token in document.ids.tolist():
         place = grammar.place_of(state, token)
         state = grammar.advance(state, token)
         roles.append(place.role)
         axial.append(place.axial)
         following.append(grammar.following(state))
+        steps.append(grammar.next_step(state))
     assert roles == document.roles.tolist()
     given = document.roles == Role.CONDITION
-    parts = (torch.tensor(part)[None] for part in (document.ids, given, axial, following))
+    parts = (torch.tensor(part)[None] for part in (document.ids, given, axial, following, steps))
     ids, *rest = parts
     return data, Inputs(ids, None, None, *rest), document
 

@@ -74,14 +74,15 @@ def drawn(model, template, guidance, monkeypatch, prompts=None, **options):
 def slow_logits(model, beginning, rest):
     """The logits after a beginning and some further tokens, from all of them at once."""
     grammar, state = beginning.grammar, beginning.grammar.start()
-    given, axial, following = [], [], []
+    given, axial, following, steps = [], [], [], []
     for token in (*beginning.ids, *rest):
         place = grammar.place_of(state, token)
         state = grammar.advance(state, token)
         given.append(place.role == Role.CONDITION)
         axial.append(place.axial)
         following.append(grammar.following(state))
-    parts = (torch.tensor(part)[None] for part in ((*beginning.ids, *rest), given, axial, following))
+        steps.append(grammar.next_step(state))
+    parts = (torch.tensor(part)[None] for part in ((*beginning.ids, *rest), given, axial, following, steps))
     ids, *known = parts
     with torch.no_grad():
         return model.logits(Inputs(ids, None, None, *known))[0, -1]

@@ -61,6 +61,8 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
             CONTEXT,
         ),
         ("post-rms", {"norm_position": "post", "tied_head": True}, CONTEXT),
+        ("heads", {"codebooks": "heads", "codebook_slots": 3}, CONTEXT),
+        ("depth", {"codebooks": "depth", "codebook_slots": 3, "kv_heads": 2}, CONTEXT),
     ],
 }
 CASES = [
@@ -85,6 +87,31 @@ def some_ids(rows: int, length: int, seed: int = 1, vocab: int = VOCAB) -> torch
     return torch.randint(0, vocab, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
+def given(
+    model: SequenceModel,
+    ids: torch.Tensor,
+    place: torch.Tensor | None = None,
+    documents: torch.Tensor | None = None,
+    start: int = 0,
+) -> Inputs:
+    """Ids with what a model asks for. Of joint steps the first has one token and each further one three: 0 | 1 2 3 | 4 5 6 | ..
+
+    Args:
+        model: that asks.
+        ids: (B, T).
+        place: (B, T), of each token in its document, below 0 for padding; they count from ``start`` if None.
+        documents: (B, T).
+        start: see ``place``.
+    """
+    positions = None if place is None or documents is None else place.clamp(min=0)
+    if "steps" not in model.needs:
+        return Inputs(ids, positions, documents)
+    if place is None:
+        place = torch.arange(start, start + ids.shape[1]).expand_as(ids)
+    steps = torch.stack((place % 3 == 0, place % 3), -1) * (place >= 0)[..., None]
+    return Inputs(ids, positions, documents, steps=steps)
+
+
 def test_every_registered_family_is_under_this_contract() -> None:
     # Those of the installed packages: other tests register toys in this process.
     assert set(FAMILIES) == {point.name for point in entry_points(group=MODELS.group)}
@@ -98,14 +125,16 @@ def test_causal_by_gradient(name: str, values: dict[str, object], reach: int) ->
     embedded = embedding.weight.detach()[ids].requires_grad_()
     # What the embedding gives is replaced by a leaf, so that the gradient tells which token reaches which logit.
     handle = embedding.register_forward_hook(lambda *_: embedded)
-    logits = model(ids)
+    logits = model.logits(given(model, ids))
     handle.remove()
     for place in (0, 5, CONTEXT - 1):
         (gradient,) = torch.autograd.grad(logits[0, place].square().sum(), embedded, retain_graph=True)
         influence = gradient[0].abs().sum(-1)
         first = max(0, place - reach + 1)
-        assert torch.all(influence[place + 1 :] == 0)
-        assert torch.all(influence[first : place + 1] > 0)
+        # Heads do not see the step that a token is of before it is closed.
+        last = place - place % 3 if values.get("codebooks") == "heads" else place
+        assert torch.all(influence[last + 1 :] == 0)
+        assert torch.all(influence[first : last + 1] > 0)
         assert torch.all(influence[:first] == 0)
 
 
@@ -113,16 +142,19 @@ def test_causal_by_gradient(name: str, values: dict[str, object], reach: int) ->
 def test_cached_equals_uncached(name: str, values: dict[str, object], reach: int) -> None:
     model = build(name, values)
     ids = some_ids(3, CONTEXT)
-    whole = model(ids)
+    whole = model.logits(given(model, ids))
     for cuts in ([0, 24], [0, 1, 2, 3, 11, 12, 20, 24], list(range(25)), [0, 7, *range(8, 25)]):
         cache = model.new_cache(3, CONTEXT)
-        pieces = [model.step(Inputs(ids[:, start:stop]), cache) for start, stop in itertools.pairwise(cuts)]
+        pieces = [
+            model.step(given(model, ids[:, start:stop], start=start), cache) for start, stop in itertools.pairwise(cuts)
+        ]
         torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-5, rtol=1e-5)
         assert cache.position == CONTEXT
         with pytest.raises(ValueError, match="do not fit"):
-            model.step(Inputs(ids[:, :1]), cache)
+            model.step(given(model, ids[:, :1]), cache)
     cache = model.new_cache(3, CONTEXT)
-    torch.testing.assert_close(model.step(Inputs(ids), cache, last_only=True), whole[:, -1:], atol=1e-5, rtol=1e-5)
+    last = model.step(given(model, ids), cache, last_only=True)
+    torch.testing.assert_close(last, whole[:, -1:], atol=1e-5, rtol=1e-5)
 
 
 @every_model
@@ -130,36 +162,39 @@ def test_left_padding_and_dropped_rows(name: str, values: dict[str, object], rea
     model = build(name, values)
     lengths = [5, 9, 2]
     ids = some_ids(3, CONTEXT)
-    alone = [model(ids[row : row + 1]) for row in range(3)]
+    alone = [model.logits(given(model, ids[row : row + 1])) for row in range(3)]
     padding = torch.tensor([9 - length for length in lengths])
     prompt = torch.stack([torch.cat((torch.full((9 - n,), 3), ids[row, :n])) for row, n in enumerate(lengths)])
+    place = torch.arange(9) - padding[:, None]
     cache = model.new_cache(3, 20, left_padding=padding)
-    pieces = torch.cat([model.step(Inputs(prompt[:, :4]), cache), model.step(Inputs(prompt[:, 4:]), cache)], 1)
+    pieces = torch.cat(
+        [model.step(given(model, prompt[:, part], place[:, part]), cache) for part in (slice(0, 4), slice(4, 9))], 1
+    )
     for row, length in enumerate(lengths):
         torch.testing.assert_close(pieces[row, 9 - length :], alone[row][0, :length], atol=1e-5, rtol=1e-5)
     kept = [2, 0]
     cache = cache.select(torch.tensor(kept))
     for more in range(4):
         new = torch.tensor([[int(ids[row, lengths[row] + more])] for row in kept])
-        logits = model.step(Inputs(new), cache)
-        for place, row in enumerate(kept):
-            torch.testing.assert_close(logits[place, 0], alone[row][0, lengths[row] + more], atol=1e-5, rtol=1e-5)
+        logits = model.step(given(model, new, torch.tensor([[lengths[row] + more] for row in kept])), cache)
+        for at, row in enumerate(kept):
+            torch.testing.assert_close(logits[at, 0], alone[row][0, lengths[row] + more], atol=1e-5, rtol=1e-5)
 
 
 @every_model
 def test_documents_do_not_see_each_other(name: str, values: dict[str, object], reach: int) -> None:
     model = build(name, values)
-    first, second = some_ids(2, 8, 1), some_ids(2, 10, 2)
-    documents = torch.tensor([[0] * 8 + [1] * 10 + [-1] * 3] * 2)
-    positions = torch.tensor([[*range(8), *range(10), *range(3)]] * 2)
+    first, second = some_ids(2, 7, 1), some_ids(2, 10, 2)
+    documents = torch.tensor([[0] * 7 + [1] * 10 + [-1] * 3] * 2)
+    place = torch.tensor([[*range(7), *range(10), -1, -1, -1]] * 2)
     packed = torch.cat((first, second, torch.zeros(2, 3, dtype=torch.int64)), 1)
-    logits = model(packed, positions=positions, documents=documents)
-    changed = torch.cat((some_ids(2, 8, 3), second, torch.full((2, 3), 7)), 1)
+    logits = model.logits(given(model, packed, place, documents))
+    changed = torch.cat((some_ids(2, 7, 3), second, torch.full((2, 3), 7)), 1)
     torch.testing.assert_close(
-        model(changed, positions=positions, documents=documents)[:, 8:18], logits[:, 8:18], atol=0, rtol=0
+        model.logits(given(model, changed, place, documents))[:, 7:17], logits[:, 7:17], atol=0, rtol=0
     )
-    torch.testing.assert_close(logits[:, :8], model(first), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(logits[:, 8:18], model(second), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits[:, :7], model.logits(given(model, first)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits[:, 7:17], model.logits(given(model, second)), atol=1e-5, rtol=1e-5)
     assert torch.isfinite(logits).all()
 
 
@@ -168,17 +203,17 @@ def test_left_padded_rows_in_the_forward_pass(name: str, values: dict[str, objec
     model = build(name, values)
     ids = some_ids(1, 6)
     padded = torch.cat((torch.full((1, 4), 9), ids), 1)
-    positions = torch.tensor([[0, 0, 0, 0, *range(6)]])
+    place = torch.tensor([[-1, -1, -1, -1, *range(6)]])
     documents = torch.tensor([[-1] * 4 + [0] * 6])
-    logits = model(padded, positions=positions, documents=documents)
-    torch.testing.assert_close(logits[:, 4:], model(ids), atol=1e-5, rtol=1e-5)
+    logits = model.logits(given(model, padded, place, documents))
+    torch.testing.assert_close(logits[:, 4:], model.logits(given(model, ids)), atol=1e-5, rtol=1e-5)
 
 
 @every_model
 def test_loss_starts_at_ln_vocabulary(name: str, values: dict[str, object], reach: int) -> None:
     model = build(name, values, trained=False, vocab_size=512, width=64, logit_soft_cap=None)
     ids = some_ids(8, CONTEXT, vocab=512)
-    loss = token_loss(model(ids[:, :-1]), ids[:, 1:])
+    loss = token_loss(model.logits(given(model, ids[:, :-1])), ids[:, 1:])
     # Half the variance of the first logits (0.3 squared) above it; with a tied head each token is a little likely to follow
     # itself besides.
     assert math.log(512) - 0.02 < float((loss.total / loss.weight).detach()) < math.log(512) + 0.1
@@ -193,9 +228,9 @@ def test_fused_loss_equals_the_plain_one(name: str, values: dict[str, object], r
     for fused in (True, False):
         model.zero_grad()
         if fused:
-            loss = model.loss(Inputs(ids[:, :-1]), ids[:, 1:], weights, z_loss=0.01)
+            loss = model.loss(given(model, ids[:, :-1]), ids[:, 1:], weights, z_loss=0.01)
         else:
-            loss = token_loss(model(ids[:, :-1]), ids[:, 1:], weights, z_loss=0.01)
+            loss = token_loss(model.logits(given(model, ids[:, :-1])), ids[:, 1:], weights, z_loss=0.01)
         loss.total.backward()
         gradients.append((loss, [parameter.grad.clone() for parameter in model.parameters()]))
     (ours, our_gradients), (plain, plain_gradients) = gradients
@@ -210,7 +245,7 @@ def test_weights_survive_saving(name: str, values: dict[str, object], reach: int
     other = build_model(name, model.config.to_dict())
     other.load_state_dict(weights, strict=True)
     ids = some_ids(2, CONTEXT)
-    assert torch.equal(other.eval()(ids), model(ids))
+    assert torch.equal(other.eval().logits(given(model, ids)), model.logits(given(model, ids)))
     assert sum(p.numel() for p in model.parameters()) == sum(value.numel() for value in weights.values())
 
 
@@ -218,7 +253,11 @@ def test_weights_survive_saving(name: str, values: dict[str, object], reach: int
 def test_probabilities_of_all_sequences_sum_to_one(name: str, values: dict[str, object], reach: int) -> None:
     model = build(name, values, vocab_size=3)
     sequences = [[0, *rest] for rest in itertools.product(range(3), repeat=4)]
-    total = sum(math.exp(float(each.double().sum())) for each in score(model, sequences))
+    ids = torch.tensor(sequences)
+    each = model.logits(given(model, ids[:, :-1])).log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    if not model.needs:
+        torch.testing.assert_close(torch.stack(score(model, sequences)), each, atol=1e-5, rtol=1e-5)
+    total = float(each.detach().double().sum(1).exp().sum())
     assert total == pytest.approx(1, abs=1e-5)
 
 
@@ -226,15 +265,17 @@ def test_probabilities_of_all_sequences_sum_to_one(name: str, values: dict[str, 
 def test_bfloat16_runs(name: str, values: dict[str, object], reach: int) -> None:
     model = build(name, values).train()
     ids = some_ids(2, CONTEXT)
-    plain = model.loss(Inputs(ids[:, :-1]), ids[:, 1:])
+    plain = model.loss(given(model, ids[:, :-1]), ids[:, 1:])
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model.loss(Inputs(ids[:, :-1]), ids[:, 1:], z_loss=1e-4)
+        mixed = model.loss(given(model, ids[:, :-1]), ids[:, 1:], z_loss=1e-4)
     mixed.total.backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
     assert float(mixed.nll) == pytest.approx(float(plain.nll), rel=0.02)
     pure = model.eval().to(torch.bfloat16)
-    whole, cache = pure(ids).detach().float(), pure.new_cache(2, CONTEXT)
-    stepped = torch.cat([pure.step(Inputs(ids[:, place : place + 1]), cache) for place in range(CONTEXT)], 1).float()
+    whole, cache = pure.logits(given(pure, ids)).detach().float(), pure.new_cache(2, CONTEXT)
+    stepped = torch.cat(
+        [pure.step(given(pure, ids[:, place : place + 1], start=place), cache) for place in range(CONTEXT)], 1
+    ).float()
     assert torch.isfinite(whole).all()
     # bfloat16 has 8 bits: the two paths round differently, by a few per cent of the spread of the logits.
     assert float((whole - stepped).abs().max()) < 0.15 * float(whole.std())

@@ -140,6 +140,42 @@ def slow_document(text, grids, vocabulary=VOCABULARY, seed=0):
     return [*tokens, (vocabulary.eos, Role.STRUCTURE, -1, -1, 0, -1, nowhere)]
 
 
+def slow_joint(text, tokens):
+    """(opens, slot) of each token of `slow_document`: which begin a joint step, and the slot of each."""
+    words = text.replace("->", "").split()
+    found, last, seen = [], None, {}
+    for number, (*_, part, _stream, _occurrence, codebook, _at) in enumerate(tokens):
+        name, *marks = words[part].removesuffix("?").split(":") if part >= 0 else ("",)
+        if codebook < 0 or SPECS[name].axes[-1] != "codebook":
+            found.append((True, 0))
+            last = None
+            continue
+        # In every layout the ids of a codebook come in the order of their places.
+        turn = seen[part, codebook] = seen.get((part, codebook), -1) + 1
+        layout = next((mark for mark in marks if mark in LAYOUTS), "flatten")
+        key = {"flatten": turn, "delay": turn + codebook, "coarse-first": number}[layout]
+        found.append((last is None or key != last, codebook))
+        last = key
+    return found
+
+
+@pytest.mark.parametrize(
+    ("part", "slots"),
+    [
+        ("audio", 3),
+        ("audio:delay", 3),
+        ("audio:coarse-first", 1),
+        ("patches:hilbert:delay", 3),
+        ("pixels", 1),
+        ("stereo", 1),
+        ("text", 1),
+    ],
+)
+def test_only_codebooks_with_ranges_of_their_own_are_joined(part, slots):
+    (segment,) = SequenceTemplate.parse(part).segments(VOCABULARY)
+    assert segment.arrangement.slots == slots
+
+
 def slow_places(order, size, axes, seed):
     """The places of a grid in their order, as tuples of indices."""
     if len(axes) == 1:
@@ -189,7 +225,9 @@ def test_the_grammar_accepts_every_document_and_knows_where_each_id_goes(text, s
     grammar = template.grammar(VOCABULARY, len(document), seed=order_seed)
     free = template.grammar(VOCABULARY, seed=order_seed)
     state = grammar.start()
+    joint = iter(slow_joint(text, slow_document(text, grids, seed=order_seed)))
     for token, role, at in zip(document.ids.tolist(), document.roles, document.coordinates.tolist(), strict=True):
+        assert grammar.next_step(state) == free.next_step(state) == next(joint)
         allowed = free.allowed(state)
         assert all(low < high for low, high in allowed)
         assert all(one[1] < two[0] for one, two in itertools.pairwise(allowed))
@@ -199,6 +237,7 @@ def test_the_grammar_accepts_every_document_and_knows_where_each_id_goes(text, s
             assert list(grammar.coordinates(state)) == at
         state = grammar.advance(state, token)
     assert grammar.done(state)
+    assert grammar.next_step(state) == (True, 0)
 
 
 @settings(max_examples=200, deadline=None)
@@ -327,7 +366,7 @@ def test_packed_rows_are_the_documents(text, rows, ahead, seed):
         found = list(zip(*(array[at].tolist() for array in filled), strict=True))
         assert found == [place[:4] for place in expected]
         for more, place in enumerate(places):
-            columns_ = (place.roles, place.segments, place.coordinates, place.axial)
+            columns_ = (place.roles, place.segments, place.coordinates, place.axial, place.opens, place.slots)
             drawn = [table.segment.arrangement.drawn for table in documents.segments]
             own = (place.coordinates >= 0).any(-1)
             assert np.array_equal(place.drawn, own & np.array([*drawn, False])[place.segments])
@@ -346,11 +385,12 @@ def slow_row(documents, plan, row, context, ahead, seeds):
     template, vocabulary = documents.template, documents.vocabulary
     nowhere = (-1, -1, -1)
     outside = (0, -1, nowhere)
+    blank = (*outside, (0, 0, 0), False, 0)
     found = []
     for number, piece in enumerate(range(plan.offsets[row], plan.offsets[row + 1])):
         document = int(plan.document[piece])
         tokens = slow_document(str(template), documents.grids(document), vocabulary, int(seeds[document]))
-        starts = first_ids(tokens)
+        starts, joint = first_ids(tokens), slow_joint(str(template), tokens)
         for position in range(int(plan.length[piece])):
             at = int(plan.first[piece]) + position
             goal = at + ahead
@@ -358,20 +398,17 @@ def slow_row(documents, plan, row, context, ahead, seeds):
             told = []
             for more in (0, 1):
                 if at + more >= len(tokens):
-                    told.append((*outside, (position + more,) * 3))
+                    told.append((*outside, (position + more,) * 3, True, 0))
                     continue
                 _, role, part, stream, _, _, where = tokens[at + more]
                 axial = (position + more,) * 3
                 axes = SPECS[list(vocabulary.streams)[stream]].axes if stream >= 0 else ()
                 if where != nowhere and len([axis for axis in axes if axis in COLUMNS]) > 1:
                     axial = tuple(starts[part] - int(plan.first[piece]) + max(0, index) for index in where)
-                told.append((int(role), part, where, axial))
+                told.append((int(role), part, where, axial, *joint[at + more]))
             found.append((tokens[at][0], label, position, number, *told))
     padding = context - len(found)
-    return found + [
-        (vocabulary.pad, IGNORED, position, -1, (*outside, (0, 0, 0)), (*outside, (0, 0, 0)))
-        for position in range(padding)
-    ]
+    return found + [(vocabulary.pad, IGNORED, position, -1, blank, blank) for position in range(padding)]
 
 
 def first_ids(tokens):

@@ -10,6 +10,11 @@ WRITTEN = {
     "delay": "00 10 01 20 11 02 30 21 12 E 31 22 32",
     "coarse-first": "00 10 20 30 E 01 11 21 31 02 12 22 32",
 }
+JOINT = {
+    "flatten": "00 01 02 | 10 11 12 | 20 21 22 | 30 31 32",
+    "delay": "00 | 10 01 | 20 11 02 | 30 21 12 | 31 22 | 32",
+    "coarse-first": "00 | 10 | 20 | 30 | 01 | 11 | 21 | 31 | 02 | 12 | 22 | 32",
+}
 SIZES = [(steps, codebooks) for steps in range(1, 13) for codebooks in range(1, 10)]
 
 
@@ -33,6 +38,30 @@ def test_the_orders_are_those_of_the_documentation(name):
     words = [f"{place // 3}{place % 3}" for place in order(LAYOUTS[name], 4, 3)]
     words.insert(int(LAYOUTS[name].before_end(np.array(4), 3)), "E")
     assert " ".join(words) == WRITTEN[name]
+
+
+def slow_key(name, step, codebook):
+    """What the ids of a joint step have in common, by its definition."""
+    return {"flatten": step, "delay": step + codebook, "coarse-first": (step, codebook)}[name]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_joint_steps_are_those_of_the_documentation_and_of_the_slow_loops(name):
+    layout = LAYOUTS[name]
+    for steps, codebooks in SIZES:
+        ids = slow_order(name, steps, codebooks)
+        keys = [slow_key(name, *place) for place in ids]
+        opened = [number == 0 or key != keys[number - 1] for number, key in enumerate(keys)]
+        step, codebook = np.array(ids).T
+        assert layout.opens(step, codebook, np.full(len(ids), steps)).tolist() == opened
+        # Before <end> nobody knows the number of steps, and <end> or what comes in its place begins one.
+        end = slow_end(name, steps, codebooks)
+        unknown = np.full(end, ENDLESS)
+        assert layout.opens(step[:end], codebook[:end], unknown).tolist() == opened[:end]
+        assert end == len(ids) or opened[end]
+        if (steps, codebooks) == (4, 3):
+            words = [("| " if new else "") + f"{t}{q}" for new, (t, q) in zip(opened, ids, strict=True)]
+            assert " ".join(words) == "| " + JOINT[name]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -102,6 +102,43 @@ class Arrangement:
             place = step * places + self._turns(kind)[inside]
         return np.asarray(place * depth + codebook, np.int64)
 
+    @property
+    def slots(self) -> int:
+        """How many ids a joint step (`layouts`) has at most; 1 where there is nothing to join.
+
+        The channels of a pixel are not joined: they share one range of ids, so that their sum would not tell which is which.
+        """
+        deepest = max(self._depths) if self.stream.has_codebooks else 1
+        first, second = np.zeros(deepest, np.int64), np.arange(deepest)
+        return deepest if not self.layout.opens(first, second, np.full(deepest, deepest + 1)).all() else 1
+
+    def joint(self, index: Ints, count: Ints, shape: Ints) -> tuple[NDArray[np.bool_], Ints]:
+        """Return which ids of sequences begin a joint step, and the slot of each: its codebook, or 0 if the stream has none.
+
+        Args:
+            index: as in `flat`.
+            count: the same.
+            shape: the same.
+        """
+        opens, slots = np.ones(len(index), bool), np.zeros(len(index), np.int64)
+        if self.stream.has_codebooks:
+            for kind in range(1) if len(self._depths) == 1 else _which(shape):
+                mine = slice(None) if len(self._depths) == 1 else np.flatnonzero(shape == kind)
+                depth = self._depths[kind]
+                steps = np.maximum(count[mine] // depth, 1)
+                step, slots[mine] = np.divmod(self.layout.places(index[mine], steps, depth), depth)
+                opens[mine] = self.layout.opens(step, slots[mine], steps)
+        return opens, slots
+
+    def joint_one(self, index: int, shape: int, steps: int) -> tuple[bool, int]:
+        """Return the same of one id, as `place` does: a rule for a number of steps that is not known yet."""
+        if not self.stream.has_codebooks:
+            return True, 0
+        steps = self._layout_steps(shape, steps)
+        step, codebook = self.layout.place(index, steps, self._depths[shape])
+        opens = self.layout.opens(*(np.array([value]) for value in (step, codebook, steps)))
+        return bool(opens[0]), codebook
+
     def place(self, index: int, shape: int, steps: int, seed: int = 0) -> Place:
         """Return where the id number ``index`` of one sequence goes, the rule that `flat` is a list of.
 
@@ -112,15 +149,18 @@ class Arrangement:
             seed: of the sample.
         """
         depth, places = self._depths[shape], self._places[shape]
-        if not self.stream.is_open:
-            steps = places
-        elif places > 1:
-            steps = min(steps * places, ENDLESS)
-        turn, codebook = self.layout.place(index, steps, depth)
+        turn, codebook = self.layout.place(index, self._layout_steps(shape, steps), depth)
         if self._raster:
             return turn, turn, codebook
         step, inside = divmod(turn, places)
         return turn, step * places + int(self._turns(shape, seed)[inside]), codebook
+
+    def _layout_steps(self, shape: int, steps: int) -> int:
+        """Return T of the layout, which is the number of places: of a closed stream all, else those of the time steps."""
+        places = self._places[shape]
+        if not self.stream.is_open:
+            return places
+        return steps if places == 1 else min(steps * places, ENDLESS)
 
     def _turns(self, shape: int, seed: int = 0) -> Ints:
         return _turns(

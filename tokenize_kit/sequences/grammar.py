@@ -200,6 +200,16 @@ class Grammar:
         drawn = 0 <= state.segment < len(self._segments) and self._segments[state.segment].arrangement.drawn
         return self.coordinates(state) if drawn else _NONE
 
+    def next_step(self, state: GrammarState) -> tuple[bool, int]:
+        """Return whether the token that comes next begins a joint step (`layouts`), and its slot; see `packing.Places`.
+
+        Both are known before it is drawn: ``<end>`` comes only where an id of codebook 0 would begin a step.
+        """
+        if not 0 <= state.segment < len(self._segments) or state.place < self._segments[state.segment].header:
+            return True, 0
+        segment = self._segments[state.segment]
+        return segment.arrangement.joint_one(self._next_index(state), state.shape, state.steps or ENDLESS)
+
     def place_of(self, state: GrammarState, token: int) -> TokenPlace:
         """Return what ``token`` is in a state that allows it."""
         alone = (state.length,) * len(COORDINATE_AXES)
@@ -234,9 +244,11 @@ class Grammar:
 
     def _next_place(self, state: GrammarState) -> Place:
         """Return where the id goes that comes next if ``<end>`` does not."""
-        segment = self._segments[state.segment]
-        index = state.place - segment.header - (1 if state.steps else 0)
-        return segment.arrangement.place(index, state.shape, state.steps or ENDLESS, self.seed)
+        arrangement = self._segments[state.segment].arrangement
+        return arrangement.place(self._next_index(state), state.shape, state.steps or ENDLESS, self.seed)
+
+    def _next_index(self, state: GrammarState) -> int:
+        return state.place - self._segments[state.segment].header - (1 if state.steps else 0)
 
     def _least_content(self, segment: int, shape: int) -> int:
         size = prod(self._streams[segment].shapes[shape])

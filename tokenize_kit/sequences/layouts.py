@@ -16,6 +16,12 @@ the grid needs an order. For T = 4 steps of Q = 3 codebooks (``tq``: the id of c
 none for flatten, the tails of the diagonals for delay, all other codebooks for coarse-first. A grid whose number of steps its
 shape tells has no ``<end>``; its steps are the places of the grid, row by row.
 
+Ids that follow each other and belong together are a *joint step*, which a model may predict at once (`Layout.opens`): all
+codebooks of a time step for flatten, a diagonal for delay, each id by itself for coarse-first. ``<end>`` is one by itself:
+
+    flatten        00 01 02 | 10 11 12 | 20 21 22 | 30 31 32 | E
+    delay          00 | 10 01 | 20 11 02 | 30 21 12 | E | 31 22 | 32
+
 Here is only arithmetic; what a whole document looks like is `tokenize_kit.sequences.template`'.
 """
 
@@ -50,6 +56,16 @@ class Layout(Protocol):
         """Return how many ids come before ``<end>``."""
         ...
 
+    def opens(self, step: Ints, codebook: Ints, steps: Ints) -> NDArray[np.bool_]:
+        """Return which ids begin a joint step, (N,).
+
+        Args:
+            step: (N,), their time steps.
+            codebook: (N,), their codebooks.
+            steps: (N,), T; `ENDLESS` before ``<end>``.
+        """
+        ...
+
 
 class Flatten:
     """Step by step."""
@@ -65,6 +81,10 @@ class Flatten:
     def before_end(self, steps: Ints, codebooks: int) -> Ints:
         """See `Layout.before_end`."""
         return steps * codebooks
+
+    def opens(self, step: Ints, codebook: Ints, steps: Ints) -> NDArray[np.bool_]:  # noqa: ARG002
+        """See `Layout.opens`."""
+        return np.asarray(codebook == 0)
 
 
 class CoarseFirst:
@@ -83,6 +103,10 @@ class CoarseFirst:
     def before_end(self, steps: Ints, codebooks: int) -> Ints:  # noqa: ARG002
         """See `Layout.before_end`."""
         return steps
+
+    def opens(self, step: Ints, codebook: Ints, steps: Ints) -> NDArray[np.bool_]:  # noqa: ARG002
+        """See `Layout.opens`."""
+        return np.ones(np.shape(codebook), bool)
 
 
 class Delay:
@@ -132,6 +156,10 @@ class Delay:
         short = np.minimum(steps, codebooks)
         ids: Ints = short * (short + 1) // 2 + (steps - short) * codebooks
         return ids
+
+    def opens(self, step: Ints, codebook: Ints, steps: Ints) -> NDArray[np.bool_]:
+        """See `Layout.opens`: a diagonal begins with codebook 0, or where that has no more steps with the last step."""
+        return np.asarray((codebook == 0) | (step == steps - 1))
 
 
 LAYOUTS: dict[str, Layout] = {DEFAULT: Flatten(), "delay": Delay(), "coarse-first": CoarseFirst()}

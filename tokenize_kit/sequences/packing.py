@@ -54,6 +54,11 @@ class Places(NamedTuple):
     """(rows, context, 3): positions along time, height and width, for rotary embeddings of several axes. A token of a grid with
     several axes of places has the place in the document where the ids of its grid begin plus its coordinates, any other token
     its own place along all of them (as in M-RoPE, Qwen2-VL, arXiv 2409.12191, without closing the gaps)."""
+    opens: NDArray[np.bool_]
+    """(rows, context), whether a token begins a joint step (`layouts`), bool. Every special token and every id of a stream
+    without codebooks is one by itself; padding begins none."""
+    slots: Ints
+    """(rows, context): of an id of a stream with codebooks which of them; 0 for any other token."""
 
 
 class _Pieces(NamedTuple):
@@ -142,10 +147,11 @@ def fill_places(
     segments = np.full(size, -1)
     coordinates = np.full((size, len(COORDINATE_AXES)), NOWHERE)
     axial = np.zeros((size, len(COORDINATE_AXES)), np.int64)
-    drawn = np.zeros(size, bool)
+    drawn, opens, slots = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size, np.int64)
     which, inside = _spread(pieces.length)
     goal = pieces.place[which] + inside
     axial[goal] = inside[:, None] + ahead
+    opens[goal] = True
     at = inside + pieces.first[which] + ahead  # place in the document
     document = pieces.document[which]
     roles[goal[at == 0]] = int(role_of_bos([table.segment for table in documents.segments]))
@@ -162,6 +168,7 @@ def fill_places(
         found = table.segment.coordinates(flat[own], shape[own])
         coordinates[to[own]] = found
         drawn[to[own]] = table.segment.arrangement.drawn
+        opens[to[own]], slots[to[own]] = table.segment.joint(within[own], count[own], shape[own])
         if len(table.ids.place_axes) > 1:
             start = (table.begin[owner] + table.segment.header - pieces.first[which[mine]])[own]
             axial[to[own]] = start[:, None] + np.maximum(found, 0)
@@ -172,6 +179,8 @@ def fill_places(
         coordinates.reshape(solid),
         drawn.reshape(plane),
         axial.reshape(solid),
+        opens.reshape(plane),
+        slots.reshape(plane),
     )
 
 

@@ -133,6 +133,19 @@ class Segment:
         index = np.where(ends, 0, token - (token > before_end))
         return ends, self.arrangement.flat(index, count, shape, seed)
 
+    def joint(self, place: Ints, count: Ints, shape: Ints) -> tuple[NDArray[np.bool_], Ints]:
+        """Return which ids at places of segments begin a joint step, and their slots; see `Arrangement.joint`.
+
+        Args:
+            place: (N,): as in `read`, of places where ids of the grid stand.
+            count: the same.
+            shape: the same.
+        """
+        index = place - self.header
+        if self.stream.is_open:
+            index = index - (index > self.arrangement.before_end(count, shape))
+        return self.arrangement.joint(index, count, shape)
+
     def codebook(self, flat: Ints, shape: Ints) -> Ints:
         """Return the codebook or channel of ids of flat grids."""
         return flat % (int(self._depths[0]) if len(self._depths) == 1 else self._depths[shape])

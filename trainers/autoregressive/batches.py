@@ -48,11 +48,13 @@ class Batch(NamedTuple):
     """(rows, context, 3): positions along several axes, see `tokenize_kit.sequences.packing.Places`; only if a model asks."""
     following: Tensor | None = None
     """(rows, context, 3): where in its grid the id after each token is, if its order is drawn, else -1; only if a model asks."""
+    steps: Tensor | None = None
+    """(rows, context, 2): which tokens end a joint step, and the codebook of the token after each; only if a model asks."""
 
     @property
     def inputs(self) -> Inputs:
         """What a model is given."""
-        return Inputs(self.ids, self.positions, self.documents, self.given, self.axial, self.following)
+        return Inputs(self.ids, self.positions, self.documents, self.given, self.axial, self.following, self.steps)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
@@ -350,9 +352,14 @@ def _filled(
         places = fill_places(documents, plan, rows, context, 0, seeds)
         every = {"given": places.roles == Role.CONDITION, "axial": places.axial}
         extra = {name: part for name, part in every.items() if name in needs}
-    if "following" in needs:
+    if needs & {"following", "steps"}:
         after = fill_places(documents, plan, rows, context, 1, seeds)
-        extra["following"] = np.where(after.drawn[..., None], after.coordinates, NOWHERE)
+        every = {
+            "following": np.where(after.drawn[..., None], after.coordinates, NOWHERE),
+            # A token ends its step where the one after it begins another.
+            "steps": np.stack([after.opens.astype(np.int64), after.slots], -1),
+        }
+        extra |= {name: part for name, part in every.items() if name in needs}
     filled = objective.prepare(filled, documents.vocabulary, numbers, seed)
     single = plan.offsets[rows + 1] - plan.offsets[rows] == 1
     return Chunk(filled, extra, single, (filled.labels != IGNORED).sum(1))

@@ -11,7 +11,7 @@ the same batch and cache, which are padded on the left, since they are shorter. 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -62,6 +62,26 @@ class PlacedGrammar(Grammar, Protocol):
     def following(self, state: Any) -> tuple[int, ...]:
         """Return where the id that comes next is, if a model must be told."""
         ...
+
+    def next_step(self, state: Any) -> tuple[bool, int]:
+        """Return whether the token that comes next begins a joint step, and its slot."""
+        ...
+
+
+class Known(NamedTuple):
+    """What is known of a token besides its id."""
+
+    place: TokenPlace
+    """What it is."""
+    following: tuple[int, ...]
+    """Where the id after it is."""
+    step: tuple[bool, int]
+    """Whether the token after it begins a joint step, and the slot of that."""
+
+    @classmethod
+    def of(cls, grammar: PlacedGrammar, before: Any, token: int, after: Any) -> Self:
+        """Ask the grammar, with its states before and after the token."""
+        return cls(grammar.place_of(before, token), grammar.following(after), grammar.next_step(after))
 
 
 def generate(
@@ -234,8 +254,8 @@ class _Reading:
 
     def __init__(self, grammar: Grammar, prompt: Sequence[int], placed: bool) -> None:
         self.ids: list[int] = []
-        self.places: list[tuple[TokenPlace, tuple[int, ...]]] | None = [] if placed else None
-        """For each id what it is, and where the one after it is, if the model asks."""
+        self.places: list[Known] | None = [] if placed else None
+        """For each id what is known of it, if the model asks."""
         self._grammar, self._state = cast("PlacedGrammar", grammar), grammar.start()
         for token in prompt:
             self.add(int(token))
@@ -243,7 +263,7 @@ class _Reading:
     def add(self, token: int) -> None:
         if self.places is not None:
             before, self._state = self._state, self._grammar.advance(self._state, token)
-            self.places.append((self._grammar.place_of(before, token), self._grammar.following(self._state)))
+            self.places.append(Known.of(self._grammar, before, token, self._state))
         self.ids.append(token)
 
 
@@ -265,8 +285,8 @@ class _Row:
         self.limit = limit
         self.random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
         self.ids: list[int] = []
-        self.places: list[tuple[TokenPlace, tuple[int, ...]]] | None = [] if placed else None
-        """For each id what it is, and where the one after it is, if the model asks."""
+        self.places: list[Known] | None = [] if placed else None
+        """For each id what is known of it, if the model asks."""
         self.readings: list[_Reading | _Row] = [self]
         """What the model reads for it."""
         if len(prompt) > limit:
@@ -303,8 +323,7 @@ class _Row:
             )
         before, self.state = self.state, self.grammar.advance(self.state, token)
         if self.places is not None:
-            grammar = cast("PlacedGrammar", self.grammar)
-            self.places.append((grammar.place_of(before, token), grammar.following(self.state)))
+            self.places.append(Known.of(cast("PlacedGrammar", self.grammar), before, token, self.state))
         self.allowed = () if self.done else tuple(self.grammar.allowed(self.state))
         self.ids.append(token)
 
@@ -364,14 +383,15 @@ def _inputs(rows: Sequence[_Row | _Reading], waiting: list[list[int]], device: t
     if any(row.places is None for row in rows):
         return Inputs(ids)
     count = ids.shape[1]
-    given, axial, following = [], [], []
+    given, axial, following, steps = [], [], [], []
     for row in rows:
         places = (row.places or [])[-count:]
         padding = count - len(places)
-        given.append([False] * padding + [place.role == Role.CONDITION for place, _ in places])
-        axial.append([(0, 0, 0)] * padding + [place.axial for place, _ in places])
-        following.append([(-1, -1, -1)] * padding + [after for _, after in places])
-    parts = (torch.tensor(part, device=device) for part in (given, axial, following))
+        given.append([False] * padding + [known.place.role == Role.CONDITION for known in places])
+        axial.append([(0, 0, 0)] * padding + [known.place.axial for known in places])
+        following.append([(-1, -1, -1)] * padding + [known.following for known in places])
+        steps.append([(0, 0)] * padding + [(int(known.step[0]), known.step[1]) for known in places])
+    parts = (torch.tensor(part, device=device) for part in (given, axial, following, steps))
     return Inputs(ids, None, None, *parts)
 
 

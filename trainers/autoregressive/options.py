@@ -15,7 +15,10 @@ from trainers.overrides import Overrides
 # A dataclass takes the fields of its last base first: what a user must say comes before how long and on what it runs.
 
 
-class TransformerOverrides(Overrides, of=TransformerConfig, without=("vocab_size", "context", "form", "told_next")):
+_OF_THE_DATA = ("vocab_size", "context", "form", "codebook_slots", "told_next")
+
+
+class TransformerOverrides(Overrides, of=TransformerConfig, without=_OF_THE_DATA):
     """Parts of the Transformer; see `trainers.autoregressive.models.config.TransformerConfig`. None keeps the preset's value."""
 
 

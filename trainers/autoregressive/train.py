@@ -284,7 +284,8 @@ def least_memory(options: TrainTransformerOptions, parameters: int, context: int
     # AdamW keeps two averages a weight, Muon one; both in float32.
     copies = 2 + (1 if options.optimizer.optimizer == "muon" else 2) + (options.ema is not None)
     places = options.batch_size * context
-    # In bfloat16 at the least.
+    # In bfloat16 at the least; a place of the blocks holds a joint step of so many tokens at most.
+    places //= int(config.get("codebook_slots", 1))
     activations = 2 * places * int(config.get("layers", 0)) * int(config.get("width", 0)) * _KEPT
     return 4 * copies * parameters + activations
 
@@ -332,7 +333,36 @@ def _model_config(
     changes: dict[str, Any] = options.model.given()
     changes["form"] = (options.form or "causal") if objective.causal else "bidirectional"
     changes["told_next"] = data.has_drawn_orders
+    if (kind := changes.get("codebooks", "flat")) != "flat":
+        changes["codebook_slots"] = _codebook_slots(kind, data, options.objective if not objective.causal else None)
     return preset(options.preset, options.style, vocab_size=vocab_size, context=context, **changes).to_dict()
+
+
+def _codebook_slots(kind: str, data: MixedData, hiding: str | None) -> int:
+    """Return the most codebooks that a layout of the templates puts together.
+
+    Args:
+        kind: the option.
+        data: of the templates.
+        hiding: the objective, if it is one of hidden tokens.
+
+    Raises:
+        ValueError: there are none, or the objective hides single tokens.
+    """
+    option = f"--model.codebooks {kind}"
+    if hiding is not None:
+        raise ValueError(f"{option}: the objective {hiding!r} hides single tokens of a step; leave one of them out")
+    segments = [table.segment for part in data.parts for table in part.documents.segments]
+    slots = max(segment.arrangement.slots for segment in segments)
+    if slots > 1:
+        return slots
+    several = [segment for segment in segments if max(map(segment.stream.depth, segment.stream.shapes)) > 1]
+    why = "no stream of the template has several codebooks; leave the option out"
+    if several and several[0].stream.has_codebooks:
+        why = f"coarse-first puts every id of {several[0].name!r} by itself; take the layout delay or flatten"
+    elif several:
+        why = f"the channels of {several[0].name!r} share one range of ids, so that they come one by one; leave the option out"
+    raise ValueError(f"{option}: {why}")
 
 
 def _check_model(options: TrainTransformerOptions, data: MixedData, objective: Objective, model: Any) -> None:

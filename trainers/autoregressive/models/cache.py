@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 KeyValues = tuple[Tensor, Tensor]
@@ -28,6 +29,29 @@ class LayerCache:
             place[:, :, self.start : stop] = new
         all_keys, all_values = (place[:, :, :stop] for place in self.stored)
         return all_keys, all_values
+
+
+@dataclass(frozen=True)
+class RowsCache:
+    """The same where rows have different numbers of places, or only some of them go on."""
+
+    stored: KeyValues
+    rows: Tensor | None
+    """int64 (R,), which rows go on; None means all."""
+    places: Tensor
+    """int64 (R, n), the next places of each. What is stored at one that a row does not have is stored over later."""
+    stop: int
+    """How many places the row with the most has then."""
+
+    def add(self, keys: Tensor, values: Tensor) -> KeyValues:
+        """Store those of the next places (R, K, n, E); return all so far, (R, K, stop, E)."""
+        found = []
+        for stored, new in zip(self.stored, (keys, values), strict=True):
+            rows = torch.arange(len(new), device=new.device) if self.rows is None else self.rows
+            stored[rows[:, None], :, self.places] = new.transpose(1, 2).to(stored.dtype)
+            part = stored[:, :, : self.stop]
+            found.append(part if self.rows is None else part[self.rows])
+        return found[0], found[1]
 
 
 class TransformerCache:

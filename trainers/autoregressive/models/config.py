@@ -56,6 +56,16 @@ class TransformerConfig:
     positions: Literal["rotary", "learned", "sinusoidal", "axial"] = "rotary"
     """How a token knows its place: rotated queries and keys, a learned table, or added sines and cosines; axial rotates by time,
     height and width in turn, which are the same number for a token that is at no place of a grid with several axes."""
+    codebooks: Literal["flat", "heads", "depth"] = "flat"
+    """How ids of several codebooks are predicted that the layout puts together, all of a time step or a diagonal: one after the
+    other, each at a place of its own (flat); or from one place, so that the blocks see as many fewer places, by a head
+    for each (heads, as MusicGen; with the layout delay) or a small Transformer over them (depth, as RQ-Transformer and Moshi)."""
+    codebook_slots: int = 1
+    """The most codebooks of a stream; training sets it by the data."""
+    depth_layers: int = 2
+    """Blocks of the small Transformer of ``codebooks`` depth."""
+    depth_width: int | None = None
+    """Its width, a multiple of the size of a head; None means half of the heads."""
     told_next: bool = False
     """Tell each token at which place of the grid the id after it is, where orders are drawn; training sets it by the template."""
     rope_base: float = 10000.0
@@ -119,6 +129,7 @@ class TransformerConfig:
             )
             raise ValueError(f"rotary positions need an even head size; {said} is odd")
         self._check_scaling()
+        self._check_codebooks()
         if self.qk_norm_gain and not self.qk_norm:
             raise ValueError("qk_norm_gain is the gain of qk_norm, which is False; switch it on, or leave the gain out")
         if self.positions == "sinusoidal" and self.width % 2:
@@ -140,6 +151,23 @@ class TransformerConfig:
         if self.logit_soft_cap is not None and self.logit_soft_cap <= 0:
             raise ValueError(f"logit_soft_cap {self.logit_soft_cap} must be positive, or None for no cap")
 
+    def _check_codebooks(self) -> None:
+        kind = self.codebooks
+        if kind == "flat" and self.codebook_slots != 1:
+            raise ValueError(f"codebook_slots {self.codebook_slots} is for the codebooks heads or depth, not for flat")
+        if kind != "flat" and self.codebook_slots < 2:
+            raise ValueError(f"codebooks {kind!r} needs codebook_slots, at least 2, got {self.codebook_slots}")
+        if kind != "flat" and self.form == "bidirectional":
+            raise ValueError(f"codebooks {kind!r} is for a model that draws ids, not for the form bidirectional")
+        if kind != "depth" and (self.depth_layers, self.depth_width) != (2, None):
+            raise ValueError(f"depth_layers and depth_width are for the codebooks depth, not for {kind}")
+        if self.depth_layers < 1:
+            raise ValueError(f"depth_layers {self.depth_layers} must be at least 1")
+        if self.depth_width is not None and (self.depth_width < 1 or self.depth_width % self.head_dim):
+            raise ValueError(
+                f"depth_width {self.depth_width} is not a multiple of the size of a head, {self.head_dim}; None is half of them"
+            )
+
     def _check_scaling(self) -> None:
         kind, given = self.rope_scaling, self.rope_factor != 1
         if kind == "none" and given:
@@ -157,6 +185,21 @@ class TransformerConfig:
                 raise ValueError(f"rope_low_turns {low} must be above 0 and below rope_high_turns {high}")
         elif original is not None or turns != (None, None):
             raise ValueError("rope_original_context, rope_low_turns and rope_high_turns are for llama3 and yarn")
+
+    @property
+    def depth(self) -> TransformerConfig:
+        """What the small Transformer of ``codebooks`` depth is made of: the same blocks, whose places a table tells apart."""
+        heads = max(1, self.heads // 2) if self.depth_width is None else self.depth_width // self.head_dim
+        kept = ("vocab_size", "mlp", "norm", "norm_position", "norm_eps", "qk_norm", "qk_norm_gain", "dropout")
+        biases = ("bias", "qkv_bias", "out_bias", "mlp_bias")
+        return TransformerConfig(
+            context=self.codebook_slots,
+            layers=self.depth_layers,
+            width=heads * self.head_dim,
+            heads=heads,
+            positions="learned",
+            **{name: getattr(self, name) for name in (*kept, *biases)},
+        )
 
     @property
     def rope_turns(self) -> tuple[float, float]:
@@ -219,6 +262,10 @@ class TransformerConfig:
 
 _LATER: dict[str, Any] = {
     "form": "causal",
+    "codebooks": "flat",
+    "codebook_slots": 1,
+    "depth_layers": 2,
+    "depth_width": None,
     "told_next": False,
     "encoder_layers": None,
     "head_size": None,

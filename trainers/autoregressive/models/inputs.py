@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
 
-NEEDS = ("documents", "given", "axial", "following")
+NEEDS = ("documents", "given", "axial", "following", "steps")
 """The parts of `Inputs` that are made only for a model that asks for them (`SequenceModel.needs`); documents are besides where
 there are several in a row."""
 
@@ -28,6 +29,14 @@ class Inputs:
     """int64 (B, T, 3), positions along time, height and width; see `tokenize_kit.sequences.packing.Places`."""
     following: Tensor | None = None
     """int64 (B, T, 3), coordinates of the id that comes after each token where its order is drawn; -1 elsewhere."""
+    steps: Tensor | None = None
+    """int64 (B, T, 2), of joint steps of several codebooks (`tokenize_kit.sequences.layouts`): 1 for a token that is the last of
+    its step, and the codebook of the token after it, 0 if that has none. Both 0 for padding. A document ends with a step."""
+
+    def rows(self, rows: Tensor) -> Inputs:
+        """Return those of the rows ``rows`` (int64)."""
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
 
     def of(self, name: str) -> Tensor:
         """Return a part that a model cannot do without.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.autoregressive.models.cache import KeyValues, LayerCache, Memory
+from trainers.autoregressive.models.cache import KeyValues, LayerCache, Memory, RowsCache
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.fast.attention import attend
 from trainers.autoregressive.models.fast.fused import Fusion, fused
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
     def forward(
-        self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: LayerCache | None = None
+        self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: LayerCache | RowsCache | None = None
     ) -> Tensor:
         """Attend from ``x`` (B, T, D) to itself, and to what is in the cache before it.
 
@@ -193,7 +193,7 @@ class Block(nn.Module):
         rotation: Rotation | None,
         mask: Tensor | None,
         memory: Memory | None = None,
-        cache: LayerCache | None = None,
+        cache: LayerCache | RowsCache | None = None,
         counted: Tensor | None = None,
     ) -> Tensor:
         """Map ``x`` (B, T, D) to (B, T, D), or to (N, D) where only ``counted`` of the B * T places are needed (N,).
@@ -209,7 +209,7 @@ def _run(
     rotation: Rotation | None,
     mask: Tensor | None,
     memory: Memory | None,
-    cache: LayerCache | None,
+    cache: LayerCache | RowsCache | None,
     counted: Tensor | None,
 ) -> Tensor:
     x = _beside(block, x, block.attention_norm, lambda h: block.attention(h, rotation, mask, cache))

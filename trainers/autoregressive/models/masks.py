@@ -29,11 +29,15 @@ class Span:
     """bool (B, stop), which keys are a condition."""
     padding: Tensor | None = None
     """int64 (B,), how many of the first keys are padding."""
+    starts: Tensor | None = None
+    """int64 (B,), the place of the first query of each row where these differ; ``start`` is of no meaning then."""
+    count: int = 0
+    """The number of queries then."""
 
     @property
     def queries(self) -> int:
         """Number of queries."""
-        return self.stop - self.start
+        return self.stop - self.start if self.starts is None else self.count
 
     @property
     def known_given(self) -> Tensor:
@@ -41,34 +45,45 @@ class Span:
         assert self.given is not None, "the form names it among its needs"
         return self.given
 
+    def at_queries(self, known: Tensor) -> Tensor:
+        """Return what is known of the keys (B, stop) at the queries, (B, queries)."""
+        return known[:, self.start :] if self.starts is None else known.gather(1, self._places)
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """(1 or B, queries), the place of each query."""
+        if self.starts is None:
+            return torch.arange(self.start, self.stop, device=self.device)[None]
+        return self.starts[:, None] + torch.arange(self.count, device=self.device)
+
     @cached_property
     def _apart(self) -> Tensor:
-        """(queries, keys), how many places a key is before a query."""
-        places = torch.arange(self.stop, device=self.device)
-        return places[self.start :, None] - places
+        """(1 or B, queries, keys), how many places a key is before a query."""
+        return self._places[..., None] - torch.arange(self.stop, device=self.device)
 
     @cached_property
     def before(self) -> Tensor:
         """The keys up to each query itself, within the window."""
         apart = self._apart
-        return ((apart >= 0) if self.window is None else (apart >= 0) & (apart < self.window))[None]
+        return (apart >= 0) if self.window is None else (apart >= 0) & (apart < self.window)
 
     @cached_property
     def near(self) -> Tensor:
         """The keys on both sides of each query, within the window."""
         apart = self._apart
-        return (torch.ones_like(apart, dtype=torch.bool) if self.window is None else apart.abs() < self.window)[None]
+        return torch.ones_like(apart, dtype=torch.bool) if self.window is None else apart.abs() < self.window
 
     @cached_property
     def itself(self) -> Tensor:
         """The one key at the place of each query."""
-        return (self._apart == 0)[None]
+        return self._apart == 0
 
     @property
     def unbroken(self) -> bool:
         """Whether attention without a mask sees the same as `before`: the first places, or the last one (within the window)."""
         first = self.start == 0 and (self.window is None or self.window >= self.stop)
-        return self.documents is None and self.padding is None and (first or self.queries == 1)
+        alike = self.documents is None and self.padding is None and self.starts is None
+        return alike and (first or self.queries == 1)
 
 
 def attention_mask(span: Span, sees: Callable[[Span], Tensor | None], causal: bool) -> Tensor | None:

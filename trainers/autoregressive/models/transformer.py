@@ -8,6 +8,7 @@
 - SwiGLU, GELU, squared ReLU or ReLU; untied or tied head; logit soft cap
 - every layer's output projection starts at zero, so that a fresh model is the identity and predicts nearly
   a uniform distribution
+- ids of several codebooks that belong together at one place, told apart by heads or a small Transformer (`steps`, `codebooks`)
 - generation with a static key-value cache: prefill in pieces, left padding, rows dropped as they finish
 
 It knows nothing of files, tokenizers or the trainer.
@@ -15,14 +16,15 @@ It knows nothing of files, tokenizers or the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.autoregressive.models.cache import LayerCache, Memory, TransformerCache
+from trainers.autoregressive.models.cache import LayerCache, Memory, RowsCache, TransformerCache
+from trainers.autoregressive.models.codebooks import codebooks_of
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.fast import decode
 from trainers.autoregressive.models.fast.counted import counted_places
@@ -30,10 +32,19 @@ from trainers.autoregressive.models.fast.fused import Fusion
 from trainers.autoregressive.models.fast.loss import linear_token_loss
 from trainers.autoregressive.models.forms import form_named
 from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.joint import JointCache, joint_step
 from trainers.autoregressive.models.layers import Block, RMSNorm, make_norm
 from trainers.autoregressive.models.losses import SequenceLoss
-from trainers.autoregressive.models.masks import Condition, Span, attention_mask, one_document, with_nothing
+from trainers.autoregressive.models.masks import (
+    ENCODED_MULTIPLE,
+    Condition,
+    Span,
+    attention_mask,
+    one_document,
+    with_nothing,
+)
 from trainers.autoregressive.models.positions import NextPlace, Rotation, Waves
+from trainers.autoregressive.models.steps import Joined
 
 EMBEDDING_STD = 0.2
 """What an embedding has where it enters; a tied one follows the head."""
@@ -61,6 +72,7 @@ class Transformer(nn.Module):
             self.encoder_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.unembedding = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
         self.next_place = NextPlace(config.width) if config.told_next else None
+        self.codebooks = codebooks_of(config)
         self.waves = Waves(config)
         self.fusion: Fusion | None = None
         self.reset_parameters()
@@ -106,11 +118,18 @@ class Transformer(nn.Module):
             nn.init.zeros_(block.mlp.down.weight)
             if block.cross is not None:
                 nn.init.zeros_(block.cross.out.weight)
+        if self.codebooks is not None:
+            tied = self.unembedding is None
+            self.codebooks.reset_parameters(head_std * self.config.embedding_scale if tied else EMBEDDING_STD)
 
     @property
     def needs(self) -> frozenset[str]:
         """See `SequenceModel.needs`."""
-        places = {"axial": self.config.positions == "axial", "following": self.config.told_next}
+        places = {
+            "axial": self.config.positions == "axial",
+            "following": self.config.told_next,
+            "steps": self.codebooks is not None,
+        }
         return self.form.needs | {name for name, asked in places.items() if asked}
 
     @property
@@ -121,8 +140,10 @@ class Transformer(nn.Module):
     def fuse(self, fusion: Fusion | None) -> None:
         """Compile what lies between the matrix products of a training step, or no longer; see `fast.fused.fused_training`."""
         self.fusion = fusion
+        # Each batch has another number of steps, so what tells their codebooks apart has no shapes to be compiled for.
+        apart = set() if self.codebooks is None else set(self.codebooks.modules())
         for module in self.modules():
-            if isinstance(module, Block | RMSNorm):
+            if isinstance(module, Block | RMSNorm) and module not in apart:
                 module.fusion = fusion
 
     def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
@@ -136,21 +157,34 @@ class Transformer(nn.Module):
     def hidden(self, inputs: Inputs, counted: Tensor | None = None) -> Tensor:
         """Return the last hidden states (B, T, D), or (N, D) of the places ``counted`` (N,), see `fast.counted`.
 
+        Where the tokens of a step are joined, ``counted`` must be None.
+
         Raises:
             ValueError: the rows are longer than the context, or a part of the inputs is missing that the model needs.
         """
         length = inputs.ids.shape[1]
         if length > self.config.context:
             raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
+        x = tokens = self.embedded(inputs.ids)
+        joined = None
+        if self.codebooks is not None:
+            real = torch.ones_like(inputs.ids, dtype=torch.bool) if inputs.documents is None else inputs.documents >= 0
+            joined = Joined.of(inputs.of("steps"), real, 1 if self.fusion is None else ENCODED_MULTIPLE)
+            length = joined.places
+            x, inputs = joined.sums(x)[:, :length], joined.inputs(inputs)
         places = slice(0, length) if inputs.positions is None else inputs.positions
-        x = self._embed(inputs, places)
+        x = self._placed(x, inputs, places)
         rotation = self._rotation(inputs, places)
         documents = None if one_document(inputs.documents) else inputs.documents
         given = inputs.of("given") if "given" in self.needs else None
         span = Span(0, length, x.device, self.window_of(length), documents, given)
         mask = attention_mask(span, self.form.sees, self.form.causal)
         memory = self._encode(x, rotation, given, documents)
-        return self._through(x, rotation, mask, memory, None, counted)
+        hidden = self._through(x, rotation, mask, memory, None, counted)
+        if joined is None or self.codebooks is None:
+            return hidden
+        result: Tensor = self.codebooks(joined.spread(hidden), tokens, joined.slots, joined.closes)
+        return result
 
     def window_of(self, length: int) -> int | None:
         """Return the window, if it is shorter than ``length`` tokens."""
@@ -163,12 +197,12 @@ class Transformer(nn.Module):
         rotation: Rotation | None,
         mask: Tensor | None,
         memory: list[Memory] | None,
-        cache: TransformerCache | None,
+        layers: Sequence[LayerCache | RowsCache] | None = None,
         counted: Tensor | None = None,
     ) -> Tensor:
         """Return what the blocks and the last norm make of embedded tokens, (B, T, D); see `hidden`."""
         for index, block in enumerate(self.blocks):
-            kept = None if cache is None else LayerCache(cache.layers[index], cache.position)
+            kept = None if layers is None else layers[index]
             needed = counted if index == len(self.blocks) - 1 else None
             x = block(x, rotation, mask, None if memory is None else memory[index], kept, needed)
         result: Tensor = self.norm(x)
@@ -205,7 +239,8 @@ class Transformer(nn.Module):
     def tables(self) -> list[nn.Parameter]:
         """Return the parameters with a row for each token or place, which Muon leaves to AdamW."""
         modules = (self.embedding, self.positions, self.next_place, self.unembedding)
-        return [weight for module in modules if module is not None for weight in module.parameters()]
+        weights = [weight for module in modules if module is not None for weight in module.parameters()]
+        return weights + ([] if self.codebooks is None else self.codebooks.tables())
 
     def token_tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.token_tables`."""
@@ -226,7 +261,8 @@ class Transformer(nn.Module):
             weights: float (B, T), how much each place counts; 0 for padding, conditions and structure. None means 1.
             z_loss: factor of the squared log-partition.
         """
-        counted = counted_places(weights)
+        # Of joined tokens the places are others than those of the labels.
+        counted = counted_places(weights) if self.codebooks is None else None
         hidden = self.hidden(inputs, counted)
         if counted is not None:
             assert weights is not None
@@ -250,7 +286,7 @@ class Transformer(nn.Module):
         dtype: torch.dtype | None = None,
         left_padding: Tensor | None = None,
         compiled: bool = False,
-    ) -> TransformerCache:
+    ) -> TransformerCache | JointCache:
         """Return an empty cache for ``batch`` rows of up to ``length`` tokens; see `SequenceModel.new_cache`.
 
         Raises:
@@ -263,9 +299,10 @@ class Transformer(nn.Module):
                 "a bidirectional model cannot go on token by token: it was trained to see the later ones too"
             )
         plain = decode.knows(self)
-        if compiled and not plain:
+        if compiled and not (plain and self.codebooks is None):
             raise ValueError(
-                "the step of a model with axial positions, drawn orders or an encoder cannot be compiled; leave it plain"
+                "the step of a model with axial positions, drawn orders, an encoder or several codebooks at a place cannot be "
+                "compiled; leave it plain"
             )
         if left_padding is not None and not bool((left_padding > 0).any()):
             left_padding = None
@@ -284,10 +321,14 @@ class Transformer(nn.Module):
         given = torch.zeros(batch, length, dtype=torch.bool, device=device) if "given" in self.needs else None
         run = torch.compile(decode.decode_one, dynamic=False, fullgraph=True) if compiled else None
         weights = decode.StepWeights.of(self, device) if plain else None
-        return TransformerCache(layers, padding, given, weights, run)
+        if self.codebooks is None:
+            return TransformerCache(layers, padding, given, weights, run)
+        # Padding takes no place.
+        places = TransformerCache(layers, None, given, weights, None)
+        return JointCache(places, config.width, self.codebooks.reads, padding)
 
     @torch.no_grad()
-    def step(self, inputs: Inputs, cache: TransformerCache, *, last_only: bool = False) -> Tensor:
+    def step(self, inputs: Inputs, cache: TransformerCache | JointCache, *, last_only: bool = False) -> Tensor:
         """Return the logits (B, n, V) after each of the next ``n`` tokens, and remember them in ``cache``.
 
         Args:
@@ -303,6 +344,8 @@ class Transformer(nn.Module):
         stop = start + count
         if stop > cache.length or stop - cache.shortest_padding > self.config.context:
             raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
+        if isinstance(cache, JointCache):
+            return joint_step(self, inputs, cache, last_only)
         if cache.given is not None:
             cache.given[:, start:stop] = inputs.of("given")
         if count == 1 and cache.weights is not None and start >= cache.longest_padding:
@@ -321,29 +364,56 @@ class Transformer(nn.Module):
         if cache.left_padding is not None:
             places = torch.arange(start, stop, device=ids.device) - cache.left_padding[:, None]
             places = places.clamp_(min=0)
-        x = self._embed(inputs, places)
-        rotation = self._rotation(inputs, places)
         given = None if cache.given is None else cache.given[:, :stop]
-        span = Span(start, stop, x.device, self.window_of(stop), None, given, cache.left_padding)
-        mask = attention_mask(span, self.form.sees, self.form.causal)
-        if start == 0:
-            memory = self._encode(x, rotation, given, None)
-            # All places of one document see the same.
-            cache.memory = (
-                None if memory is None else [(keys, values, seen[:, :, -1:]) for keys, values, seen in memory]
-            )
-        hidden = self._through(x, rotation, mask, cache.memory, cache)
+        span = Span(start, stop, ids.device, self.window_of(stop), None, given, cache.left_padding)
+        layers = [LayerCache(layer, start) for layer in cache.layers]
+        hidden = self.extend(self.embedded(ids), inputs, places, span, cache, layers)
         cache.position = stop
         return self.head(hidden[:, -1:] if last_only else hidden)
 
-    def _embed(self, inputs: Inputs, places: slice | Tensor) -> Tensor:
-        x: Tensor = self.embedding(inputs.ids)
-        if self.config.embedding_scale != 1:
-            x = x * self.config.embedding_scale
+    def extend(
+        self,
+        x: Tensor,
+        inputs: Inputs,
+        places: slice | Tensor,
+        span: Span,
+        cache: TransformerCache,
+        layers: Sequence[LayerCache | RowsCache],
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Return the states (B, n, D) of further places, and remember them.
+
+        Args:
+            x: (B, n, D), what is embedded.
+            inputs: what is known of the places.
+            places: which they are.
+            span: the same, for the mask.
+            cache: has what is encoded; it is encoded now if nothing is.
+            layers: take the keys and values.
+            rows: int64 (B,), which rows of the cache they are; None means all.
+        """
+        x = self._placed(x, inputs, places)
+        rotation = self._rotation(inputs, places)
+        mask = attention_mask(span, self.form.sees, self.form.causal)
+        if cache.memory is None and (memory := self._encode(x, rotation, span.given, None)) is not None:
+            # All places of one document see the same.
+            cache.memory = [(keys, values, seen[:, :, -1:]) for keys, values, seen in memory]
+        memory = cache.memory
+        if memory is not None and rows is not None:
+            memory = [(keys[rows], values[rows], seen[rows]) for keys, values, seen in memory]
+        return self._through(x, rotation, mask, memory, layers)
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        """Return what ids (B, T) bring themselves, (B, T, D)."""
+        x: Tensor = self.embedding(ids)
+        return x if self.config.embedding_scale == 1 else x * self.config.embedding_scale
+
+    def _placed(self, x: Tensor, inputs: Inputs, places: slice | Tensor) -> Tensor:
+        """Add to what is embedded what is known of the places besides."""
         if self.positions is not None:
             x = x + self.positions.weight[places]
         elif self.config.positions == "sinusoidal":
-            x = x + self.waves.sinusoids(inputs.ids.device)[places].to(x.dtype)
+            x = x + self.waves.sinusoids(x.device)[places].to(x.dtype)
         if self.next_place is not None:
             x = x + self.next_place(inputs.of("following"))
         result: Tensor = self.dropout(x)

@@ -11,6 +11,7 @@ Compiled, it becomes a few fused loops over the weights. That takes ten seconds 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
@@ -149,23 +150,78 @@ def decode(
         cache: keys and values of each layer.
         padding: int64 (B,), how many of these are padding; None means none.
     """
-    heads, kv_heads, size = config.heads, config.key_value_heads, config.head_dim
-    eps, rms = config.norm_eps, config.norm == "rms"
-    both = heads + kv_heads
-    batch = ids.shape[0]
     stop = place + 1
     first = 0 if config.window is None else max(0, stop - config.window)
     x = F.embedding(ids, weights.embedding)
     if config.embedding_scale != 1:
         x = x * config.embedding_scale
+    seen = None if padding is None else (torch.arange(first, stop, device=ids.device) >= padding[:, None])[:, None]
     # A row's own place, which is its number without padding.
-    own: int | Tensor = place if padding is None else place - padding
+    where = Place(place if padding is None else place - padding, place, first, stop, seen)
+    return logits_of(through(weights, packed, config, x, where, cache), packed, config)
+
+
+class Place(NamedTuple):
+    """Where the one new place of each row is."""
+
+    own: int | Tensor
+    """Its position, (B,) if rows differ."""
+    stored: int | Tensor
+    """Where its keys and values go, (B,) if rows differ."""
+    first: int
+    """The first key of the cache that is looked at."""
+    stop: int
+    """The key after the last one."""
+    seen: Tensor | None
+    """bool (B, 1, stop - first), which of them a row sees; None means all."""
+
+    @classmethod
+    def of_rows(cls, counts: Sequence[int], window: int | None, device: torch.device) -> Self:
+        """Return the place after ``counts`` places of each row."""
+        least, stop = min(counts), max(counts) + 1
+        first = 0 if window is None else max(0, least + 1 - window)
+        if least + 1 == stop:
+            return cls(least, least, first, stop, None)
+        own = torch.tensor(counts, device=device)
+        key = torch.arange(first, stop, device=device)
+        seen = key <= own[:, None]
+        if window is not None:
+            seen &= key > own[:, None] - window
+        return cls(own, own, first, stop, seen[:, None])
+
+
+def logits_of(hidden: Tensor, packed: PackedWeights, config: TransformerConfig) -> Tensor:
+    """Return the logits (B, V) of states (B, D)."""
+    return _cap(packed.head(hidden), config.logit_soft_cap)
+
+
+def through(
+    weights: StepWeights,
+    packed: PackedWeights,
+    config: TransformerConfig,
+    x: Tensor,
+    where: Place,
+    cache: list[KeyValues],
+) -> Tensor:
+    """Return what the blocks and the last norm make of one place of each row, (B, D), and store its keys and values.
+
+    Args:
+        weights: of the model.
+        packed: its matrices.
+        config: of the model.
+        x: (B, D), what is embedded, without its position.
+        where: the place.
+        cache: keys and values of each layer.
+    """
+    heads, kv_heads, size = config.heads, config.key_value_heads, config.head_dim
+    eps, rms = config.norm_eps, config.norm == "rms"
+    both, batch = heads + kv_heads, len(x)
+    own, first, stop = where.own, where.first, where.stop
     if weights.places is not None:
         x = x + weights.places[own]
     cos = sin = None
     if weights.cos is not None and weights.sin is not None:
         cos, sin = weights.cos[own], weights.sin[own]
-    seen_keys = None if padding is None else (torch.arange(first, stop, device=ids.device) >= padding[:, None])[:, None]
     post = config.norm_position == "post"
     for block, matrices, (keys, values) in zip(weights.blocks, packed.blocks, cache, strict=True):
         h = x if post else _norm(x, block.attention_gain, block.attention_shift, eps, rms)
@@ -177,9 +233,12 @@ def decode(
                 turned = (turned * block.heads_gain).to(h.dtype)
         if cos is not None and sin is not None:
             turned = torch.addcmul(turned * cos, turned.roll(size // 2, -1), sin).to(h.dtype)
-        keys.select(2, place).copy_(turned[:, heads:])
-        values.select(2, place).copy_(joint[:, both:])
-        seen = attend_one(turned[:, :heads], keys[:, :, first:stop], values[:, :, first:stop], seen_keys)
+        for stored, new in ((keys, turned[:, heads:]), (values, joint[:, both:])):
+            if isinstance(where.stored, int):
+                stored.select(2, where.stored).copy_(new)
+            else:
+                stored[torch.arange(batch, device=x.device), :, where.stored] = new.to(stored.dtype)
+        seen = attend_one(turned[:, :heads], keys[:, :, first:stop], values[:, :, first:stop], where.seen)
         x = matrices.out.added(seen, x)
         h = x = _norm(x, block.attention_gain, block.attention_shift, eps, rms) if post else x
         if not post:
@@ -189,7 +248,7 @@ def decode(
             x = _norm(x, block.mlp_gain, block.mlp_shift, eps, rms)
     if weights.gain is not None:
         x = _norm(x, weights.gain, weights.shift, eps, rms)
-    return _cap(packed.head(x), config.logit_soft_cap)
+    return x
 
 
 def attend_one(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:

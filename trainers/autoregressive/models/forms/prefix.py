@@ -23,7 +23,7 @@ class Prefix:
         if span.queries == 1:
             return None  # what is before a token holds its whole condition
         given = span.known_given
-        return span.before | (given[:, span.start :, None] & given[:, None] & span.near)
+        return span.before | (span.at_queries(given)[..., None] & given[:, None] & span.near)
 
 
 PREFIX = Prefix()
