@@ -97,7 +97,7 @@ class PicturePart:
         page.heading("Pictures from captions, in learned tokens")
         page.paragraph(
             f"Each row: a caption and {SAMPLES_A_PROMPT} pictures of {side}x{side} pixels that the model drew for it in "
-            f"{(side // 4) ** 2} tokens, with a guidance of {GUIDANCE:g}. It has learnt the emoji in {len(VARIANTS)} forms, by their "
+            f"{(side // 4) ** 2} tokens, with a guidance of {GUIDANCE:g}. It has learnt the emoji in {len(VARIANTS)} forms, by "
             f"names and by keywords, and to name pictures too. Held-out ones cost it {self.learned_bits:.3f} bits a token."
         )
         _rows(page, self.drawn, 3)
