@@ -210,8 +210,7 @@ def main() -> None:
         head()
         for said, shards in sets.items():
             samples = held_out_grids([shards], given.most)
-            row(f"a picture: its {said}", likelihoods(loaded.using("text -> image"), samples))
-            row(f"a {said}: its picture", likelihoods(loaded.using("image -> text"), samples))
+            row(f"a picture: its {said}", likelihoods(loaded, samples))
         if given.subgroups is not None:
             agreement(model, given.subgroups, given.guidance, folder / "tokenizers" / "learned")
 

@@ -37,7 +37,7 @@ class DemoOptions:
     """Training steps of the text model."""
     image_steps: int = 200
     """Training steps of the model from captions to palette tokens."""
-    learned_steps: int = 600
+    learned_steps: int = 1200
     """Training steps of the model from captions to learned tokens."""
     film_steps: int = 150
     """Training steps of the model from captions to tokens of films."""

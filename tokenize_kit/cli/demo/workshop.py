@@ -116,11 +116,10 @@ class Workshop:
     def train(
         self,
         name: str,
-        template: str | Sequence[str],
+        template: str,
         steps: int,
         *,
         shards: Sequence[str] = (),
-        weights: Sequence[float] = (),
         batch_size: int = 16,
         context: int | None = None,
         dropout: float = 0.0,
@@ -134,8 +133,7 @@ class Workshop:
 
         options = TrainTransformerOptions(
             shards=tuple(str(self.out / "shards" / one) for one in shards or (name,)),
-            template=(template,) if isinstance(template, str) else tuple(template),
-            template_weights=tuple(weights),
+            template=(template,),
             condition_dropout=condition_dropout,
             out=str(self.out / "models" / name),
             preset="tiny",
