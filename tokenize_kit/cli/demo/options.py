@@ -35,9 +35,9 @@ class DemoOptions:
     """Training steps of the neural audio codec."""
     text_steps: int = 120
     """Training steps of the text model."""
-    image_steps: int = 200
+    image_steps: int = 150
     """Training steps of the model from captions to palette tokens."""
-    learned_steps: int = 1200
+    learned_steps: int = 950
     """Training steps of the model from captions to learned tokens."""
     film_steps: int = 150
     """Training steps of the model from captions to tokens of films."""

@@ -76,6 +76,9 @@ class PicturePart:
                 "text -> image",
                 shop.options.learned_steps,
                 shards=sets,
+                # Several documents fill a row better than one: the longest caption is twice as long as most.
+                context=384,
+                batch_size=4,
                 dropout=0.1,
                 condition_dropout=0.05,
             ),
