@@ -33,15 +33,15 @@ class DemoOptions:
     """Training steps of the video tokenizer."""
     codec_steps: int = 320
     """Training steps of the neural audio codec."""
-    text_steps: int = 120
+    text_steps: int = 110
     """Training steps of the text model."""
-    image_steps: int = 150
+    image_steps: int = 120
     """Training steps of the model from captions to palette tokens."""
-    learned_steps: int = 950
+    learned_steps: int = 800
     """Training steps of the model from captions to learned tokens."""
     film_steps: int = 150
     """Training steps of the model from captions to tokens of films."""
-    speech_steps: int = 100
+    speech_steps: int = 80
     """Training steps of the model from words to tokens of speech."""
     seed: int = 0
     """Seed of training and sampling."""
