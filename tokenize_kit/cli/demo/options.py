@@ -31,13 +31,13 @@ class DemoOptions:
     """Training steps of the learned tokenizer."""
     film_tokenizer_steps: int = 200
     """Training steps of the video tokenizer."""
-    codec_steps: int = 320
+    codec_steps: int = 300
     """Training steps of the neural audio codec."""
     text_steps: int = 110
     """Training steps of the text model."""
     image_steps: int = 120
     """Training steps of the model from captions to palette tokens."""
-    learned_steps: int = 800
+    learned_steps: int = 900
     """Training steps of the model from captions to learned tokens."""
     film_steps: int = 150
     """Training steps of the model from captions to tokens of films."""

@@ -79,7 +79,6 @@ class PicturePart:
                 # Several documents fill a row better than one: the longest caption is twice as long as most.
                 context=384,
                 batch_size=4,
-                dropout=0.1,
                 condition_dropout=0.05,
             ),
         )
