@@ -15,6 +15,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 def steps_in(seconds: float, train: Callable[[int, str], Any]) -> int:
     """Return how many steps a training makes in so many seconds; the first trial is there for what is loaded once."""
-    took = [
-        timed(lambda number=number, steps=steps: train(steps, f"trial-{number}"))[1]  # type: ignore[misc]
-        for number, steps in enumerate((TRIAL[0], *TRIAL))
-    ]
+    took = [timed(partial(train, steps, f"trial-{number}"))[1] for number, steps in enumerate((TRIAL[0], *TRIAL))]
     return max(TRIAL[1] + 1, int(seconds / ((took[2] - took[1]) / (TRIAL[1] - TRIAL[0]))))
 
 
@@ -85,13 +83,13 @@ def shards_of(folder: Path, seconds: float, codebooks: int) -> Path:
     return shards
 
 
-def train_form(shards: Path, form: str, layout: str, steps: int, out: Path) -> TrainResult:
-    """Train a form of the Transformer."""
+def train_form(shards: Path, form: str, layout: str, out: Path, steps: int, trial: str = "") -> TrainResult:
+    """Train a form of the Transformer; a trial has a folder of its own beside ``out``."""
     return train_transformer(
         TrainTransformerOptions(
             shards=(str(shards),),
             template=(f"audio:{layout}",),
-            out=str(out),
+            out=f"{out}-{trial}" if trial else str(out),
             preset="tiny",
             model=TransformerOverrides(codebooks=form),
             steps=steps,
@@ -152,15 +150,9 @@ def main() -> None:
         print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
         for form, layout in (one.split("-") for one in given.forms):
             name = Path(temporary) / f"{form}-{layout}"
-            steps = steps_in(
-                given.seconds,
-                lambda steps, out, form=form, layout=layout, name=name: train_form(  # type: ignore[misc]
-                    shards, form, layout, steps, Path(f"{name}-{out}")
-                ),
-            )
-            result, seconds = timed(
-                lambda form=form, layout=layout, steps=steps, name=name: train_form(shards, form, layout, steps, name)  # type: ignore[misc]
-            )
+            train = partial(train_form, shards, form, layout, name)
+            steps = steps_in(given.seconds, train)
+            result, seconds = timed(partial(train, steps))
             rate = result.epochs * tokens_of(shards, layout) / seconds
             bits = result.metrics["audio/bits_per_dimension_quantised"] * RATE
             print(

@@ -18,7 +18,8 @@ from toys.talkies import SOUND_RATE, numbered, numbers_of, ramp, write_film
 
 from tokenize_kit.cli import main
 from tokenize_kit.media.video import read_video, write_video
-from tokenize_kit.protocol import frame_of
+from tokenize_kit.protocol import frame_of, load_tokenizer, modality_named
+from tokenize_kit.protocol.augmentations import augmentation_of
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.sources.decoding import DROPPED
 
@@ -98,6 +99,36 @@ def test_films_become_clips_and_files_again(world, capsys):
         assert all(
             abs(found - one) <= 2 for found, one in zip(numbers_of(video.frames), range(first, stop), strict=True)
         )
+
+
+def test_what_is_drawn_for_the_words_of_a_clip_follows_from_its_key(world):
+    Path("listed").mkdir()
+    Path("listed/a.mkv").write_bytes(Path("scenes/a.mkv").read_bytes())
+    Path("listed/a.srt").write_text(
+        SRT.replace("one", "one, uno, un").replace("two", "two, dos").replace("three", "three, tres")
+    )
+    base = "encode --tokenizer frames --tokenizer text --data listed --clip-frames 8 --out"
+    run(f"{base} listed-plain")
+    run(f"{base} listed-drawn --augment text=parts video=flip --augment-seed 5")
+    words = load_tokenizer("text")
+    plain, drawn = (
+        {
+            record.key: words.decode(torch.tensor(record.grids["text"].astype("int64")))
+            for record in ShardSet.open(name).records()
+        }
+        for name in ("listed-plain", "listed-drawn")
+    )
+    draw = augmentation_of(modality_named("text"), "parts", 5)
+    assert drawn == {key: draw(text, key) for key, text in plain.items()}
+    assert drawn != plain
+    grids = [
+        {one.key: one.grids["video"] for one in ShardSet.open(f"listed-{name}").records()}
+        for name in ("plain", "drawn")
+    ]
+    flip = augmentation_of(modality_named("video"), "flip", 5)
+    for key, grid in grids[0].items():
+        wanted = flip(torch.tensor(grid).permute(0, 3, 1, 2), key).permute(0, 2, 3, 1)
+        assert torch.equal(torch.tensor(grids[1][key]), wanted)
 
 
 def test_a_whole_film_is_one_sample_without_clips(world):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenize_kit.media.image.tensors import scale_image
 from tokenize_kit.protocol.augmentations import Augmentation
+from tokenize_kit.protocol.views import no_argument
 
 Draw = Callable[[Tensor, np.random.Generator], Tensor]
 
@@ -48,12 +49,6 @@ def _augmentation(usage: str, parse: Callable[[str], tuple[Any, ...]]) -> Callab
     return register
 
 
-def _nothing(argument: str) -> tuple[()]:
-    if argument:
-        raise ValueError("it takes no argument")
-    return ()
-
-
 def _part(argument: str) -> tuple[float]:
     try:
         part = float(argument)
@@ -64,7 +59,7 @@ def _part(argument: str) -> tuple[float]:
     return (part,)
 
 
-@_augmentation("flip", _nothing)
+@_augmentation("flip", no_argument)
 def flip(picture: Tensor, generator: np.random.Generator) -> Tensor:
     """Mirror one in two."""
     return picture.flip(-1) if generator.random() < 0.5 else picture

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.media.image.tensors import resize_image, scale_image
-from tokenize_kit.protocol.views import Operation
+from tokenize_kit.protocol.views import Operation, no_argument
 
 PICTURES: dict[str, Operation] = {}
 """The operations of pictures."""
@@ -54,12 +54,6 @@ def _operation(usage: str, parse: Callable[[str], tuple[Any, ...]]) -> Callable[
     return register
 
 
-def _nothing(argument: str) -> tuple[()]:
-    if argument:
-        raise ValueError("it takes no argument")
-    return ()
-
-
 def _sides(argument: str) -> tuple[int, int | None]:
     """Return height and width, or the length of the short side and None."""
     numbers = argument.split("x")
@@ -91,19 +85,19 @@ def resize(picture: Tensor, height: int, width: int | None = None) -> Tensor:
     return resize_image(picture, height, crop=False) if width is None else scale_image(picture, height, width)
 
 
-@_operation("grey", _nothing)
+@_operation("grey", no_argument)
 def grey(picture: Tensor) -> Tensor:
     """Make all colours the luma of ITU-R BT.601."""
     return _with_colours(picture, _luma(picture))
 
 
-@_operation("flip", _nothing)
+@_operation("flip", no_argument)
 def flip(picture: Tensor) -> Tensor:
     """Mirror left and right."""
     return picture.flip(-1)
 
 
-@_operation("edges", _nothing)
+@_operation("edges", no_argument)
 def edges(picture: Tensor) -> Tensor:
     """Make all colours the magnitude of the Sobel gradient of the luma, a quarter of it, at most 255; the border is repeated."""
     around = np.pad(_luma(picture).astype(np.int64), 1, mode="edge")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from tokenize_kit.protocol.augmentations import Augmentation
+from tokenize_kit.protocol.views import no_argument
 
 
 def _parts(argument: str) -> Callable[[str, np.random.Generator], str]:
-    if argument:
-        raise ValueError("it takes no argument")
+    no_argument(argument)
     return parts
 
 

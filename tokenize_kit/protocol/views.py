@@ -101,6 +101,17 @@ def change_of(kind: Modality, operations: str) -> Callable[[Sample], Sample]:
     return lambda sample: reduce(lambda changed, step: step(changed), steps, sample)
 
 
+def no_argument(argument: str) -> tuple[()]:
+    """Read the argument of an operation that has none.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if argument:
+        raise ValueError("it takes no argument")
+    return ()
+
+
 def parse_operations(kind: Modality, text: str, known: Mapping[str, Any], called: str) -> list[Any]:
     """Return what is made of the arguments of operations that are joined, ``grey+resize:16``.
 

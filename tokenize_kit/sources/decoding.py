@@ -169,7 +169,7 @@ class RowDecoder:
         others = {name: content for name, content in contents.items() if name != leader}
         try:
             with ExitStack() as stack:
-                takers = {name: self._taker(name, content, key, stack) for name, content in others.items()}
+                takers = {name: self._taker(name, content, key, rate, stack) for name, content in others.items()}
                 file = stack.enter_context(_opened(contents[leader]))
                 resize, at_least = self._shaping.resizer(kind), self._shaping.at_least(kind)
                 for part in kind.parts(file, spec, clips, resize=resize, at_least=at_least):
@@ -195,12 +195,12 @@ class RowDecoder:
                 yield self._failed(key, error, "" if isinstance(error, NoTrackError) else "; a whole file")
 
     def _taker(
-        self, name: str, content: Content, key: str, stack: ExitStack
+        self, name: str, content: Content, key: str, rate: float, stack: ExitStack
     ) -> Callable[[Span], tuple[Sample, tuple[str, ...]]]:
         """Return what gives the part of a content that belongs to a span of time."""
         kind = self._kinds[name]
         if isinstance(content, Subtitles):
-            return lambda span: (self._changed(name, content.words(*span), key), ())
+            return lambda span: (self._changed(name, content.words(*span), clip_key(key, span.start, rate)), ())
         if kind.follows:
             file = stack.enter_context(_opened(content))
             called = content.name if isinstance(content, StoredFile) else ""
