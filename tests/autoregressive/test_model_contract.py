@@ -23,7 +23,13 @@ from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.losses import token_loss
 
 VOCAB, CONTEXT = 11, 24
-SIZES = {"vocab_size": VOCAB, "context": CONTEXT, "layers": 2, "width": 32, "heads": 4}
+SIZES = {"vocab_size": VOCAB, "context": CONTEXT}
+"""What every model is told."""
+SMALL: dict[str, dict[str, object]] = {
+    "transformer": {"layers": 2, "width": 32, "heads": 4},
+    "recurrent": {"layers": 2, "width": 32},
+}
+"""What makes a family small."""
 
 # How a family is built small, and how far back it must see. A new family adds its line here.
 FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
@@ -64,6 +70,11 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ("heads", {"codebooks": "heads", "codebook_slots": 3}, CONTEXT),
         ("depth", {"codebooks": "depth", "codebook_slots": 3, "kv_heads": 2}, CONTEXT),
     ],
+    "recurrent": [
+        ("lstm", {}, CONTEXT),
+        ("gru", {"cell": "gru"}, CONTEXT),
+        ("coordinates", {"coordinates": True}, CONTEXT),
+    ],
 }
 CASES = [
     pytest.param(name, values, reach, id=f"{name}-{label}")
@@ -76,7 +87,7 @@ every_model = pytest.mark.parametrize(("name", "values", "reach"), CASES)
 def build(name: str, values: dict[str, object], *, trained: bool = True, **more: object) -> SequenceModel:
     """A model whose weights are as if trained: fresh ones have zero output projections, which hide mistakes."""
     torch.manual_seed(0)
-    model = build_model(name, {**SIZES, **values, **more})
+    model = build_model(name, {**SIZES, **SMALL[name], **values, **more})
     if trained:
         for parameter in model.parameters():
             parameter.data.add_(torch.randn_like(parameter) * 0.15)
@@ -104,10 +115,12 @@ def given(
         start: see ``place``.
     """
     positions = None if place is None or documents is None else place.clamp(min=0)
-    if "steps" not in model.needs:
+    if not model.needs:
         return Inputs(ids, positions, documents)
     if place is None:
         place = torch.arange(start, start + ids.shape[1]).expand_as(ids)
+    if "axial" in model.needs:
+        return Inputs(ids, positions, documents, axial=place.clamp(min=0)[..., None].expand(-1, -1, 3))
     steps = torch.stack((place % 3 == 0, place % 3), -1) * (place >= 0)[..., None]
     return Inputs(ids, positions, documents, steps=steps)
 
@@ -211,7 +224,9 @@ def test_left_padded_rows_in_the_forward_pass(name: str, values: dict[str, objec
 
 @every_model
 def test_loss_starts_at_ln_vocabulary(name: str, values: dict[str, object], reach: int) -> None:
-    model = build(name, values, trained=False, vocab_size=512, width=64, logit_soft_cap=None)
+    model = build(
+        name, values, trained=False, vocab_size=512, width=64, **{n: None for n in values if n == "logit_soft_cap"}
+    )
     ids = some_ids(8, CONTEXT, vocab=512)
     loss = token_loss(model.logits(given(model, ids[:, :-1])), ids[:, 1:])
     # Half the variance of the first logits (0.3 squared) above it; with a tied head each token is a little likely to follow

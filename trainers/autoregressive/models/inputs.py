@@ -35,8 +35,12 @@ class Inputs:
 
     def rows(self, rows: Tensor) -> Inputs:
         """Return those of the rows ``rows`` (int64)."""
-        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
+        return replace(self, **{name: part[rows] for name, part in self.parts().items()})
+
+    def parts(self) -> dict[str, Any]:
+        """Return the tensors that are given, by name."""
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: part for name, part in known.items() if part is not None}
 
     def of(self, name: str) -> Tensor:
         """Return a part that a model cannot do without.

@@ -1,0 +1,72 @@
+"""What the configurations of the families share: sizes, checks that name the field, and a plain form.
+
+A family's configuration is a frozen dataclass that inherits from `FamilyConfig`; its fields, with a docstring under each, are
+what ``train sequence --set NAME=VALUE`` may change and what its help lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Self, get_args, get_type_hints
+
+
+@dataclass(frozen=True)
+class FamilyConfig:
+    """Sizes that every family has. A subclass checks its own fields in ``__post_init__`` after ``super().__post_init__()``."""
+
+    vocab_size: int = 256
+    """Number of ids."""
+    context: int = 256
+    """Longest sequence in tokens."""
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "vocab_size", "context")
+        for name, kind in get_type_hints(type(self)).items():
+            choices = get_args(kind)
+            if choices and isinstance(choices[0], str) and (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(choices)}{_hint(str(value), choices)}")
+
+    def at_least(self, least: float, *names: str) -> None:
+        """Refuse fields below ``least``; None is let through.
+
+        Raises:
+            ValueError: names the first such field.
+        """
+        for name in names:
+            if (value := getattr(self, name)) is not None and not value >= least:
+                raise ValueError(f"{name} {value} must be at least {least:g}")
+
+    def probability(self, *names: str) -> None:
+        """Refuse fields that are not in [0, 1).
+
+        Raises:
+            ValueError: names the first such field.
+        """
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be in [0, 1)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build a configuration from `to_dict`'s form.
+
+        Raises:
+            ValueError: a field is unknown (the message suggests the closest one) or out of range.
+        """
+        known = tuple(field.name for field in fields(cls))
+        for name in values:
+            if name not in known:
+                raise ValueError(f"unknown field {name!r} (known: {', '.join(known)}){_hint(name, known)}")
+        given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
+        return cls(**given)
+
+
+def _hint(value: str, known: tuple[str, ...]) -> str:
+    close = get_close_matches(value, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
