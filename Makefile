@@ -14,7 +14,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/tokenize-kit demo --out demo_out
+	$(BIN)/tokenize-kit demo --out demo_out --minutes 6
 
 lint: setup
 	$(BIN)/ruff check .

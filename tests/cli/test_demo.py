@@ -5,6 +5,7 @@ import io
 import json
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ import soundfile
 from PIL import Image
 
 from tokenize_kit.cli import main
+from tokenize_kit.cli.demo import workshop
+from tokenize_kit.cli.demo.options import DemoOptions
+from tokenize_kit.cli.demo.pace import LEAST, Speed, measured, pace
 from tokenize_kit.media.video import read_video
+from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import load_tokenizer
 from tokenize_kit.shards import ShardSet
 
@@ -157,3 +162,26 @@ def test_wrong_assets_and_sizes_are_refused(assets, tmp_path, capsys):
     for name in ("codec-steps", "speech-steps", "codebooks", "learned-size"):
         assert main(["demo", f"--{name}", "0"]) in (1, 2)
         assert f"--{name} 0 must be at least 1" in capsys.readouterr().err
+
+
+def test_a_slow_machine_has_fewer_steps_and_keeps_them(tmp_path, monkeypatch):
+    slow = [Speed(1e6, 1e6)]
+    monkeypatch.setattr(workshop, "measured", slow.pop)
+    options = DemoOptions(out=str(tmp_path / "out"), minutes=6, learned_steps=900, speech_steps=1)
+    for _ in range(2):  # the second one goes on as the first, and measures nothing
+        shop = workshop.Workshop(options, Progress(enabled=False))
+        shop.claim()
+        assert (shop.pace, shop.options.learned_steps, shop.options.speech_steps) == (LEAST, 900 * LEAST, 1)
+    with pytest.raises(ValueError, match="holds a demo with other options"):
+        workshop.Workshop(replace(options, minutes=5), Progress(enabled=False)).claim()
+    with pytest.raises(ValueError, match="--minutes 0 must be above 0"):
+        DemoOptions(minutes=0)
+
+
+def test_the_pace_falls_with_the_speed_and_stays_in_its_bounds():
+    fast, slow, slower, slowest = (pace(6, Speed(seconds, seconds)) for seconds in (0.001, 0.12, 0.2, 10))
+    assert fast == 1 > slow > slower > slowest == LEAST
+
+
+def test_both_measurements_are_of_training_steps():
+    assert all(0 < seconds < 20 for seconds in measured())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class DemoOptions:
     """Training steps of the model from words to tokens of speech."""
     seed: int = 0
     """Seed of training and sampling."""
+    minutes: float | None = None
+    """About how long it may take at most. On a slow machine all trainings then have fewer steps, as two short measurements say;
+    the same command goes on with them. None leaves the steps as they are."""
 
     def interrupted(self) -> str:
         """Return what is true when the command was interrupted."""
@@ -54,6 +57,13 @@ class DemoOptions:
         for name, value in vars(self).items():
             if (name.endswith(("_steps", "_size")) or name == "codebooks") and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        if self.minutes is not None and not 0 < self.minutes < float("inf"):
+            raise ValueError(f"--minutes {self.minutes:g} must be above 0")
+
+    def at(self, pace: float) -> DemoOptions:
+        """Return the options with a part of the steps of each training, at least one."""
+        steps = {name: max(1, round(value * pace)) for name, value in vars(self).items() if name.endswith("_steps")}
+        return replace(self, **steps)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ class DemoResult:
     """The page to open."""
     seconds: float
     """How long it took."""
+    pace: float
+    """Which part of their steps the trainings had."""
     text_bits_per_byte: float
     """Of the text model, on held-out paragraphs."""
     image_bits_per_token: float

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from tokenize_kit.cli.demo.pace import measured, pace
 from tokenize_kit.files import read_signed, signed, write_json
 from tokenize_kit.partial import is_partial, remove_abandoned_below
 from tokenize_kit.protocol import is_tokenizer_folder
@@ -34,6 +35,8 @@ class Workshop:
         self.out = Path(options.out)
         self.stages: dict[str, float] = {}
         """Seconds of each stage."""
+        self.pace = 1.0
+        """Which part of their steps the trainings have."""
         self.models: list[str] = []
         """Names of the models in the order of their training."""
         self._assets = Path(options.assets) if options.assets is not None else Path(__file__).parents[3] / "assets"
@@ -50,7 +53,7 @@ class Workshop:
         return path
 
     def claim(self) -> None:
-        """Tie the folder to the options, so that finished stages can be trusted.
+        """Tie the folder to the options and to the pace, so that finished stages can be trusted and others fit to them.
 
         Raises:
             ValueError: it holds something else.
@@ -59,14 +62,20 @@ class Workshop:
         file = self.out / "demo.json"
         if file.is_file():
             found = read_signed(file)
+            self.pace = found.pop("pace", 1.0)
             if found != wanted:
                 raise ValueError(
                     f"{self.out} holds a demo with other options ({found}); choose another --out or delete it"
                 )
         elif self.out.is_dir() and any(not is_partial(path.name) for path in self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and not a demo's folder; choose another --out")
+        elif self.options.minutes is not None:
+            self.pace = pace(self.options.minutes, measured())
         remove_abandoned_below(self.out)
-        write_json(file, signed(wanted))
+        write_json(file, signed(wanted if self.pace == 1 else wanted | {"pace": self.pace}))
+        if self.pace < 1:
+            self.progress.note(f"a slow machine: the trainings have {self.pace:.0%} of their steps")
+        self.options = self.options.at(self.pace)
 
     def stage(self, name: str, work: Callable[[], T]) -> T:
         """Return what ``work`` makes, and note how long it took."""
