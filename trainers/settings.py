@@ -54,9 +54,7 @@ def read_settings(
             found[name] = _value(value, hints[name])
         except ValueError:
             hint = _hint(value, [str(one) for one in _choices(hints[name])])
-            raise ValueError(
-                f"{OPTION} {word}: {name} is {words_of_type(hints[name])}, not {value!r}{hint}"
-            ) from None
+            raise ValueError(f"{OPTION} {word}: {name} is {words_of_type(hints[name])}, not {value!r}{hint}") from None
     return found
 
 

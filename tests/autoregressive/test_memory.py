@@ -9,11 +9,11 @@ import torch
 
 from tokenize_kit.errors import is_out_of_memory
 from trainers import memory
+from trainers.autoregressive.memory import burden_of, kept_by_activations, least_memory, parameters_of
 from trainers.autoregressive.models import build_model
 from trainers.autoregressive.models.config import preset
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.options import TrainSequenceOptions, TrainTransformerOptions
-from trainers.autoregressive.memory import burden_of, kept_by_activations, least_memory, parameters_of
 from trainers.config import OptimizerConfig
 from trainers.memory import available_memory, refuse_what_cannot_fit, says_when_full
 

@@ -43,7 +43,7 @@ def parameters_of(family: str, config: Mapping[str, Any]) -> int | None:
 
 
 def least_memory(options: TrainSequenceOptions, parameters: int, context: int, config: Mapping[str, Any]) -> int:
-    """Return the bytes that a training needs at the least: weights, gradients, optimiser and, of a Transformer, its layers' inputs.
+    """Return the bytes that a training needs at the least: weights, gradients, optimiser, and a Transformer's inputs of layers.
 
     What a step needs besides depends on the kernels; ``tests/autoregressive/test_memory.py`` holds it against what was used.
     """

@@ -85,8 +85,9 @@ class SequenceOptions:
     model: TransformerOverrides = field(default_factory=TransformerOverrides)
     """Parts of the Transformer that shall differ from the preset."""
     form: str | None = None
-    """What a token of the Transformer sees: those before it (causal), and of a condition all of it from everywhere in it (prefix), or the condition
-    through an encoder of its own (encoder-decoder). None means causal, or everything where the objective wants it."""
+    """What a token of the Transformer sees: those before it (causal), and of a condition all of it from everywhere in it (prefix),
+    or the condition through an encoder of its own (encoder-decoder). None means causal, or everything where the objective wants
+    it."""
     objective: str = "next-token"
     """What is predicted: the next token, or "masked", hidden tokens among all others (BERT), for representations and not for
     generation."""
@@ -125,7 +126,7 @@ class TrainSequenceOptions(LoopConfig, ShardReading, SequenceOptions):
         "train sequence --family wavenet --help",
         "train sequence --family wavenet --shards shards/sounds --template audio --context 2048 --out models/wavenet",
         "train sequence --family recurrent --set cell=gru layers=3 --shards shards/text --template text --out models/gru",
-        "train sequence --family wavenet --set coordinates=true --shards shards/emoji --template 'text -> image' --out models/wave",
+        "train sequence --family wavenet --set coordinates=true --shards shards/emoji --template image --out models/emoji",
         "train sequence --family transformer --preset tiny --shards shards/text --template text --out models/text",
     )
 
@@ -165,7 +166,9 @@ class TrainSequenceOptions(LoopConfig, ShardReading, SequenceOptions):
             MODELS.get(self.family)
         if self.family == TRANSFORMER:
             if self.family_config is not None:
-                raise ValueError(f"--family-config is for other families; change the transformer with {OPTION} or --model")
+                raise ValueError(
+                    f"--family-config is for other families; change the transformer with {OPTION} or --model"
+                )
             return
         model = next(iter(self.model.given()), None)
         given = {"--preset": self.preset, "--style": self.style, "--form": self.form}
@@ -194,7 +197,9 @@ class TrainSequenceOptions(LoopConfig, ShardReading, SequenceOptions):
             )
         found = read_settings(kind, self.set, f"the family {self.family!r}", _elsewhere(self.family))
         if both := next((name for name in found if name in changes), None):
-            raise ValueError(f"{OPTION} {both} and --model.{both.replace('_', '-')} are both given; leave one of them out")
+            raise ValueError(
+                f"{OPTION} {both} and --model.{both.replace('_', '-')} are both given; leave one of them out"
+            )
         return {**changes, **found}
 
     @staticmethod

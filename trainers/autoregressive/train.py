@@ -280,9 +280,7 @@ def _default_context(data: TokenData, options: TrainSequenceOptions) -> int:
     return longest
 
 
-def _model_config(
-    options: TrainSequenceOptions, data: MixedData, objective: Objective, context: int
-) -> dict[str, Any]:
+def _model_config(options: TrainSequenceOptions, data: MixedData, objective: Objective, context: int) -> dict[str, Any]:
     """Return the plain form of the model's configuration.
 
     Raises:

@@ -129,7 +129,8 @@ class StatefulModel(nn.Module):
             return self.body(x, inputs, self.start(len(x), x), None)[0]
         result = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
         for runs in runs_of(inputs.documents):
-            found, _ = self.body(runs.gather(x), _at(inputs, runs), self.start(len(runs.lengths), x), runs.lengths)
+            # Nothing is carried on, so what lies behind a document need not be told from it: such rows are not packed.
+            found, _ = self.body(runs.gather(x), _at(inputs, runs), self.start(len(runs.lengths), x), None)
             result = runs.scatter(result, found)
         return result
 

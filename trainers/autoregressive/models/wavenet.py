@@ -1,4 +1,4 @@
-"""WaveNet: dilated causal convolutions with gated units, residual and skip connections (van den Oord et al. 2016, arXiv 1609.03499).
+"""WaveNet: dilated causal convolutions, gated, with residual and skip connections (van den Oord et al. 2016, arXiv 1609.03499).
 
     layer 2, dilation 4   o---------------o            what a place of each layer is made of: itself
     layer 1, dilation 2           o-------o            and, with a kernel of 2, the one `dilation` before it
@@ -22,12 +22,16 @@ from torch import Tensor, nn
 from trainers.autoregressive.models.coordinates import Coordinates
 from trainers.autoregressive.models.family import FamilyConfig
 from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.layers import RMSNorm
 from trainers.autoregressive.models.stateful import State, StatefulModel
 
 
 @dataclass(frozen=True)
 class WaveNetConfig(FamilyConfig):
-    """A stack of gated causal convolutions."""
+    """A stack of gated causal convolutions.
+
+    The next token is predicted from the last 1 + (kernel - 1) * (the sum of all dilations): with the defaults from 2,047.
+    """
 
     layers: int = 20
     """How many stand on each other."""
@@ -98,8 +102,8 @@ class GatedLayer(nn.Module):
 class WaveNet(StatefulModel):
     """WaveNet over ids.
 
-    Its state is the inputs of all layers that are still to be read (R, (kernel - 1) * sum of dilations, W), a ring for each layer,
-    and how many tokens each row has had (R,): the input at token n is in slot ``n % length`` of the ring.
+    Its state is the inputs of all layers that are still to be read (R, (kernel - 1) * sum of dilations, W), a ring for each
+    layer, and how many tokens each row has had (R,): the input at token n is in slot ``n % length`` of the ring.
     """
 
     configuration = WaveNetConfig
@@ -109,7 +113,7 @@ class WaveNet(StatefulModel):
         self.coordinates = Coordinates(config.width) if config.coordinates else None
         self.layers = nn.ModuleList(GatedLayer(config, i == config.layers - 1) for i in range(config.layers))
         self.head = nn.Linear(config.skip_width, config.width)
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = RMSNorm(config.width, 1e-5)
         nn.init.normal_(self.head.weight, std=config.skip_width**-0.5)
         nn.init.zeros_(self.head.bias)
         self.spans = [(config.kernel - 1) * dilation for dilation in config.dilations]
@@ -126,14 +130,15 @@ class WaveNet(StatefulModel):
             ValueError: the rows are longer than the context, or a part of the inputs is missing that the model needs.
         """
         self.check_length(inputs)
-        x, total = self._entered(self.embedding(inputs.ids), inputs), None
+        x = self._entered(self.embedding(inputs.ids), inputs)
+        total = x.new_zeros(1)
         for layer, dilation in zip(self.layers, self.config.dilations, strict=True):
             x, skip = layer(x, self._taken_in(x, dilation, inputs.documents))
-            total = skip if total is None else total + skip
+            total = total + skip
         return self._left(total)
 
     def _taken_in(self, x: Tensor, dilation: int, documents: Tensor | None) -> Tensor:
-        """Return for each place of rows (B, T, W) what a convolution takes in (B, T, kernel * W), zeros from outside its document."""
+        """Return for each place of rows (B, T, W) what a convolution takes in (B, T, kernel * W), zeros from other documents."""
         length, parts = x.shape[1], []
         for back in range((self.config.kernel - 1) * dilation, 0, -dilation):
             before = F.pad(x[:, : max(0, length - back)], (0, 0, min(back, length), 0))
@@ -145,7 +150,9 @@ class WaveNet(StatefulModel):
 
     def start(self, rows: int, like: Tensor) -> State:
         """Return rings of zeros, and that no row had a token; see the class."""
-        return like.new_zeros(rows, sum(self.spans), self.width), torch.zeros(rows, dtype=torch.int64, device=like.device)
+        return like.new_zeros(rows, sum(self.spans), self.width), torch.zeros(
+            rows, dtype=torch.int64, device=like.device
+        )
 
     def body(self, x: Tensor, inputs: Inputs, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See `StatefulModel.body`."""
@@ -153,8 +160,10 @@ class WaveNet(StatefulModel):
         count = x.shape[1]
         real = torch.full_like(had, count) if lengths is None else lengths
         rows = torch.arange(len(x), device=x.device)[:, None]
-        x, total, after = self._entered(x, inputs), None, []
-        for layer, dilation, ring in zip(self.layers, self.config.dilations, rings.split(self.spans, 1), strict=True):
+        x, total, after = self._entered(x, inputs), x.new_zeros(1), []
+        for layer, dilation, ring in zip(
+            self.layers, self.config.dilations, torch.split(rings, self.spans, 1), strict=True
+        ):
             span = ring.shape[1]
             slots = torch.arange(span, device=x.device)
             # The ring from its oldest input on, and the new ones behind it.
@@ -163,7 +172,7 @@ class WaveNet(StatefulModel):
             # In a slot is the last of the real inputs whose number is the slot's.
             after.append(line[rows, real[:, None] + (slots - (had + real)[:, None]) % span])
             x, skip = layer(x, torch.cat((*reached, x.to(ring.dtype)), -1))
-            total = skip if total is None else total + skip
+            total = total + skip
         return self._left(total), (torch.cat(after, 1), had + real)
 
     def advance(self, x: Tensor, inputs: Inputs, state: State) -> tuple[Tensor, State]:
@@ -171,19 +180,19 @@ class WaveNet(StatefulModel):
         if x.shape[1] != 1:
             return self.body(x, inputs, state, None)
         rings, had = state
-        x, total, new = self._entered(x, inputs)[:, 0], None, []
+        x, total, new = self._entered(x, inputs)[:, 0], x.new_zeros(1), []
         rows = torch.arange(len(x), device=x.device)[:, None]
         read, written = self._slots(had)
-        seen = rings[rows, read].unflatten(1, (len(self.layers), -1)).flatten(2)
+        seen = rings[rows, read].view(len(x), len(self.layers), -1)
         for index, layer in enumerate(self.layers):
             new.append(x.to(rings.dtype))
             x, skip = layer(x, torch.cat((seen[:, index], new[-1]), -1))
-            total = skip if total is None else total + skip
+            total = total + skip
         rings[rows, written] = torch.stack(new, 1)
         return self._left(total)[:, None], (rings, had + 1)
 
     def _slots(self, had: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where the rings are read for the next token, (R, layers * (kernel - 1)), and where it is written, (R, layers)."""
+        """Return where the rings are read for the next token, (R, layers * (kernel - 1)), and where it goes, (R, layers)."""
         spans = torch.tensor(self.spans, device=had.device)
         dilations = torch.tensor(self.config.dilations, device=had.device)
         firsts = spans.cumsum(0) - spans
