@@ -331,7 +331,7 @@ def test_a_masked_model_trains_and_says_that_it_cannot_generate(shards, tmp_path
         (
             "text -> image",
             {"family": "mean", "model": TransformerOverrides(), "form": "prefix"},
-            "does not ask which tokens are a condition",
+            "--form prefix is of the transformer",
         ),
     ],
 )

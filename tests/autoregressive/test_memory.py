@@ -9,11 +9,11 @@ import torch
 
 from tokenize_kit.errors import is_out_of_memory
 from trainers import memory
+from trainers.autoregressive.memory import burden_of, kept_by_activations, least_memory, parameters_of
 from trainers.autoregressive.models import build_model
 from trainers.autoregressive.models.config import preset
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.options import TrainTransformerOptions
-from trainers.autoregressive.train import _burden, _parameters, least_memory
+from trainers.autoregressive.options import TrainSequenceOptions, TrainTransformerOptions
 from trainers.config import OptimizerConfig
 from trainers.memory import available_memory, refuse_what_cannot_fit, says_when_full
 
@@ -23,7 +23,7 @@ from trainers.memory import available_memory, refuse_what_cannot_fit, says_when_
 def test_the_estimate_is_below_what_a_step_keeps(style, rows, context):
     config = preset("tiny", style, vocab_size=300, context=context).to_dict()
     options = TrainTransformerOptions(shards=("s",), template="text", out="o", batch_size=rows)
-    parameters = _parameters(options, config)
+    parameters = parameters_of("transformer", config)
     model = build_model("transformer", config)
     assert parameters == sum(parameter.numel() for parameter in model.parameters())
     own = {parameter.data_ptr() for parameter in model.parameters()}
@@ -45,6 +45,38 @@ def test_the_estimate_is_below_what_a_step_keeps(style, rows, context):
     assert least - held > sum(kept.values()) / 8
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("recurrent", {"layers": 2, "width": 32}),
+        ("recurrent", {"layers": 1, "width": 48, "cell": "gru", "coordinates": True}),
+        ("wavenet", {"layers": 6, "cycle": 3, "width": 32}),
+    ],
+)
+def test_what_other_families_keep_is_measured_on_a_short_row(name, sizes):
+    rows, context = 4, 96
+    model = build_model(name, {"vocab_size": 300, "context": context, **sizes})
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    ids = torch.zeros(rows, context, dtype=torch.int64)
+    inputs = Inputs(ids, axial=ids[..., None].expand(-1, -1, 3))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.loss(inputs, ids)
+    options = TrainSequenceOptions(family=name, shards=("s",), template="text", out="o", batch_size=rows)
+    before = torch.get_rng_state()
+    least = kept_by_activations(model, options, context)
+    # In bfloat16 half of it.
+    assert sum(kept.values()) / 4 < least <= sum(kept.values()) / 2
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_optimiser_and_the_averages_count():
     def options(**changes):
         return TrainTransformerOptions(shards=("s",), template="text", out="o", **changes)
@@ -57,7 +89,7 @@ def test_the_optimiser_and_the_averages_count():
 def test_what_cannot_fit_is_refused_with_both_numbers(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda device: 3_000_000_000)
     options = TrainTransformerOptions(shards=("s",), template="text", out="o", batch_size=512)
-    burden = _burden(options, 2048)
+    burden = burden_of(options, 2048)
     with pytest.raises(
         MemoryError, match=r"needs 5\.0 GB at the least, and 3\.0 GB are free; a batch is 512 rows x 2,048 tokens"
     ) as told:

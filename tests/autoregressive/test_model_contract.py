@@ -28,6 +28,7 @@ SIZES = {"vocab_size": VOCAB, "context": CONTEXT}
 SMALL: dict[str, dict[str, object]] = {
     "transformer": {"layers": 2, "width": 32, "heads": 4},
     "recurrent": {"layers": 2, "width": 32},
+    "wavenet": {"layers": 6, "cycle": 3, "width": 32, "skip_width": 32},
 }
 """What makes a family small."""
 
@@ -74,6 +75,13 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ("lstm", {}, CONTEXT),
         ("gru", {"cell": "gru"}, CONTEXT),
         ("coordinates", {"coordinates": True}, CONTEXT),
+    ],
+    # Dilations 1, 2, 4, 1, 2, 4: what is seen is shorter than the context.
+    "wavenet": [
+        ("short", {}, 15),
+        ("kernel-of-3", {"kernel": 3, "layers": 3}, 15),
+        ("long", {"layers": 5, "cycle": 5}, CONTEXT),
+        ("coordinates", {"coordinates": True, "layers": 4}, 9),
     ],
 }
 CASES = [

@@ -179,6 +179,9 @@ def _parse(command: Command, options_type: type[Any], typed: list[str]) -> tuple
             registry=_texts_as_they_are(),
         )
     except SystemExit:
+        more = getattr(options_type, "more_help", None)
+        if wants_help and more is not None and (said := more(typed)):
+            print(f"\n{said}")
         if wants_help and command.examples:
             print("\n".join(["", "examples:", *(f"  tokenize-kit {example}" for example in command.examples)]))
         raise

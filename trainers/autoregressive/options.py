@@ -1,25 +1,47 @@
-"""Options of ``train transformer`` and ``generate``, as plain data that a command line can read without loading torch."""
+"""Options of ``train sequence`` and ``generate``, as plain data that a command line can read without loading torch."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from typing_extensions import Doc
 
 from tokenize_kit.errors import UsageError
+from tokenize_kit.protocol.registry import MODELS
 from tokenize_kit.shards.options import ShardReading
+from trainers.autoregressive.models import configuration_of
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.sampling_options import SamplingOptions
 from trainers.config import LoopConfig, OptimizerConfig
 from trainers.overrides import Overrides
+from trainers.settings import OPTION, listing, read_settings
 
 # A dataclass takes the fields of its last base first: what a user must say comes before how long and on what it runs.
 
 
-_OF_THE_DATA = ("vocab_size", "context", "form", "codebook_slots", "told_next")
+TRANSFORMER = "transformer"
+"""The family that has presets, styles and forms."""
+
+_OF_EVERY_MODEL = {"vocab_size": "follows from the data", "context": "is --context"}
+"""Fields of a configuration that other options or the data decide."""
+
+_OF_THE_TRANSFORMER = {
+    **_OF_EVERY_MODEL,
+    "form": "is --form",
+    "codebook_slots": "follows from the data",
+    "told_next": "follows from the template",
+}
 
 
-class TransformerOverrides(Overrides, of=TransformerConfig, without=_OF_THE_DATA):
+class TransformerOverrides(Overrides, of=TransformerConfig, without=tuple(_OF_THE_TRANSFORMER)):
     """Parts of the Transformer; see `trainers.autoregressive.models.config.TransformerConfig`. None keeps the preset's value."""
+
+
+def _said_of_families() -> str:
+    return f"The registered model family to train: {', '.join(MODELS.names())}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +71,23 @@ class SequenceOptions:
     loss_weights: tuple[str, ...] = ()
     """STREAM=W, such as image=0.5: how much the tokens of a stream count in the training loss; 1 for the others. Validation
     counts all alike."""
-    preset: Literal["tiny", "small", "base"] = "small"
-    """Size of the Transformer: 4, 8 or 12 layers, 64 channels wide for each."""
-    style: Literal["llama", "gpt2", "sinusoidal"] = "llama"
-    """Kind of the Transformer: modern, GPT-2, or that of the original paper."""
+    family: Annotated[str, Doc(_said_of_families())] = field()
+    set: tuple[str, ...] = ()
+    """NAME=VALUE: fields of the family's configuration that shall differ from its defaults, such as layers=4 width=256. The help
+    lists them: --family NAME --help."""
+    family_config: str | None = None
+    """A JSON file with the family's configuration, which --set may change; vocab_size and context are filled in. Not for the
+    transformer."""
+    preset: Literal["tiny", "small", "base"] | None = None
+    """Size of the Transformer: 4, 8 or 12 layers, 64 channels wide for each. None means small."""
+    style: Literal["llama", "gpt2", "sinusoidal"] | None = None
+    """Kind of the Transformer: modern, GPT-2, or that of the original paper. None means llama."""
     model: TransformerOverrides = field(default_factory=TransformerOverrides)
     """Parts of the Transformer that shall differ from the preset."""
-    family: str = "transformer"
-    """The registered model family to train."""
-    family_config: str | None = None
-    """For another family: a JSON file with its configuration; vocab_size and context are filled in."""
     form: str | None = None
-    """What a token sees: those before it (causal), and of a condition all of it from everywhere in it (prefix), or the condition
-    through an encoder of its own (encoder-decoder). None means causal, or everything where the objective wants it."""
+    """What a token of the Transformer sees: those before it (causal), and of a condition all of it from everywhere in it (prefix),
+    or the condition through an encoder of its own (encoder-decoder). None means causal, or everything where the objective wants
+    it."""
     objective: str = "next-token"
     """What is predicted: the next token, or "masked", hidden tokens among all others (BERT), for representations and not for
     generation."""
@@ -72,8 +98,9 @@ class SequenceOptions:
     batch_size: int = 8
     """Rows of a batch on each device."""
     context: int | None = None
-    """Tokens of a row. None means 256, 512 or 1024 by preset for text alone, and the longest document for everything else; of
-    sound alone that has codebooks at most 256, 512 or 1024 time steps, and longer ones are cut into pieces."""
+    """Tokens of a row. None means 256, 512 or 1024 by preset for text alone, 512 for other families than the transformer, and
+    the longest document for everything else; of sound alone that has codebooks at most as many time steps, and longer ones are
+    cut into pieces."""
     validation_fraction: float = 0.05
     """Part of the samples, chosen by the hash of their keys, that is never trained on."""
     validation_keys: str | None = None
@@ -91,16 +118,16 @@ class SequenceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTransformerOptions(LoopConfig, ShardReading, SequenceOptions):
-    """Train a causal model on token shards. The same command continues a run that was stopped."""
+class TrainSequenceOptions(LoopConfig, ShardReading, SequenceOptions):
+    """Train a model of any registered family on token shards. The same command continues a run that was stopped."""
 
-    summary: ClassVar[str] = "train a causal Transformer on token shards"
+    summary: ClassVar[str] = "train a sequence model of any family on token shards"
     examples: ClassVar[tuple[str, ...]] = (
-        "train transformer --shards shards/text --template text --out models/text --steps 2000",
-        "train transformer --shards shards/emoji --template 'text -> image' --preset small --out models/emoji",
-        "train transformer --shards shards/sounds --template audio:delay --context 2048 --out models/sounds",
-        "train transformer --shards shards/emoji shards/text --template 'text -> image' 'image -> text' text --out models/all",
-        "train transformer --config run.yaml --steps 500",
+        "train sequence --family wavenet --help",
+        "train sequence --family wavenet --shards shards/sounds --template audio --context 2048 --out models/wavenet",
+        "train sequence --family recurrent --set cell=gru layers=3 --shards shards/text --template text --out models/gru",
+        "train sequence --family wavenet --set coordinates=true --shards shards/emoji --template image --out models/emoji",
+        "train sequence --family transformer --preset tiny --shards shards/text --template text --out models/text",
     )
 
     def __post_init__(self) -> None:
@@ -132,12 +159,104 @@ class TrainTransformerOptions(LoopConfig, ShardReading, SequenceOptions):
             raise ValueError(f"--condition-dropout {self.condition_dropout} must be at least 0 and below 1")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"--validation-fraction {self.validation_fraction} must be at least 0 and below 1")
-        if self.family != "transformer" and self.model.given():
+        self._check_family()
+
+    def _check_family(self) -> None:
+        if self.family not in MODELS:
+            MODELS.get(self.family)
+        if self.family == TRANSFORMER:
+            if self.family_config is not None:
+                raise ValueError(
+                    f"--family-config is for other families; change the transformer with {OPTION} or --model"
+                )
+            return
+        model = next(iter(self.model.given()), None)
+        given = {"--preset": self.preset, "--style": self.style, "--form": self.form}
+        given[f"--model.{model}".replace("_", "-")] = None if model is None else getattr(self.model, model)
+        for option, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"{option} {value} is of the transformer; change {self.family!r} with {OPTION} NAME=VALUE ('tokenize-kit "
+                    f"train sequence --family {self.family} --help' lists the names)"
+                )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what ``--set`` and ``--model`` say of the family's configuration, by field; this loads the family's module.
+
+        Raises:
+            ValueError: there is no such field, a value is not of its type, or both options give it.
+        """
+        changes = self.model.given()
+        if not self.set:
+            return changes
+        kind = configuration_of(self.family)
+        if kind is None:
             raise ValueError(
-                f"--model options are for the transformer; configure {self.family!r} with --family-config FILE"
+                f"{OPTION} {self.set[0]}: the family {self.family!r} does not say which fields its configuration has; use "
+                "--family-config FILE"
             )
-        if self.family == "transformer" and self.family_config is not None:
-            raise ValueError("--family-config is for other families; change the transformer with --model options")
+        found = read_settings(kind, self.set, f"the family {self.family!r}", _elsewhere(self.family))
+        if both := next((name for name in found if name in changes), None):
+            raise ValueError(
+                f"{OPTION} {both} and --model.{both.replace('_', '-')} are both given; leave one of them out"
+            )
+        return {**changes, **found}
+
+    @staticmethod
+    def more_help(typed: Sequence[str]) -> str:
+        """Return what the help says after the options: which fields the family has that is named on the command line.
+
+        Raises:
+            ValueError: there is no such family.
+        """
+        family = _family_typed(typed)
+        if family is None:
+            return "'tokenize-kit train sequence --family NAME --help' lists what --set can change of a family"
+        kind = configuration_of(family)
+        if kind is None:
+            return f"the family {family!r} does not say which fields its configuration has; see where it comes from"
+        document = " ".join((kind.__doc__ or "").split())
+        width = shutil.get_terminal_size().columns
+        return f"{OPTION} NAME=VALUE, of the family {family}: {document}\n\n{listing(kind, _elsewhere(family), width)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTransformerOptions(TrainSequenceOptions):
+    """Train a causal model on token shards. The same command continues a run that was stopped.
+
+    It is the short way to ``train sequence --family transformer``.
+    """
+
+    summary: ClassVar[str] = "train a causal Transformer on token shards"
+    examples: ClassVar[tuple[str, ...]] = (
+        "train transformer --shards shards/text --template text --out models/text --steps 2000",
+        "train transformer --shards shards/emoji --template 'text -> image' --preset small --out models/emoji",
+        "train transformer --shards shards/sounds --template audio:delay --context 2048 --out models/sounds",
+        "train transformer --shards shards/emoji shards/text --template 'text -> image' 'image -> text' text --out models/all",
+        "train transformer --config run.yaml --steps 500",
+    )
+
+    family: str = TRANSFORMER
+    """The registered model family to train; 'train sequence' is for all of them."""
+
+    @staticmethod
+    def more_help(typed: Sequence[str]) -> str:
+        """Return nothing for the Transformer, whose fields are options."""
+        return TrainSequenceOptions.more_help(typed) if _family_typed(typed) not in (None, TRANSFORMER) else ""
+
+
+def _elsewhere(family: str) -> dict[str, str]:
+    return _OF_THE_TRANSFORMER if family == TRANSFORMER else _OF_EVERY_MODEL
+
+
+def _family_typed(typed: Sequence[str]) -> str | None:
+    """Return the family that a command line names."""
+    for place, word in enumerate(typed):
+        if word.startswith("--family="):
+            return word.partition("=")[2]
+        if word == "--family" and place + 1 < len(typed) and not typed[place + 1].startswith("-"):
+            return typed[place + 1]
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

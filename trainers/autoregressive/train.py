@@ -1,4 +1,4 @@
-"""``train transformer``: from shard sets to a model folder. The work is that of `data`, `task` and `trainers.loop`.
+"""``train sequence``: from shard sets to a model folder. The work is that of `data`, `task` and `trainers.loop`.
 
 The module loads no torch until it is called, so that a command line can show its options at once.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenize_kit.progress import several
-from trainers.autoregressive.options import TrainTransformerOptions
+from trainers.autoregressive.options import TRANSFORMER, TrainSequenceOptions, TrainTransformerOptions
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = {"tiny": 256, "small": 512, "base": 1024}
 """Context of a text model by preset; of a sound with codebooks, so many time steps at most."""
 
-_KEPT = 16
-"""Tensors of the width of a block that its backward pass needs at the least; see `least_memory`."""
+DEFAULT_PRESET, DEFAULT_STYLE = "small", "llama"
+"""Of the transformer; other families have the context of this preset."""
 
 # What does not change the weights, or is represented by what it contains.
 _NOT_IDENTITY = {
@@ -37,6 +37,7 @@ _NOT_IDENTITY = {
         "tokenizer",
         "init_from",
         "family_config",
+        "set",
         "log_every",
         "checkpoint_every",
         "device",
@@ -73,22 +74,33 @@ class TrainResult:
     """The validation at that step; empty if nothing is held out."""
 
 
-def train_transformer(options: TrainTransformerOptions, progress: Progress | None = None) -> TrainResult:
+def train_sequence(options: TrainSequenceOptions, progress: Progress | None = None) -> TrainResult:
     """Train a sequence model on shard sets, or continue the run that ``options.out`` holds.
 
     Raises:
         FileNotFoundError: a shard set, tokenizer or model folder is missing.
-        ValueError: the options do not fit the data or the run in ``options.out``, or training broke down.
+        ValueError: the options do not fit the family, the data or the run in ``options.out``, or training broke down.
     """
     with ExitStack() as stack:
         return _train(options, progress, stack)
 
 
-def _train(options: TrainTransformerOptions, progress: Progress | None, stack: ExitStack) -> TrainResult:
+def train_transformer(options: TrainTransformerOptions, progress: Progress | None = None) -> TrainResult:
+    """Do the same for the transformer, if no other family is named.
+
+    Raises:
+        FileNotFoundError: as `train_sequence`.
+        ValueError: the same.
+    """
+    return train_sequence(options, progress)
+
+
+def _train(options: TrainSequenceOptions, progress: Progress | None, stack: ExitStack) -> TrainResult:
     import torch
 
     from tokenize_kit.claims import owned
     from tokenize_kit.sources.heldout import read_keys
+    from trainers.autoregressive.memory import burden_of, kept_by_activations, least_memory, parameters_of
     from trainers.autoregressive.mixture import MixedData, mixed_dataset
     from trainers.autoregressive.model_folder import ModelConfigFile, write_model_folder
     from trainers.autoregressive.models import build_model
@@ -114,20 +126,24 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     context = options.context or max(_default_context(part, options) for part in data.parts)
     objective = objective_named(options.objective)
     config = _model_config(options, data, objective, context)
-    identity = _identity(options, data, context, config, listed)
 
     runtime = start(options)
-    burden = _burden(options, context)
-    parameters = _parameters(options, config)
-    least = least_memory(options, parameters, context, config) if parameters is not None else 0
-    refuse_what_cannot_fit(
-        least, runtime.device.type, burden if parameters is None else f"{parameters:,} parameters, {burden}"
-    )
+    burden = burden_of(options, context)
+    parameters = parameters_of(options.family, config)
+    if parameters is not None:
+        least = least_memory(options, parameters, context, config)
+        refuse_what_cannot_fit(least, runtime.device.type, f"{parameters:,} parameters, {burden}")
     stack.enter_context(says_when_full(burden))
     with torch.random.fork_rng([]):
         torch.manual_seed(options.seed)
         model: Any = build_model(options.family, config)
+    # With every default, so that the folder says what the model is also when defaults change.
+    config = model.config.to_dict()
     _check_model(options, data, objective, model)
+    if options.family != TRANSFORMER and parameters is not None:
+        least = least_memory(options, parameters, context, config) + kept_by_activations(model, options, context)
+        refuse_what_cannot_fit(least, runtime.device.type, f"{parameters:,} parameters, {burden}")
+    identity = _identity(options, data, context, config, listed)
     dataset = mixed_dataset(
         data,
         sources,
@@ -213,7 +229,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
 
 
 def _notes(
-    options: TrainTransformerOptions,
+    options: TrainSequenceOptions,
     data: MixedData,
     dataset: PackedDataset | MixedDataset,
     sources: Sequence[Source],
@@ -253,56 +269,18 @@ def _notes(
             )
 
 
-def _burden(options: TrainTransformerOptions, context: int) -> str:
-    """Return what memory is needed for, in the user's words, and what to lower."""
-    rows = f"{options.batch_size:,} row{'s' if options.batch_size != 1 else ''}"
-    return (
-        f"a batch is {rows} x {context:,} tokens; lower --batch-size (and raise --accumulate by as much, for the same result), "
-        "--context, or the size of the model (--preset, --model)"
-    )
-
-
-def _parameters(options: TrainTransformerOptions, config: Mapping[str, Any]) -> int | None:
-    """Return how many parameters a model will have, without making them; None if its family cannot be built so."""
-    import torch
-
-    from trainers.autoregressive.models import build_model
-
-    try:
-        with torch.device("meta"):
-            model: Any = build_model(options.family, config)
-    except (RuntimeError, NotImplementedError, TypeError):
-        return None
-    return int(sum(parameter.numel() for parameter in model.parameters()))
-
-
-def least_memory(options: TrainTransformerOptions, parameters: int, context: int, config: Mapping[str, Any]) -> int:
-    """Return the bytes that a training needs at the least: weights, gradients, optimiser and the inputs of its layers.
-
-    What a step needs besides depends on the kernels; ``tests/autoregressive/test_memory.py`` holds it against what was used.
-    """
-    # AdamW keeps two averages a weight, Muon one; both in float32.
-    copies = 2 + (1 if options.optimizer.optimizer == "muon" else 2) + (options.ema is not None)
-    places = options.batch_size * context
-    # In bfloat16 at the least; a place of the blocks holds a joint step of so many tokens at most.
-    places //= int(config.get("codebook_slots", 1))
-    activations = 2 * places * int(config.get("layers", 0)) * int(config.get("width", 0)) * _KEPT
-    return 4 * copies * parameters + activations
-
-
-def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
+def _default_context(data: TokenData, options: TrainSequenceOptions) -> int:
     documents = data.documents
+    usual = DEFAULT_CONTEXT[options.preset or DEFAULT_PRESET]
     if documents.is_stream:
-        return DEFAULT_CONTEXT[options.preset]
+        return usual
     longest = int(documents.tokens.max())
     if documents.has_pieces:
-        return min(longest, documents.tokens_of_steps(DEFAULT_CONTEXT[options.preset]))
+        return min(longest, documents.tokens_of_steps(usual))
     return longest
 
 
-def _model_config(
-    options: TrainTransformerOptions, data: MixedData, objective: Objective, context: int
-) -> dict[str, Any]:
+def _model_config(options: TrainSequenceOptions, data: MixedData, objective: Objective, context: int) -> dict[str, Any]:
     """Return the plain form of the model's configuration.
 
     Raises:
@@ -323,19 +301,20 @@ def _model_config(
             f"--form {options.form} sees a condition as a whole, but the template {str(bare[0])!r} has none; write one with "
             "'->'"
         )
-    if options.family != "transformer":
+    changes = options.settings()
+    if options.family != TRANSFORMER:
         from tokenize_kit.files import read_json_object
 
         values = read_json_object(options.family_config) if options.family_config is not None else {}
-        return {**values, "vocab_size": vocab_size, "context": context}
+        return {**values, **changes, "vocab_size": vocab_size, "context": context}
     from trainers.autoregressive.models.config import preset
 
-    changes: dict[str, Any] = options.model.given()
     changes["form"] = (options.form or "causal") if objective.causal else "bidirectional"
     changes["told_next"] = data.has_drawn_orders
     if (kind := changes.get("codebooks", "flat")) != "flat":
         changes["codebook_slots"] = _codebook_slots(kind, data, options.objective if not objective.causal else None)
-    return preset(options.preset, options.style, vocab_size=vocab_size, context=context, **changes).to_dict()
+    size, style = options.preset or DEFAULT_PRESET, options.style or DEFAULT_STYLE
+    return preset(size, style, vocab_size=vocab_size, context=context, **changes).to_dict()
 
 
 def _codebook_slots(kind: str, data: MixedData, hiding: str | None) -> int:
@@ -365,14 +344,13 @@ def _codebook_slots(kind: str, data: MixedData, hiding: str | None) -> int:
     raise ValueError(f"{option}: {why}")
 
 
-def _check_model(options: TrainTransformerOptions, data: MixedData, objective: Objective, model: Any) -> None:
+def _check_model(options: TrainSequenceOptions, data: MixedData, objective: Objective, model: Any) -> None:
     """Refuse a model that cannot do what the objective, the template and the options want.
 
     Raises:
         ValueError: it cannot.
     """
     from trainers.autoregressive.models.fast.fused import Fusable
-    from trainers.autoregressive.models.forms import form_named
 
     family = f"a model of the family {options.family!r}"
     if model.causal != objective.causal:
@@ -384,8 +362,6 @@ def _check_model(options: TrainTransformerOptions, data: MixedData, objective: O
             f"the template {str(drawn)!r} has an order that is drawn, but {family} does not ask which place "
             "comes next; take another order"
         )
-    if options.form is not None and not form_named(options.form).needs <= model.needs:
-        raise ValueError(f"--form {options.form}: {family} does not ask which tokens are a condition; leave --form out")
     if options.compile and not isinstance(model, Fusable):
         raise ValueError(f"--compile: {family} has no parts that can be compiled; leave --compile out")
 
@@ -418,7 +394,7 @@ def _find_tokenizers(data: MixedData, folders: tuple[str, ...]) -> dict[str, tup
 
 
 def _identity(
-    options: TrainTransformerOptions,
+    options: TrainSequenceOptions,
     data: MixedData,
     context: int,
     config: Mapping[str, Any],
@@ -429,6 +405,10 @@ def _identity(
     from trainers.autoregressive.transfer import source_of
 
     values = {name: value for name, value in asdict(options).items() if name not in _NOT_IDENTITY}
+    if options.family == TRANSFORMER:
+        values["preset"], values["style"] = options.preset or DEFAULT_PRESET, options.style or DEFAULT_STYLE
+    else:
+        del values["preset"], values["style"]
     values["validate_every"] = options.steps_between_validations
     values["validation_keys"] = None if listed is None else listed.digest
     # Left out where they say nothing, so that runs from before there were these options are what they were.

@@ -181,10 +181,7 @@ def _parameters(model: SequenceModel) -> dict[str, nn.Parameter]:
 
 
 def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return the sizes that two configurations do not share."""
-    names = [
-        name
-        for name in ("width", "heads", "kv_heads", "head_size", "mlp_width", "mlp")
-        if name in ours or name in theirs
-    ]
+    """Return what two configurations do not share of what may decide the shapes of matrices."""
+    free = ("vocab_size", "context", "dropout")
+    names = [name for name in dict.fromkeys((*ours, *theirs)) if name not in free]
     return [(name, theirs.get(name), ours.get(name)) for name in names if theirs.get(name) != ours.get(name)]

@@ -181,6 +181,16 @@ def model_class(name: str) -> type[SequenceModel]:
     return cast("type[SequenceModel]", MODELS.get(name))
 
 
+def configuration_of(name: str) -> type[Any] | None:
+    """Return the dataclass of a family's configuration, the attribute ``configuration`` of its class; None if it names none.
+
+    Raises:
+        ValueError: as `model_class`.
+    """
+    kind: type[Any] | None = getattr(model_class(name), "configuration", None)
+    return kind
+
+
 def build_model(name: str, config: Mapping[str, Any]) -> SequenceModel:
     """Build the model ``name`` from the plain form of its configuration, freshly initialised.
 

@@ -86,6 +86,10 @@ class StatefulModel(nn.Module):
         """
         raise NotImplementedError
 
+    def advance(self, x: Tensor, inputs: Inputs, state: State) -> tuple[Tensor, State]:
+        """Do what `body` does while sequences are drawn: without gradients, and ``state`` may be written into."""
+        return self.body(x, inputs, state, None)
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build a freshly initialised model from the plain form of its configuration.
@@ -119,17 +123,25 @@ class StatefulModel(nn.Module):
         Raises:
             ValueError: the rows are longer than the context, or a part of the inputs is missing that the model needs.
         """
-        length = inputs.ids.shape[1]
-        if length > self.config.context:
-            raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
+        self.check_length(inputs)
         x: Tensor = self.embedding(inputs.ids)
         if inputs.documents is None:
             return self.body(x, inputs, self.start(len(x), x), None)[0]
         result = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
         for runs in runs_of(inputs.documents):
-            found, _ = self.body(runs.gather(x), _at(inputs, runs), self.start(len(runs.lengths), x), runs.lengths)
+            # Nothing is carried on, so what lies behind a document need not be told from it: such rows are not packed.
+            found, _ = self.body(runs.gather(x), _at(inputs, runs), self.start(len(runs.lengths), x), None)
             result = runs.scatter(result, found)
         return result
+
+    def check_length(self, inputs: Inputs) -> None:
+        """Refuse rows that are longer than the context.
+
+        Raises:
+            ValueError: they are.
+        """
+        if (length := inputs.ids.shape[1]) > self.config.context:
+            raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
 
     def loss(
         self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
@@ -185,7 +197,7 @@ class StatefulModel(nn.Module):
         shift = Shift.of(cache.left_padding, cache.position, count)
         x: Tensor = self.embedding(inputs.ids)
         if shift is None:
-            hidden, cache.state = self.body(x, inputs, cache.state, None)
+            hidden, cache.state = self.advance(x, inputs, cache.state)
         else:
             moved = {name: shift.left(part) for name, part in inputs.parts().items()}
             hidden, cache.state = self.body(shift.left(x), replace(inputs, **moved), cache.state, shift.lengths)

@@ -17,7 +17,7 @@ It knows nothing of files, tokenizers or the trainer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,9 @@ LOGIT_STD = 0.3
 
 class Transformer(nn.Module):
     """Transformer over ids; see `trainers.autoregressive.models.SequenceModel` for the shapes of the methods."""
+
+    configuration: ClassVar[type[TransformerConfig]] = TransformerConfig
+    """The class of the configuration."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
