@@ -1,8 +1,8 @@
 """The size of a sample in a classical lossless code: how complex it is, whatever a model thinks of it.
 
 A likelihood says both how well a model knows what it sees and how simple that is: a grey wall is probable under any model of
-pictures. The size of a lossless code estimates the second part, so that it can be taken away (Serrà et al. 2020, arXiv 1909.11480).
-Which code belongs to which kind of data its `Modality` says (`lossless`).
+pictures. The size of a lossless code estimates the second part, so that it can be taken away (Serrà et al. 2020, arXiv
+1909.11480). Which code belongs to which kind of data its `Modality` says (`lossless`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Both are told in bits for each byte or dimension of a sample (for each token, where the parts of a template are counted in several
 units). Plain bits are ``-log2 p``. Corrected bits are ``-log2 p - L`` with the bits L of a lossless code of the sample: Serrà et
-al. (2020, arXiv 1909.11480) propose them as what is unusual, as a ratio of two models of which the code is the general one. More bits
-mean less probable, so the reading is that more bits are anomalous. Plain likelihood is known to fail it: models of one set of
+al. (2020, arXiv 1909.11480) propose them, as the ratio of two models of which the code is the general one. More bits mean less
+probable, so the usual reading is that more bits are anomalous. Plain likelihood is known to fail it: models of one set of
 pictures find simpler pictures of another more probable than their own (Nalisnick et al. 2019, arXiv 1810.09136), and then the
 other direction has the area above one half. So both are told.
 """

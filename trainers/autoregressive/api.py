@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tokenize_kit.protocol import Tokenizer, modality_of
+from tokenize_kit.sequences.single import documents_of
 from tokenize_kit.sequences.vocabulary import unknown_stream
 from trainers.autoregressive.guidance import check_prompt, guidance_of
 from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.prompts import Prompt, encoded, grids_of, prompt_tokenizers
 from trainers.autoregressive.sample import checked_length, draw, lay_out
 from trainers.autoregressive.sampling_options import SamplingOptions
-from trainers.autoregressive.scoring import Score, check_scores, documents_of, score_documents
+from trainers.autoregressive.scoring import Score, check_scores, score_documents
 from trainers.autoregressive.streaming import check_comes_in_pieces, decoded, steps_of
 from trainers.runtime import resolve_device
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tokenize_kit.sequences.packing import Ints
     from trainers.autoregressive.anomalies import Rates
     from trainers.autoregressive.data import TokenData
-    from trainers.autoregressive.model_folder import LoadedModel
     from trainers.autoregressive.score_summary import Summary
     from trainers.autoregressive.scoring import Score
 
@@ -77,7 +76,8 @@ class ScoreResult:
                 one = self.anomalies[name]
                 lines.append(
                     f"{name}: {one['mean']:.3f} and {one['mean_against']:.3f} bits a {self.anomalies['unit']}, AUROC "
-                    f"{one['more_bits_are_anomalous']:.3f} (more bits are anomalous), {one['fewer_bits_are_anomalous']:.3f} (fewer)"
+                    f"{one['more_bits_are_anomalous']:.3f} if more bits are anomalous, "
+                    f"{one['fewer_bits_are_anomalous']:.3f} if fewer are"
                 )
         return "\n".join(lines)
 
@@ -233,8 +233,8 @@ class _Run:
         if summary.cut:
             context = self.loaded.model.config.context
             self.progress.note(
-                f"{several(summary.cut, 'samples')} longer than the model's context of {context:,} tokens: scored in pieces, each "
-                "from itself alone, as in training"
+                f"{several(summary.cut, 'samples')} longer than the model's context of {context:,} tokens: scored in pieces, "
+                "each from itself alone, as in training"
             )
         return summary, rates
 

@@ -22,8 +22,8 @@ class ScoreOptions(ShardReading):
     shards: tuple[str, ...] = ()
     """Folders or URLs of shard sets whose streams were made with the model's tokenizers."""
     data: tuple[str, ...] = ()
-    """Or what to read, as encode does: files, folders, globs, URLs. It is prepared as the data of the model were, and encoded into
-    OUT/shards."""
+    """Or what to read, as encode does: files, folders, globs, URLs. It is prepared as the data of the model were and
+    encoded into OUT/shards."""
     out: str
     """Folder for scores.jsonl, a line a sample, and summary.json; empty or new, the same command makes them again."""
     overwrite: bool = False
@@ -35,7 +35,8 @@ class ScoreOptions(ShardReading):
     validation_fraction: float = 0.05
     """The fraction that is held out, as it was given to the training; used by --part train and held-out."""
     validation_keys: str | None = None
-    """Instead of the fraction: the file of keys that was given to the training, one a line, or a jsonl of objects with a "key"."""
+    """Instead of the fraction: the file of keys that was given to the training, one a line, or a jsonl of objects with a
+    "key"."""
     limit: int | None = None
     """Score only the first N samples."""
     batch_size: int = 16

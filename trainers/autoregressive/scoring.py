@@ -16,9 +16,9 @@ How a model gives a probability is in `log_probabilities` alone: from its logits
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,8 +28,6 @@ from torch import Tensor
 from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.packing import IGNORED, Ints, fill_places
 from tokenize_kit.sequences.plans import Plan
-from tokenize_kit.sequences.template import SequenceTemplate
-from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.batches import VALIDATION_EPOCH, drawn_seeds, rows_of_plan
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel
@@ -285,51 +283,3 @@ def _one_a_row(places: Ints, chosen: Ints, owners: Ints, context: int) -> tuple[
     first = (np.arange(len(document)) - np.repeat(np.cumsum(number) - number, number)) * context
     length = np.minimum(context, left - first)
     return Plan(np.arange(len(document) + 1), document, first, length), owner
-
-
-class _Grid(NamedTuple):
-    """A single grid as a shard would hold it."""
-
-    values: NDArray[Any]
-    offsets: Ints
-    shapes: Ints
-
-
-def documents_of(
-    template: SequenceTemplate, vocabulary: Vocabulary, grids: Mapping[str, NDArray[np.integer[Any]]]
-) -> Documents:
-    """Return the grids of one sample as the only document of a template.
-
-    Args:
-        template: what it is made of.
-        vocabulary: the id space.
-        grids: by the names of the template's parts; those that a sample may lack may be missing.
-
-    Raises:
-        ValueError: as `SequenceTemplate.document`.
-    """
-    template.document(grids, vocabulary)  # what is missing or of another shape is said there
-    arrays: dict[str, list[Any]] = {}
-    dropped = []
-    for segment in template.segments(vocabulary):
-        grid = grids.get(segment.name)
-        if segment.condition:
-            dropped.append(grid is None and not segment.optional)
-        if grid is None:
-            # Of the first known shape, and then dropped; of an optional part a grid of nothing.
-            known = segment.stream.shapes[0]
-            whole = (segment.min_steps, *known) if segment.stream.is_open else known
-            grid = np.zeros([0] * len(whole) if segment.optional else whole, np.int64)
-        arrays.setdefault(segment.stream.name, []).append(grid)
-    flat = {
-        name: [
-            _Grid(
-                np.concatenate([grid.reshape(-1) for grid in found]),
-                np.cumsum([0, *(grid.size for grid in found)]),
-                np.array([grid.shape for grid in found], np.int64),
-            )
-        ]
-        for name, found in arrays.items()
-    }
-    documents = Documents(template, vocabulary, cast("Any", flat))
-    return documents.without(np.array([dropped])) if any(dropped) else documents
