@@ -46,7 +46,7 @@ def png_size(sample: Sample, spec: TokenSpec) -> int:  # noqa: ARG001
 
     file = io.BytesIO()
     to_pillow(sample).save(file, "PNG", optimize=True)
-    return file.tell()
+    return len(file.getvalue())
 
 
 def flac_size(sample: Sample, spec: TokenSpec) -> int:
@@ -62,7 +62,7 @@ def flac_size(sample: Sample, spec: TokenSpec) -> int:
     file = io.BytesIO()
     sound = cast("Tensor", sample).numpy().T
     soundfile.write(file, sound, spec.sample_rate, format="FLAC", subtype="PCM_16")
-    return file.tell()
+    return len(file.getvalue())
 
 
 def text_size(sample: Sample, spec: TokenSpec) -> int:  # noqa: ARG001
