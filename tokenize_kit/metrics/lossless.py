@@ -73,7 +73,9 @@ def text_size(sample: Sample, spec: TokenSpec) -> int:  # noqa: ARG001
 
 def xz_size(sample: Sample, spec: TokenSpec) -> int:
     """Return the bytes of the values of a tensor as xz, or of a text as `text_size` does."""
-    return text_size(sample, spec) if isinstance(sample, str) else _xz(sample.contiguous().numpy().tobytes())
+    if modality_of(spec).textual:
+        return text_size(sample, spec)
+    return _xz(cast("Tensor", sample).contiguous().numpy().tobytes())
 
 
 def _xz(data: bytes) -> int:
