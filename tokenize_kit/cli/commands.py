@@ -132,6 +132,16 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "score",
+        "trainers.autoregressive.score:score",
+        "say how probable a trained model finds samples, and what is surprising in them",
+        (
+            "score --model models/emoji --shards shards/emoji --part held-out --maps 8 --out scores/emoji",
+            "score --model models/text --data corpus.txt --split paragraphs --out scores/text",
+            "score --model models/fashion --shards shards/fashion --part held-out --against photos --out scores/strange",
+        ),
+    ),
+    Command(
         "inspect",
         "tokenize_kit.cli.inspect:inspect",
         "say what a tokenizer, shard set, model, run, folder or file is, and what is damaged",

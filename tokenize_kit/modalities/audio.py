@@ -45,6 +45,8 @@ class AudioModality(Modality):
     measure = "tokenize_kit.metrics.audio_measure:AudioMeasure"
     codecs = "tokenize_kit.metrics.audio_codecs:AudioCodecs"
     show = "tokenize_kit.report.examples:show_sounds"
+    show_bits = "tokenize_kit.report.bits:show_sound_bits"
+    lossless = "tokenize_kit.metrics.lossless:FLAC"
     exhibit_folder = "sounds"
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:

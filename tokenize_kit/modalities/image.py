@@ -44,6 +44,8 @@ class ImageModality(Modality):
     measure = "tokenize_kit.metrics.image_measure:ImageMeasure"
     codecs = "tokenize_kit.metrics.image_codecs:ImageCodecs"
     show = "tokenize_kit.report.examples:show_pictures"
+    show_bits = "tokenize_kit.report.bits:show_picture_bits"
+    lossless = "tokenize_kit.metrics.lossless:PNG"
     exhibit_folder = "pictures"
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:

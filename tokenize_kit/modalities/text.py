@@ -34,6 +34,8 @@ class TextModality(Modality):
     measure = "tokenize_kit.metrics.text_measure:TextMeasure"
     augmentations = "tokenize_kit.modalities.text_augmentations:TEXTS"
     show = "tokenize_kit.report.examples:show_texts"
+    show_bits = "tokenize_kit.report.bits:show_text_bits"
+    lossless = "tokenize_kit.metrics.lossless:XZ_OR_DEFLATE"
     exhibit_folder = "texts"
 
     def read(self, data: bytes | NDArray[np.uint8], spec: TokenSpec) -> Sample:  # noqa: ARG002

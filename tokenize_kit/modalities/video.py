@@ -52,6 +52,7 @@ class VideoModality(Modality):
     measure = "tokenize_kit.metrics.video_measure:VideoMeasure"
     codecs = "tokenize_kit.metrics.video_codecs:VideoCodecs"
     show = "tokenize_kit.report.examples:show_videos"
+    show_bits = "tokenize_kit.report.bits:show_film_bits"
     exhibit_folder = "videos"
     # Every browser and viewer of pictures plays it, again and again.
     exhibit_suffix = ".webp"

@@ -69,9 +69,9 @@ class Modality(ABC):
 
     A sample is a ``str`` or a tensor. The defaults are those of a tensor whose last `size_axes` axes are its size.
 
-    `measure`, `codecs` and `show` belong to higher floors, and `operations` and `augmentations` need packages that the table does
-    not: they are named as ``module:attribute`` and resolved by `resolved` when they are asked for. A class in their place, or a
-    method of that name, does as well.
+    `measure`, `codecs`, `lossless`, `show` and `show_bits` belong to higher floors, and `operations` and `augmentations` need
+    packages that the table does not: they are named as ``module:attribute`` and resolved by `resolved` when they are asked for. A
+    class in their place, or a method of that name, does as well.
     """
 
     name: str
@@ -129,6 +129,12 @@ class Modality(ABC):
     show: Reference = ""
     """How a report shows originals beside what comes back: called with a `tokenize_kit.report.Page`, the examples (see
     `tokenize_kit.metrics.result.Example`) and a spec. Empty: a table of keys, sizes and notes."""
+    show_bits: Reference = ""
+    """How a report shows where the bits of a sample are: called with a `tokenize_kit.report.Page`, a
+    `tokenize_kit.report.bits.Bits` and a spec; gives the picture that is worth a file, or None. Empty: bits in the order of the
+    grid, as a heat map."""
+    lossless: Reference = ""
+    """The classical lossless code of its samples, a `tokenize_kit.metrics.lossless.LosslessCode`. Empty: xz of their values."""
     exhibit_folder: str = "samples"
     """The folder of a training run for what its trainer shows of such samples after a validation."""
     exhibit_suffix: str = ""

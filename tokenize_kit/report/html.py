@@ -45,6 +45,9 @@ _HISTOGRAM_POINTS = 400
 _TOKEN_COLOURS = ("#f9c74f88", "#90be6d88", "#4d908e88", "#577590aa", "#f8961e88", "#f9414477")
 
 
+_SURE = 1.0
+"""Bits that are never the darkest ground: a text of which all is foreseen stays light."""
+
 _LARGEST_SHOWN = 320
 """Pixels of the longer side; a larger picture is shown smaller."""
 
@@ -289,6 +292,22 @@ class Page:
             f'<span title="{number}" style="background:{_TOKEN_COLOURS[place % len(_TOKEN_COLOURS)]}">'
             f"{escape(_visible(token))}</span>"
             for place, (token, number) in enumerate(zip(tokens, ids, strict=True))
+        )
+        self._parts.append(f'<div class="tokens">{spans}</div>')
+
+    def surprises(self, tokens: Sequence[bytes], bits: Sequence[float]) -> None:
+        """Add a text with each token on a ground as dark as its bits, which are its tooltip.
+
+        Raises:
+            ValueError: there are not as many bits as tokens.
+        """
+        if len(tokens) != len(bits):
+            raise ValueError(f"{len(tokens)} tokens for {len(bits)} bits")
+        most = max([*bits, _SURE])
+        spans = "".join(
+            f'<span title="{value:.2f} bits" style="background:rgba(220,50,30,{value / most:.2f})">'
+            f"{escape(_visible(token))}</span>"
+            for token, value in zip(tokens, bits, strict=True)
         )
         self._parts.append(f'<div class="tokens">{spans}</div>')
 

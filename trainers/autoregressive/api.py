@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,37 +26,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tokenize_kit.protocol import Tokenizer, modality_of
-from tokenize_kit.sequences.document import Role
-from tokenize_kit.sequences.template import SequenceTemplate
+from tokenize_kit.sequences.single import documents_of
 from tokenize_kit.sequences.vocabulary import unknown_stream
-from trainers.autoregressive.generation import inputs_of
 from trainers.autoregressive.guidance import check_prompt, guidance_of
-from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.prompts import Prompt, encoded, grids_of, prompt_tokenizers
 from trainers.autoregressive.sample import checked_length, draw, lay_out
 from trainers.autoregressive.sampling_options import SamplingOptions
+from trainers.autoregressive.scoring import Score, check_scores, score_documents
 from trainers.autoregressive.streaming import check_comes_in_pieces, decoded, steps_of
 from trainers.runtime import resolve_device
 
-if TYPE_CHECKING:
-    Grids = Mapping[str, NDArray[np.integer[Any]]]
-
-
-class Score(NamedTuple):
-    """How probable a model finds what is predicted of a sample, given the rest of it."""
-
-    nats: float
-    """Natural logarithm of the probability of all that is predicted; structure that the grammar forces is not counted."""
-    streams: dict[str, float]
-    """The same for each predicted part of the template; they add up to `nats`."""
-    tokens: dict[str, int]
-    """Tokens of each of them, ends and shapes included."""
-
-    @property
-    def bits_per_token(self) -> float:
-        """Bits that a token takes in the mean."""
-        return bits_per(-self.nats, sum(self.tokens.values()))
+__all__ = ["Model", "Score"]
 
 
 class Model:
@@ -213,7 +194,7 @@ class Model:
     def score(
         self, given: Mapping[str, Any] | None = None, *, template: str | None = None, seed: int = 0, **streams: Any
     ) -> Score:
-        """Return how probable what is predicted of a sample is, given its condition.
+        """Return how probable what is predicted of a sample is, given its condition, as ``tokenize-kit score`` does.
 
         Args:
             given: a value for each part of the template, by its name.
@@ -223,18 +204,18 @@ class Model:
 
         Raises:
             FileNotFoundError, TypeError: as `generate`.
-            ValueError: a part is missing or longer than the model's context, or the model is not causal.
+            ValueError: a part is missing, the sample is longer than the model's context and must not be cut (see
+                `trainers.autoregressive.scoring`), or the model gives no probability of a whole sample.
         """
         loaded = self.loaded.using(template)
-        if not loaded.model.causal:
-            raise ValueError(
-                "the model sees all tokens, so it gives no probability of a whole sample; take a causal one"
-            )
+        check_scores(loaded.model)
         tokenizers = prompt_tokenizers(loaded, None)
         with tempfile.TemporaryDirectory() as folder:
             prompt = _prompt(loaded, _joined(given, streams), Path(folder))
             grids = {name: encoded(loaded, tokenizers, prompt, name)[0] for name in (*prompt.texts, *prompt.files)}
-        return _score(loaded, loaded.template, grids, seed)
+        documents = documents_of(loaded.template, loaded.vocabulary, grids)
+        (score,) = score_documents(loaded, documents, np.arange(1), seeds=np.array([seed]))
+        return score
 
 
 def _joined(given: Mapping[str, Any] | None, streams: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,24 +272,3 @@ def _to_python(loaded: LoadedModel, name: str, sample: Any) -> Any:
 
 def _tokenizer(loaded: LoadedModel, name: str) -> Tokenizer:
     return loaded.tokenizers[loaded.template.stream_of(name)]
-
-
-def _score(loaded: LoadedModel, template: SequenceTemplate, grids: Grids, seed: int) -> Score:
-    document = template.document(grids, loaded.vocabulary, seed)
-    context = loaded.model.config.context
-    if len(document) - 1 > context:
-        raise ValueError(f"the sample has {len(document)} tokens, more than the {context + 1} that the model can score")
-    device = next(loaded.model.parameters()).device
-    inputs = inputs_of(
-        template.grammar(loaded.vocabulary, seed=seed), document.ids[:-1].tolist(), bool(loaded.model.needs), device
-    )
-    with torch.inference_mode():
-        logits = loaded.model.logits(inputs)[0].float()
-    labels = torch.from_numpy(document.ids[1:]).to(device)
-    each = (logits.gather(-1, labels[:, None])[:, 0] - logits.logsumexp(-1)).cpu().double().numpy()
-    streams, tokens = {}, {}
-    for number, name in enumerate(template.names):
-        mine = (document.segments[1:] == number) & (document.roles[1:] == Role.TARGET)
-        if name in template.target:
-            streams[name], tokens[name] = float(each[mine].sum()), int(mine.sum())
-    return Score(sum(streams.values()), streams, tokens)

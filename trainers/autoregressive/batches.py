@@ -316,10 +316,32 @@ def every_row_once(
     mine = np.arange(rank, plan.rows, world)
     seeds = drawn_seeds(documents, 0, VALIDATION_EPOCH)
     for start in range(0, len(mine), batch_size):
-        rows = mine[start : start + batch_size]
-        chunk = _filled(documents, plan, rows, context, objective, frozenset(needs), seeds, rows, 0)
-        single = bool(chunk.single.all()) and "documents" not in needs
-        yield _batch(chunk.rows, chunk.extra, single, int(chunk.weights.sum()))
+        yield rows_of_plan(documents, plan, mine[start : start + batch_size], context, objective, needs, seeds)
+
+
+def rows_of_plan(
+    documents: Documents,
+    plan: Plan,
+    rows: Ints,
+    context: int,
+    objective: Objective = NEXT_TOKEN,
+    needs: Collection[str] = (),
+    seeds: Ints | None = None,
+) -> Batch:
+    """Return some rows of a plan as a batch.
+
+    Args:
+        documents: what the plan is about.
+        plan: of them.
+        rows: (n,), row numbers of the plan.
+        context: places of a row.
+        objective: what is predicted where.
+        needs: what the model asks for.
+        seeds: from `drawn_seeds`.
+    """
+    chunk = _filled(documents, plan, rows, context, objective, frozenset(needs), seeds, rows, 0)
+    single = bool(chunk.single.all()) and "documents" not in needs
+    return _batch(chunk.rows, chunk.extra, single, int(chunk.weights.sum()))
 
 
 def _filled(

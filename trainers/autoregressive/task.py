@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tokenize_kit.protocol import Tokenizer, modality_of
+from tokenize_kit.protocol import Tokenizer
 from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.packing import IGNORED, Ints
 from tokenize_kit.sequences.template import SequenceTemplate
@@ -26,6 +26,7 @@ from trainers.autoregressive.model_folder import write_weights
 from trainers.autoregressive.models import SequenceModel
 from trainers.autoregressive.objectives import Objective
 from trainers.autoregressive.objectives.next_token import NEXT_TOKEN
+from trainers.autoregressive.units import Units
 from trainers.config import OptimizerConfig
 from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from trainers.runtime import Runtime
@@ -167,15 +168,10 @@ class Validation:
         template = documents.template
         self.streams = tuple(dict.fromkeys(template.stream_of(name) for name in template.target))
         """The streams that are predicted, each once."""
-        self.units = {stream: _count_units(documents, chosen, stream, tokenizers[stream]) for stream in self.streams}
-        """For each predicted stream, the metric's name and how many bytes or dimensions the documents have."""
-        specs = {stream: tokenizers[stream].spec for stream in self.streams}
-        self.values_a_second = {
-            stream: spec.sample_rate * spec.channels
-            for stream, spec in specs.items()
-            if spec.sample_rate is not None and spec.channels is not None
-        }
-        """For each predicted stream of sounds, how many of its dimensions are a second."""
+        self.units = {stream: Units(tokenizers[stream]) for stream in self.streams}
+        """For each predicted stream what its tokens stand for."""
+        self.counts = {stream: _count(documents, chosen, stream, units) for stream, units in self.units.items()}
+        """For each predicted stream how many bytes or dimensions the documents have."""
         self._stream_of = stream_of_ids(documents.vocabulary)
 
     def measure(self, network: nn.Module, runtime: Runtime) -> dict[str, float]:
@@ -207,13 +203,10 @@ class Validation:
 
     def rates(self, nats: Mapping[str, float]) -> dict[str, float]:
         """Return the bits a byte or a dimension of each predicted stream, and of sounds the kbit a second, from its nats."""
-        metrics = {}
+        metrics: dict[str, float] = {}
         for name, value in nats.items():
-            unit, number = self.units[name]
-            if number and self.objective.causal:
-                metrics[f"{name}/{unit}"] = bits_per(value, number)
-                if a_second := self.values_a_second.get(name):
-                    metrics[f"{name}/kilobits_per_second"] = bits_per(value, number) * a_second / 1000
+            if self.objective.causal:
+                metrics |= self.units[name].rates(name, value, self.counts[name])
         return metrics
 
     def _batches(self, runtime: Runtime) -> Iterator[Batch]:
@@ -352,15 +345,8 @@ def stream_of_ids(vocabulary: Vocabulary) -> Tensor:
     return owner
 
 
-def _count_units(documents: Documents, chosen: Ints, stream: str, tokenizer: Tokenizer) -> tuple[str, int]:
-    spec = tokenizer.spec
-    suffix = "" if spec.lossless else "_quantised"
-    number = 0
-    kind = modality_of(spec)
+def _count(documents: Documents, chosen: Ints, stream: str, units: Units) -> int:
     template = documents.template
     names = [name for name in template.target if template.stream_of(name) == stream]
-    for document in chosen.tolist():
-        grids = documents.grids(document)
-        for name in (name for name in names if name in grids):
-            number += kind.dimensions(tokenizer.decode(torch.from_numpy(grids[name].astype("int64"))))
-    return f"bits_per_{kind.dimension}{suffix}", number
+    every = (documents.grids(document) for document in chosen.tolist())
+    return sum(units.count(grids[name]) for grids in every for name in names if name in grids)
