@@ -29,6 +29,8 @@ SMALL: dict[str, dict[str, object]] = {
     "transformer": {"layers": 2, "width": 32, "heads": 4},
     "recurrent": {"layers": 2, "width": 32},
     "wavenet": {"layers": 6, "cycle": 3, "width": 32, "skip_width": 32},
+    "linear-attention": {"layers": 2, "width": 32, "heads": 4},
+    "state-space": {"layers": 2, "width": 32, "state": 16, "head_size": 16},
 }
 """What makes a family small."""
 
@@ -82,6 +84,19 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ("kernel-of-3", {"kernel": 3, "layers": 3}, 15),
         ("long", {"layers": 5, "cycle": 5}, CONTEXT),
         ("coordinates", {"coordinates": True, "layers": 4}, 9),
+    ],
+    "linear-attention": [
+        ("plain", {"kind": "plain"}, CONTEXT),
+        ("decay", {"kind": "decay"}, CONTEXT),
+        ("delta", {"kind": "delta", "head_size": 12}, CONTEXT),
+        ("gated-delta", {}, CONTEXT),
+        ("no-convolution", {"convolution": 0, "coordinates": True}, CONTEXT),
+    ],
+    "state-space": [
+        ("selective", {}, CONTEXT),
+        ("no-convolution", {"convolution": 0}, CONTEXT),
+        ("s4d", {"kind": "s4d"}, CONTEXT),
+        ("s4d-inv", {"kind": "s4d", "spectrum": "inv"}, CONTEXT),
     ],
 }
 CASES = [
