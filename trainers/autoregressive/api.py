@@ -33,6 +33,7 @@ from trainers.autoregressive.generation import inputs_of
 from trainers.autoregressive.guidance import check_prompt, guidance_of
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel, load_model
+from trainers.autoregressive.models import device_of
 from trainers.autoregressive.prompts import Prompt, encoded, grids_of, prompt_tokenizers
 from trainers.autoregressive.sample import checked_length, draw, lay_out
 from trainers.autoregressive.sampling_options import SamplingOptions
@@ -298,7 +299,7 @@ def _score(loaded: LoadedModel, template: SequenceTemplate, grids: Grids, seed: 
     context = loaded.model.config.context
     if len(document) - 1 > context:
         raise ValueError(f"the sample has {len(document)} tokens, more than the {context + 1} that the model can score")
-    device = next(loaded.model.parameters()).device
+    device = device_of(loaded.model)
     inputs = inputs_of(
         template.grammar(loaded.vocabulary, seed=seed), document.ids[:-1].tolist(), bool(loaded.model.needs), device
     )

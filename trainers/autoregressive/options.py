@@ -15,7 +15,7 @@ from trainers.overrides import Overrides
 # A dataclass takes the fields of its last base first: what a user must say comes before how long and on what it runs.
 
 
-_OF_THE_DATA = ("vocab_size", "context", "form", "codebook_slots", "told_next")
+_OF_THE_DATA = ("vocab_size", "context", "form", "codebook_slots", "told_next", "ordinal")
 
 
 class TransformerOverrides(Overrides, of=TransformerConfig, without=_OF_THE_DATA):

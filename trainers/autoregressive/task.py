@@ -119,7 +119,8 @@ class SequenceTask(Task):
     def set_learning_rates(self, step: int) -> float:
         """Set the learning rates of step ``step``; return that of AdamW."""
         set_learning_rate(self.optimizers["model"], learning_rate_factor(step, self._steps, self._config))
-        return float(self.optimizers["model"][-1].param_groups[0]["lr"])
+        # A model that counts has nothing to optimise.
+        return float(self.optimizers["model"][-1].param_groups[0]["lr"]) if self.optimizers["model"] else 0.0
 
     def describe(self, sums: Mapping[str, float], weight: float) -> dict[str, float]:
         """Return the mean loss (nats, with z-loss) and the bits a token, both weighted as the loss is."""

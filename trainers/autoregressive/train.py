@@ -17,6 +17,7 @@ from trainers.autoregressive.options import TrainTransformerOptions
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
+    from tokenize_kit.protocol import Tokenizer
     from tokenize_kit.sources.heldout import KeyList
     from trainers.autoregressive.batches import PackedDataset
     from trainers.autoregressive.data import TokenData
@@ -113,7 +114,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     sources = data.sources(chosen, options.mix)
     context = options.context or max(_default_context(part, options) for part in data.parts)
     objective = objective_named(options.objective)
-    config = _model_config(options, data, objective, context)
+    config = _model_config(options, data, objective, context, {name: one for name, (_, one) in tokenizers.items()})
     identity = _identity(options, data, context, config, listed)
 
     runtime = start(options)
@@ -301,14 +302,19 @@ def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
 
 
 def _model_config(
-    options: TrainTransformerOptions, data: MixedData, objective: Objective, context: int
+    options: TrainTransformerOptions,
+    data: MixedData,
+    objective: Objective,
+    context: int,
+    tokenizers: Mapping[str, Tokenizer],
 ) -> dict[str, Any]:
     """Return the plain form of the model's configuration.
 
     Raises:
-        ValueError: the form does not go with the objective or the template.
+        ValueError: the form does not go with the objective or the template, or the head with the streams.
     """
     from trainers.autoregressive.models.forms import form_named
+    from trainers.autoregressive.ordinal_streams import told_ordinal
 
     vocab_size = data.vocabulary.size + objective.extra_ids
     if options.form is not None and not objective.causal:
@@ -327,6 +333,7 @@ def _model_config(
         from tokenize_kit.files import read_json_object
 
         values = read_json_object(options.family_config) if options.family_config is not None else {}
+        values |= told_ordinal(options.family, values, data.vocabulary, tokenizers)
         return {**values, "vocab_size": vocab_size, "context": context}
     from trainers.autoregressive.models.config import preset
 
@@ -335,6 +342,7 @@ def _model_config(
     changes["told_next"] = data.has_drawn_orders
     if (kind := changes.get("codebooks", "flat")) != "flat":
         changes["codebook_slots"] = _codebook_slots(kind, data, options.objective if not objective.causal else None)
+    changes |= told_ordinal(options.family, changes, data.vocabulary, tokenizers)
     return preset(options.preset, options.style, vocab_size=vocab_size, context=context, **changes).to_dict()
 
 
