@@ -94,6 +94,9 @@ class SequenceTask(Task):
         self._token_weights = None if token_weights is None else token_weights.clone()  # stays where batches are made
         tables = model.tables() if hasattr(model, "tables") else ()
         self.optimizers = {"model": build_optimizers(self.model, optimizer, tables)}
+        if not self.optimizers["model"]:
+            # What counts has seen most at the end.
+            self.keep = "last"
         self._config, self._steps = optimizer, steps
 
     def batch(self, index: int) -> Batch:

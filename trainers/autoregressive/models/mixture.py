@@ -67,7 +67,9 @@ class OrdinalLayout(nn.Module):
     def start(self) -> Tensor:
         """Return numbers (size,) by which each id is about equally probable.
 
-        A range has its share of the ids, and its logistics stand side by side; the ends get a few per cent too much.
+        A range has its share of the ids, and its logistics stand side by side. The ends of a range have all that is beyond them,
+        which is missing beside them: over ids of equal frequency the loss is 0.02 (of 256 ids) to 0.04 (of 65,536) above
+        ln(vocab_size) with 10 logistics, 0.3 with a single one. A head adds the half of the variance of its first logits, 0.045.
         """
         numbers = torch.zeros(self.size)
         steps = torch.arange(self.mixtures) * 2 + 1
@@ -75,7 +77,7 @@ class OrdinalLayout(nn.Module):
             numbers[number] = math.log(high - low)
             _, means, scales = self.of_range(numbers, number).unbind(-2)
             means.copy_(steps / self.mixtures - 1)
-            scales.fill_(math.log((high - low) / 2 / self.mixtures))
+            scales.fill_(math.log((high - low) / 4 / self.mixtures))
         return numbers
 
     def of_range(self, numbers: Tensor, number: int) -> Tensor:
