@@ -118,7 +118,9 @@ class RereadingModel(nn.Module):
             if result is None:
                 result = found.new_zeros(*inputs.ids.shape, found.shape[-1])
             result = runs.scatter(result, found)
-        return torch.zeros(*inputs.ids.shape, self.config.vocab_size) if result is None else result
+        if result is None:
+            return torch.zeros(*inputs.ids.shape, self.config.vocab_size, device=inputs.ids.device)
+        return result
 
     def loss(
         self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
