@@ -197,8 +197,9 @@ class _Loop:
                         waiting = runtime.world > 1 and index + 1 < len(batches)
                         stack.enter_context(runtime.fabric.no_backward_sync(task.networks[name], enabled=waiting))  # type: ignore[arg-type]
                     loss = task.loss(phase, batch, step)
-                    # Processes average their gradients; times their number it is the sum.
-                    runtime.fabric.backward(loss.total * (runtime.world / (total_weight or 1.0)))
+                    # Processes average their gradients; times their number it is the sum. What is learned by counting has none.
+                    if steppers:
+                        runtime.fabric.backward(loss.total * (runtime.world / (total_weight or 1.0)))
                 for name, value in loss.logs.items():
                     sums[name] = sums.get(name, 0.0) + float(value)
         norm = self._clip(phase)

@@ -32,7 +32,8 @@ class Task(Protocol):
     through this dictionary. One without trainable parameters, such as a holder of moving averages, is not wrapped.
     After each step all processes have the buffers of the first one."""
     optimizers: dict[str, list[torch.optim.Optimizer]]
-    """For each phase, in their order, the optimisers that step after its backward pass."""
+    """For each phase, in their order, the optimisers that step after its backward pass. A phase with none has no backward pass:
+    its loss itself does what there is to learn, by adding to buffers in training mode (counts of tables)."""
     averaged: tuple[str, ...] | None = None
     """The networks whose weights are averaged if the run keeps averages; None means all."""
     unit: str = "tokens"

@@ -35,6 +35,7 @@ from tokenize_kit.protocol.spec import MAX_FRAME_RATE, TokenSpec
 from tokenize_kit.protocol.special import allowed_tokens, allowing, with_special
 from tokenize_kit.protocol.tokenizer import (
     DeviceTokenizer,
+    OrdinalTokenizer,
     PieceTokenizer,
     PipelinedEncoder,
     RaggedEncoder,
@@ -67,6 +68,7 @@ __all__ = [
     "Follower",
     "Modality",
     "Operation",
+    "OrdinalTokenizer",
     "Part",
     "PieceTokenizer",
     "PipelinedEncoder",

@@ -176,6 +176,16 @@ class ShowsTokens(Protocol):
 
 
 @runtime_checkable
+class OrdinalTokenizer(Protocol):
+    """A tokenizer whose ids may be ordered: ids beside each other stand for nearly the same, such as values of pixels."""
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether they are; a sequence model may then learn a distribution along their order."""
+        ...
+
+
+@runtime_checkable
 class SpecialTokens(Protocol):
     """A text tokenizer whose vocabulary has special tokens: ids that no text gives unless it is asked for."""
 

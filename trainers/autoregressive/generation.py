@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.grammar import TokenPlace
 from trainers.autoregressive.guidance import Guidance, WithProgress, guided
-from trainers.autoregressive.models import Cache, SequenceModel
+from trainers.autoregressive.models import Cache, SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.sampling_options import SamplingOptions
 
@@ -332,7 +332,7 @@ def _drawn(
     model: SequenceModel, rows: list[_Row], options: SamplingOptions, limit: int, guidance: Guidance | None = None
 ) -> Iterator[list[tuple[int, int]]]:
     """Finish ``rows`` in lock-step, see `drawing`; rows that are done leave the batch and the cache."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     each = len(rows[0].readings)
     readings = [reading for row in rows for reading in row.readings]
     longest = max(len(reading.ids) for reading in readings)

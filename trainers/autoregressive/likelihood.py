@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trainers.autoregressive.models import SequenceModel
+from trainers.autoregressive.models import SequenceModel, device_of
 
 
 def score(model: SequenceModel, sequences: Sequence[Sequence[int]], batch_size: int = 16) -> list[Tensor]:
@@ -31,7 +31,7 @@ def score(model: SequenceModel, sequences: Sequence[Sequence[int]], batch_size: 
     for index, sequence in enumerate(sequences):
         if not 2 <= len(sequence) <= context + 1:
             raise ValueError(f"sequence {index} has {len(sequence)} tokens; it takes 2 to {context + 1} for this model")
-    device = next(model.parameters()).device
+    device = device_of(model)
     was_training = isinstance(model, nn.Module) and model.training
     results: list[Tensor] = [torch.empty(0)] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))

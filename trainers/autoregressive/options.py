@@ -25,7 +25,7 @@ from trainers.settings import OPTION, listing, read_settings
 TRANSFORMER = "transformer"
 """The family that has presets, styles and forms."""
 
-_OF_EVERY_MODEL = {"vocab_size": "follows from the data", "context": "is --context"}
+_OF_EVERY_MODEL = {"vocab_size": "follows from the data", "context": "is --context", "ordinal": "follows from the data"}
 """Fields of a configuration that other options or the data decide."""
 
 _OF_THE_TRANSFORMER = {

@@ -95,6 +95,9 @@ class SequenceTask(Task):
         self._token_weights = None if token_weights is None else token_weights.clone()  # stays where batches are made
         tables = model.tables() if hasattr(model, "tables") else ()
         self.optimizers = {"model": build_optimizers(self.model, optimizer, tables)}
+        if not self.optimizers["model"]:
+            # What counts has seen most at the end.
+            self.keep = "last"
         self._config, self._steps = optimizer, steps
 
     def batch(self, index: int) -> Batch:
@@ -120,7 +123,8 @@ class SequenceTask(Task):
     def set_learning_rates(self, step: int) -> float:
         """Set the learning rates of step ``step``; return that of AdamW."""
         set_learning_rate(self.optimizers["model"], learning_rate_factor(step, self._steps, self._config))
-        return float(self.optimizers["model"][-1].param_groups[0]["lr"])
+        # A model that counts has nothing to optimise.
+        return float(self.optimizers["model"][-1].param_groups[0]["lr"]) if self.optimizers["model"] else 0.0
 
     def describe(self, sums: Mapping[str, float], weight: float) -> dict[str, float]:
         """Return the mean loss (nats, with z-loss) and the bits a token, both weighted as the loss is."""

@@ -17,6 +17,7 @@ from trainers.autoregressive.options import TRANSFORMER, TrainSequenceOptions, T
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
+    from tokenize_kit.protocol import Tokenizer
     from tokenize_kit.sources.heldout import KeyList
     from trainers.autoregressive.batches import PackedDataset
     from trainers.autoregressive.data import TokenData
@@ -125,7 +126,8 @@ def _train(options: TrainSequenceOptions, progress: Progress | None, stack: Exit
     sources = data.sources(chosen, options.mix)
     context = options.context or max(_default_context(part, options) for part in data.parts)
     objective = objective_named(options.objective)
-    config = _model_config(options, data, objective, context)
+    loaded = {name: one for name, (_, one) in tokenizers.items()}
+    config = _model_config(options, data, objective, context, loaded)
 
     runtime = start(options)
     burden = burden_of(options, context)
@@ -280,13 +282,20 @@ def _default_context(data: TokenData, options: TrainSequenceOptions) -> int:
     return longest
 
 
-def _model_config(options: TrainSequenceOptions, data: MixedData, objective: Objective, context: int) -> dict[str, Any]:
+def _model_config(
+    options: TrainSequenceOptions,
+    data: MixedData,
+    objective: Objective,
+    context: int,
+    tokenizers: Mapping[str, Tokenizer],
+) -> dict[str, Any]:
     """Return the plain form of the model's configuration.
 
     Raises:
-        ValueError: the form does not go with the objective or the template.
+        ValueError: the form does not go with the objective or the template, or the head with the streams.
     """
     from trainers.autoregressive.models.forms import form_named
+    from trainers.autoregressive.ordinal_streams import told_ordinal
 
     vocab_size = data.vocabulary.size + objective.extra_ids
     if options.form is not None and not objective.causal:
@@ -306,13 +315,16 @@ def _model_config(options: TrainSequenceOptions, data: MixedData, objective: Obj
         from tokenize_kit.files import read_json_object
 
         values = read_json_object(options.family_config) if options.family_config is not None else {}
-        return {**values, **changes, "vocab_size": vocab_size, "context": context}
+        values |= changes
+        values |= told_ordinal(options.family, values, data.vocabulary, tokenizers)
+        return {**values, "vocab_size": vocab_size, "context": context}
     from trainers.autoregressive.models.config import preset
 
     changes["form"] = (options.form or "causal") if objective.causal else "bidirectional"
     changes["told_next"] = data.has_drawn_orders
     if (kind := changes.get("codebooks", "flat")) != "flat":
         changes["codebook_slots"] = _codebook_slots(kind, data, options.objective if not objective.causal else None)
+    changes |= told_ordinal(options.family, changes, data.vocabulary, tokenizers)
     size, style = options.preset or DEFAULT_PRESET, options.style or DEFAULT_STYLE
     return preset(size, style, vocab_size=vocab_size, context=context, **changes).to_dict()
 

@@ -71,6 +71,11 @@ class MuLawTokenizer(Tokenizer):
         """What this tokenizer is and expects."""
         return self._spec
 
+    @property
+    def ordinal(self) -> bool:
+        """Ids are values in their order."""
+        return True
+
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 over the sample rate."""

@@ -61,6 +61,11 @@ class PCMTokenizer(Tokenizer):
         """What this tokenizer is and expects; not called lossless, as only samples of 16 bits come back exactly."""
         return self._spec
 
+    @property
+    def ordinal(self) -> bool:
+        """Ids are values in their order."""
+        return True
+
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 over the sample rate and the channels."""

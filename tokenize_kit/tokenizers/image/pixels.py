@@ -63,6 +63,11 @@ class PixelTokenizer(Tokenizer):
         """What this tokenizer is and expects."""
         return self._spec
 
+    @property
+    def ordinal(self) -> bool:
+        """Ids are values in their order."""
+        return True
+
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 over the number of channels."""

@@ -61,6 +61,11 @@ class FramesTokenizer(Tokenizer):
         """What this tokenizer is and expects."""
         return self._spec
 
+    @property
+    def ordinal(self) -> bool:
+        """Ids are values in their order."""
+        return True
+
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 over the frame rate and the channels."""

@@ -8,6 +8,7 @@ This module imports no torch, so that a command line can list the names.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast, runtime_checkable
 
 from tokenize_kit.protocol.registry import MODELS
@@ -102,6 +103,9 @@ class SequenceModel(Protocol):
     ) -> SequenceLoss:
         """Return `token_loss` of the logits, as sums over the batch; a model may compute it without holding them all.
 
+        A model that learns by counting has no parameters: in training mode it adds the labels to its counts, which are buffers,
+        and returns what they cost before. Several processes add up what each has; all call it equally often.
+
         Args:
             inputs: B rows of T places.
             labels: int64 (B, T), what each place is to predict.
@@ -157,10 +161,34 @@ class SequenceModel(Protocol):
 
     # What of nn.Module the trainer and generation use.
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...  # noqa: D102
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]: ...  # noqa: D102
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
     def train(self, mode: bool = True) -> Self: ...  # noqa: D102
     def eval(self) -> Self: ...  # noqa: D102
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: D102
+
+
+@runtime_checkable
+class JointModel(Protocol):
+    """What a sequence model has besides whose probability of a document is not the product of its steps.
+
+    Such a model is a mixture of several (orders of the places, say): its `SequenceModel.logits` are those of one of them, and
+    what scores a document asks this.
+    """
+
+    def document_log_probabilities(self, inputs: Inputs, labels: Tensor) -> Tensor:
+        """Return the log-probability of documents in nats, float32 (B,).
+
+        Args:
+            inputs: B rows of one document each.
+            labels: int64 (B, T), the tokens that count; below 0 where none does.
+        """
+        ...
+
+
+def device_of(model: SequenceModel) -> torch.device:
+    """Return where a model is; one that learns by counting has buffers alone."""
+    return next(chain(model.parameters(), model.buffers())).device
 
 
 def register_model(name: str, cls: type[SequenceModel]) -> None:

@@ -14,6 +14,7 @@ from math import log
 from typing import Any, Literal, get_args, get_type_hints
 
 from tokenize_kit.protocol.registry import FORMS
+from trainers.autoregressive.models.ordinal import MIXTURES, Ranges, checked_head
 
 HEAD_DIM = 64
 """Width of one attention head in the presets (GPT-2, Llama and nanochat use 64 or 128)."""
@@ -90,6 +91,13 @@ class TransformerConfig:
     """Each token sees itself and the ``window - 1`` tokens before it; None means all before it."""
     tied_head: bool = False
     """Use the embedding table as the head."""
+    head: Literal["softmax", "logistics"] = "softmax"
+    """What a distribution over the next id is made of: a number for each id, or for ids that are ordered (raw pixels, samples of
+    sounds) a mixture of logistics along their order (PixelCNN++), and a number for each other id."""
+    mixtures: int = MIXTURES
+    """Of the head logistics how many are mixed."""
+    ordinal: Ranges = ()
+    """Of the head logistics the ids that are ordered, from the first to before the last; training sets them by the data."""
     logit_soft_cap: float | None = None
     """Squash logits to (-cap, cap) through ``cap * tanh(logits / cap)``; None leaves them."""
     embedding_scale: float = 1.0
@@ -130,6 +138,7 @@ class TransformerConfig:
             raise ValueError(f"rotary positions need an even head size; {said} is odd")
         self._check_scaling()
         self._check_codebooks()
+        self._check_head()
         if self.qk_norm_gain and not self.qk_norm:
             raise ValueError("qk_norm_gain is the gain of qk_norm, which is False; switch it on, or leave the gain out")
         if self.positions == "sinusoidal" and self.width % 2:
@@ -167,6 +176,17 @@ class TransformerConfig:
             raise ValueError(
                 f"depth_width {self.depth_width} is not a multiple of the size of a head, {self.head_dim}; None is half of them"
             )
+
+    def _check_head(self) -> None:
+        ranges = checked_head(self.head, self.mixtures, self.ordinal, self.vocab_size)
+        object.__setattr__(self, "ordinal", ranges)
+        if self.head == "softmax":
+            return
+        for name, other in (("tied_head", self.tied_head), ("logit_soft_cap", self.logit_soft_cap is not None)):
+            if other:
+                raise ValueError(f"{name} is for the head softmax, not for {self.head}; leave one of them out")
+        if self.codebooks != "flat":
+            raise ValueError(f"the head {self.head} predicts one id at a place; leave codebooks {self.codebooks!r} out")
 
     def _check_scaling(self) -> None:
         kind, given = self.rope_scaling, self.rope_factor != 1
@@ -267,6 +287,9 @@ _LATER: dict[str, Any] = {
     "depth_layers": 2,
     "depth_width": None,
     "told_next": False,
+    "head": "softmax",
+    "mixtures": MIXTURES,
+    "ordinal": (),
     "encoder_layers": None,
     "head_size": None,
     "rope_scaling": "none",

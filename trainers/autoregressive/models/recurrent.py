@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from trainers.autoregressive.models.coordinates import Coordinates
-from trainers.autoregressive.models.family import FamilyConfig
 from trainers.autoregressive.models.fast.pointwise import autocast_dtype
 from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.stateful import State, StatefulModel
 
 
 @dataclass(frozen=True)
-class RecurrentConfig(FamilyConfig):
+class RecurrentConfig(HeadConfig):
     """A stack of recurrent layers."""
 
     cell: Literal["lstm", "gru"] = "lstm"

@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.autoregressive.models.family import FamilyConfig
 from trainers.autoregressive.models.fast.loss import linear_token_loss
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.losses import SequenceLoss
+from trainers.autoregressive.models.mixture import MixtureHead
+from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.runs import Runs, Shift, runs_of
 
 State = tuple[Tensor, ...]
@@ -59,9 +60,13 @@ class StatefulModel(nn.Module):
         self.config: Any = config
         self.width = width
         self.embedding = nn.Embedding(config.vocab_size, width)
-        self.unembedding = nn.Linear(width, config.vocab_size, bias=False)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
-        nn.init.normal_(self.unembedding.weight, std=LOGIT_STD * width**-0.5)
+        self.unembedding = self.mixture = None
+        if isinstance(config, HeadConfig) and config.head == "logistics":
+            self.mixture = MixtureHead(width, config.vocab_size, config.ordinal, config.mixtures)
+        else:
+            self.unembedding = nn.Linear(width, config.vocab_size, bias=False)
+            nn.init.normal_(self.unembedding.weight, std=LOGIT_STD * width**-0.5)
 
     def start(self, rows: int, like: Tensor) -> State:
         """Return the state before the first token.
@@ -115,7 +120,14 @@ class StatefulModel(nn.Module):
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Return the logits (B, T, V) of each place."""
-        return F.linear(self.hidden(inputs), self.unembedding.weight)
+        return self.head(self.hidden(inputs))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., width)."""
+        head = self.mixture if self.unembedding is None else self.unembedding
+        assert head is not None
+        result: Tensor = head(hidden)
+        return result
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """Return the last hidden states (B, T, width).
@@ -147,15 +159,19 @@ class StatefulModel(nn.Module):
         self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
     ) -> SequenceLoss:
         """Return the summed loss of predicting ``labels`` (B, T); see `SequenceModel.loss`."""
+        if self.mixture is not None:
+            return self.mixture.loss(self.hidden(inputs), labels, weights, z_loss=z_loss)
+        assert self.unembedding is not None
         return linear_token_loss(self.hidden(inputs), self.unembedding.weight, labels, weights, z_loss=z_loss)
 
     def tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.tables`."""
-        return [*self.embedding.parameters(), *self.unembedding.parameters()]
+        return self.token_tables() + ([] if self.mixture is None else [*self.mixture.parameters()])
 
     def token_tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.token_tables`."""
-        return [*self.embedding.parameters(), *self.unembedding.parameters()]
+        modules = (self.embedding, self.unembedding)
+        return [weight for module in modules if module is not None for weight in module.parameters()]
 
     def new_cache(
         self,
@@ -203,7 +219,7 @@ class StatefulModel(nn.Module):
             hidden, cache.state = self.body(shift.left(x), replace(inputs, **moved), cache.state, shift.lengths)
             hidden = shift.back(hidden)
         cache.position = stop
-        return F.linear(hidden[:, -1:] if last_only else hidden, self.unembedding.weight)
+        return self.head(hidden[:, -1:] if last_only else hidden)
 
 
 def _at(inputs: Inputs, runs: Runs) -> Inputs:

@@ -43,6 +43,7 @@ from trainers.autoregressive.models.masks import (
     one_document,
     with_nothing,
 )
+from trainers.autoregressive.models.mixture import MixtureHead
 from trainers.autoregressive.models.positions import NextPlace, Rotation, Waves
 from trainers.autoregressive.models.steps import Joined
 
@@ -73,7 +74,12 @@ class Transformer(nn.Module):
             depth = config.layers if config.encoder_layers is None else config.encoder_layers
             self.encoder = nn.ModuleList(Block(config, form_named("bidirectional")) for _ in range(depth))
             self.encoder_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
-        self.unembedding = None if config.tied_head else nn.Linear(config.width, config.vocab_size, bias=False)
+        softmax = config.head == "softmax"
+        own = softmax and not config.tied_head
+        self.unembedding = nn.Linear(config.width, config.vocab_size, bias=False) if own else None
+        self.mixture = (
+            None if softmax else MixtureHead(config.width, config.vocab_size, config.ordinal, config.mixtures)
+        )
         self.next_place = NextPlace(config.width) if config.told_next else None
         self.codebooks = codebooks_of(config)
         self.waves = Waves(config)
@@ -99,7 +105,7 @@ class Transformer(nn.Module):
         """
         head_std = LOGIT_STD * float(self.config.width**-0.5)
         embedding_std = EMBEDDING_STD / self.config.embedding_scale
-        nn.init.normal_(self.embedding.weight, std=head_std if self.unembedding is None else embedding_std)
+        nn.init.normal_(self.embedding.weight, std=head_std if self.config.tied_head else embedding_std)
         if self.unembedding is not None:
             nn.init.normal_(self.unembedding.weight, std=head_std)
         if self.positions is not None:
@@ -230,18 +236,22 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden states (..., D), soft-capped if the configuration says so."""
+        if self.mixture is not None:
+            mixed: Tensor = self.mixture(hidden)
+            return mixed
         logits = F.linear(hidden, self.head_weight)
         cap = self.config.logit_soft_cap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     @property
     def head_weight(self) -> Tensor:
-        """The head's matrix (V, D)."""
+        """The matrix (V, D) of a head that is a softmax."""
+        assert self.mixture is None
         return self.embedding.weight if self.unembedding is None else self.unembedding.weight
 
     def tables(self) -> list[nn.Parameter]:
         """Return the parameters with a row for each token or place, which Muon leaves to AdamW."""
-        modules = (self.embedding, self.positions, self.next_place, self.unembedding)
+        modules = (self.embedding, self.positions, self.next_place, self.unembedding, self.mixture)
         weights = [weight for module in modules if module is not None for weight in module.parameters()]
         return weights + ([] if self.codebooks is None else self.codebooks.tables())
 
@@ -270,6 +280,8 @@ class Transformer(nn.Module):
         if counted is not None:
             assert weights is not None
             labels, weights = labels.reshape(-1)[counted], weights.reshape(-1)[counted]
+        if self.mixture is not None:
+            return self.mixture.loss(hidden, labels, weights, z_loss=z_loss)
         return linear_token_loss(
             hidden,
             self.head_weight,
@@ -304,8 +316,8 @@ class Transformer(nn.Module):
         plain = decode.knows(self)
         if compiled and not (plain and self.codebooks is None):
             raise ValueError(
-                "the step of a model with axial positions, drawn orders, an encoder or several codebooks at a place cannot be "
-                "compiled; leave it plain"
+                "the step of a model with axial positions, drawn orders, an encoder, several codebooks at a place or a head of "
+                "logistics cannot be compiled; leave it plain"
             )
         if left_padding is not None and not bool((left_padding > 0).any()):
             left_padding = None
