@@ -327,7 +327,7 @@ def _model_config(
         from tokenize_kit.files import read_json_object
 
         values = read_json_object(options.family_config) if options.family_config is not None else {}
-        return {**values, "vocab_size": vocab_size, "context": context}
+        return {**values, **_settings_of_the_data(options.family, data), "vocab_size": vocab_size, "context": context}
     from trainers.autoregressive.models.config import preset
 
     changes: dict[str, Any] = options.model.given()
@@ -336,6 +336,38 @@ def _model_config(
     if (kind := changes.get("codebooks", "flat")) != "flat":
         changes["codebook_slots"] = _codebook_slots(kind, data, options.objective if not objective.causal else None)
     return preset(options.preset, options.style, vocab_size=vocab_size, context=context, **changes).to_dict()
+
+
+def _settings_of_the_data(family: str, data: MixedData) -> dict[str, Any]:
+    """Return those fields of a family's configuration that follow from the templates.
+
+    Raises:
+        ValueError: the family does not serve one of them.
+    """
+    from trainers.autoregressive.models import model_class
+    from trainers.autoregressive.models.family import FitsTemplates, TemplatePart
+
+    cls: Any = model_class(family)
+    if not isinstance(cls, FitsTemplates):
+        return {}
+    templates = [
+        [
+            TemplatePart(
+                segment.name,
+                not segment.condition,
+                segment.stream.place_axes,
+                max(map(segment.stream.depth, segment.stream.shapes)),
+                segment.stream.is_open,
+                segment.arrangement.in_grid_order,
+            )
+            for segment in (table.segment for table in part.documents.segments)
+        ]
+        for part in data.parts
+    ]
+    try:
+        return cls.settings_for(templates)
+    except ValueError as error:
+        raise ValueError(f"--family {family}: {error}") from None
 
 
 def _codebook_slots(kind: str, data: MixedData, hiding: str | None) -> int:
