@@ -3,8 +3,8 @@
     tokens     <bos> <begin> a b c d e f                  a b c
     cells              0 0   01 02 10 11 12     ->        d e f
 
-A token is told the cell of the token *after* it (`Inputs.cells`), since that is what is predicted there; the cell of a token itself
-is what the token before it was told. Documents of several sizes are painted size by size, so none is padded.
+A token is told the cell of the token *after* it (`Inputs.cells`), since that is what is predicted there; the cell of a token
+itself is what the token before it was told. Pictures of several sizes are painted size by size, so none is padded.
 """
 
 from __future__ import annotations

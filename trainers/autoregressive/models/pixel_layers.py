@@ -1,18 +1,20 @@
 """The layers of PixelCNNs: each pixel from those above it and to its left, a part for each of the two.
 
-What comes from the rows above a pixel (`above`) is known as soon as the row begins; what comes along the row (`along`) is not. Each
-part is one function for a whole picture and for the one row or pixel that is new while a picture is drawn: it is given a strip, the
-new rows or columns with those before them that it needs, and returns what belongs to the new ones.
+What comes from the rows above a pixel (`above`) is known as soon as the row begins; what comes along the row (`along`) is not.
+Each part is one function for a whole picture and for the one row or pixel that is new while a picture is drawn: it is given a
+strip, the new rows or columns with those before them that it needs, and returns what belongs to the new ones.
 
     above    . . . . .        along    . . [strip]
              [ strip ]                       new
              [  new  ]
 
-Channels of a pixel are seen in their order: the features of a layer are so many groups, and at the pixel itself a group reads those
-of its own channel and of the ones before it, the first layer only of the ones before.
+Channels of a pixel are seen in their order: the features of a layer are so many groups, and at the pixel itself a group reads
+those of its own channel and of the ones before it, the first layer only of the ones before.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +33,7 @@ class RowConv(nn.Module):
         gates: parts.
     """
 
-    mask: Tensor
+    mask: Tensor | None
 
     def __init__(
         self, width: int, out: int, taps: int, channels: int, strict: bool = False, gates: int = 1, bias: bool = True
@@ -71,7 +73,7 @@ class PixelLayer(nn.Module):
 
     def __init__(self, kernel: int, first: bool) -> None:
         super().__init__()
-        self.half, self.first = kernel // 2, first
+        self.reach, self.first = kernel // 2, first
 
     def enter(self, h: Tensor) -> Tensor:
         """Return what is read along the row, of features (N, D, ...)."""
@@ -81,7 +83,7 @@ class PixelLayer(nn.Module):
         """Return what the next layer reads in its `above`, if it reads that, and what goes down into `along`.
 
         Args:
-            strip: (N, ..., rows + half, columns), or one row less if the new ones are not in it.
+            strip: (N, ..., rows + reach, columns), or one row less if the new ones are not in it.
             condition: (N, D, rows or 1, columns or 1).
         """
         raise NotImplementedError
@@ -91,7 +93,7 @@ class PixelLayer(nn.Module):
 
         Args:
             h: (N, D, rows, columns), those of this one.
-            strip: (N, entered, rows, columns + half), entered.
+            strip: (N, entered, rows, columns + reach), entered.
             down: (N, carried, rows, columns), from `above`.
         """
         raise NotImplementedError
@@ -114,11 +116,11 @@ class GatedLayer(PixelLayer):
     def __init__(self, width: int, kernel: int, channels: int, first: bool, dropout: float) -> None:
         super().__init__(kernel, first)
         self.reads_above, self.entered, self.carried = first, width, 2 * width
-        rows = self.half if first else self.half + 1
-        self.vertical = nn.Conv2d(width, 2 * width, (rows, kernel), padding=(0, self.half))
+        rows = self.reach if first else self.reach + 1
+        self.vertical = nn.Conv2d(width, 2 * width, (rows, kernel), padding=(0, self.reach))
         self.down = nn.Conv2d(2 * width, 2 * width, 1)
         self.condition = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.row = RowConv(width, width, self.half + 1, channels, strict=first, gates=2)
+        self.row = RowConv(width, width, self.reach + 1, channels, strict=first, gates=2)
         self.out = RowConv(width, width, 1, channels)
         self.dropout = nn.Dropout(dropout)
         if not first:
@@ -129,7 +131,7 @@ class GatedLayer(PixelLayer):
         seen = self.vertical(strip)
         to_vertical, to_horizontal = self.condition(condition).chunk(2, 1)
         found = _gate(seen + to_vertical)
-        return found if self.first else found + strip[:, :, self.half :], self.down(seen) + to_horizontal
+        return found if self.first else found + strip[:, :, self.reach :], self.down(seen) + to_horizontal
 
     def along(self, h: Tensor, strip: Tensor, down: Tensor) -> Tensor:
         """See `PixelLayer.along`."""
@@ -140,7 +142,7 @@ class GatedLayer(PixelLayer):
 class MaskedLayer(PixelLayer):
     """One masked convolution in a residual block (van den Oord et al. 2016, arXiv 1601.06759), with its blind spot.
 
-    Of each row above, a pixel sees ``half`` columns further to the right than of the one below it, and no more.
+    Of each row above, a pixel sees ``kernel // 2`` columns further to the right than of the one below it, and no more.
 
     Args: see `GatedLayer`.
     """
@@ -150,8 +152,8 @@ class MaskedLayer(PixelLayer):
         inner = width if first else width // 2
         self.reads_above, self.entered, self.carried = True, inner, inner
         self.narrow = None if first else RowConv(width, inner, 1, channels)
-        self.rows = nn.Conv2d(inner, inner, (self.half, kernel), padding=(0, self.half), bias=False)
-        self.row = RowConv(inner, inner, self.half + 1, channels, strict=first)
+        self.rows = nn.Conv2d(inner, inner, (self.reach, kernel), padding=(0, self.reach), bias=False)
+        self.row = RowConv(inner, inner, self.reach + 1, channels, strict=first)
         self.condition = nn.Conv2d(width, inner, 1, bias=False)
         self.widen = None if first else RowConv(inner, width, 1, channels)
         self.dropout = nn.Dropout(dropout)
@@ -188,6 +190,11 @@ class PixelStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
+    @property
+    def each(self) -> list[PixelLayer]:
+        """The layers."""
+        return cast("list[PixelLayer]", list(self.layers))
+
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return features (N, D, height, width); group k of them has seen all before channel k of its pixel.
 
@@ -196,9 +203,9 @@ class PixelStack(nn.Module):
             condition: (N, D, height or 1, width or 1).
         """
         h = above = x
-        for layer in self.layers:
+        for layer in self.each:
             entered = layer.enter(h)
             read = entered[:, :, :-1] if layer.reads_above else above
-            above, down = layer.above(F.pad(read, (0, 0, layer.half, 0)), condition)
-            h = layer.along(h, F.pad(entered, (layer.half, 0)), down)
+            above, down = layer.above(F.pad(read, (0, 0, layer.reach, 0)), condition)
+            h = layer.along(h, F.pad(entered, (layer.reach, 0)), down)
         return h

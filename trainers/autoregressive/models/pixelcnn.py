@@ -1,24 +1,26 @@
 """PixelCNN: pictures pixel by pixel from the pixels above and to the left, by convolutions (van den Oord et al. 2016).
 
-``gated`` is that of arXiv 1606.05328: a stack of the rows above and one of the row itself, so that every pixel within the field is
-seen. ``original`` is that of arXiv 1601.06759, one stack of masked convolutions, whose field has a blind spot. With h = kernel // 2
-of each layer, the first one's being first_kernel // 2, and S the sum of all h, the logits of a pixel depend
+``gated`` is that of arXiv 1606.05328: a stack of the rows above and one of the row itself, so that every pixel within the field
+is seen. ``original`` is that of arXiv 1601.06759, one stack of masked convolutions, whose field has a blind spot. With h the
+kernel // 2 of a layer (the first one's is first_kernel // 2) and S the sum of all h, the logits of a pixel depend
 
 - in both kinds on the S pixels to its left in its row, and on no pixel that is more than S rows above or S columns aside,
 - if gated on all others that are above;
-- if original, of the row d above only on those up to as many columns to the right as the d largest h make together.
+- if original, of the row d above only on those up to as many columns to the right as the d largest h make together (if no kernel
+  is larger than the first). With L layers of one h these are h * L * (L - 1) / 2 pixels less than the gated sees.
 
-It is for grids of height and width: raw pixels (with channels, each of which sees those before it), palette ids, learned ids (also with
-codebooks). What comes before a picture is its condition: earlier grids of the document place by place (``grid_condition``), brought
-to the size of the picture, and everything else, such as a label, as the mean of its tokens: of a text that is a bag of words. Tokens
-outside of pictures are predicted from that mean alone. Text, sound and films are not predicted.
+It is for grids of height and width: raw pixels, of whose channels each sees those before it, palette ids, learned ids, also of
+several codebooks. What comes before a picture is its condition: earlier grids of the document place by place
+(``grid_condition``), brought to the size of the picture and added up, and everything else, such as a label, as the mean of its
+tokens: of a text that is a bag of words. Tokens outside of pictures are predicted from that mean alone. Text, sound and films are
+not predicted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -93,6 +95,9 @@ class PixelCNNConfig(FamilyConfig):
 class PixelCNN(nn.Module):
     """Convolutions over pictures; see `SequenceModel` for the shapes of the methods."""
 
+    configuration: ClassVar[type[FamilyConfig]] = PixelCNNConfig
+    """The class of the configuration."""
+
     def __init__(self, config: PixelCNNConfig) -> None:
         super().__init__()
         self.config: Any = config
@@ -135,7 +140,9 @@ class PixelCNN(nn.Module):
                 raise ValueError(
                     f"a PixelCNN goes row by row, and {part.name!r} has another order or layout; write it without"
                 )
-        planes = [[part for part in parts if part.axes == ("height", "width") and not part.is_open] for parts in templates]
+        planes = [
+            [part for part in parts if part.axes == ("height", "width") and not part.is_open] for parts in templates
+        ]
         return {
             "channels": max(part.depth for parts in planes for part in parts),
             "grid_condition": any(part.predicted for parts in planes for part in parts[1:]),
@@ -182,7 +189,8 @@ class PixelCNN(nn.Module):
         count, length = inputs.ids.shape
         if length > self.config.context:
             raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
-        x, cells = self.embedding(inputs.ids), inputs.of("cells")
+        x: Tensor = self.embedding(inputs.ids)
+        cells = inputs.of("cells")
         if inputs.documents is None:
             return self._of_documents(x, cells, torch.full((count,), length, device=x.device))
         result = x.new_zeros(count, length, self.config.width)
