@@ -33,8 +33,8 @@ SPECS = {
     "codes": TokenSpec("image", (3, 2), ("height", "width", "codebook"), (8, 8, None), lossless=False, channels=3),
 }
 SHAPES = {
-    "grey": [(2, 3), (4, 5), (6, 2)],
-    "image": [(3, 4, 3), (4, 5, 3), (1, 2, 3)],
+    "grey": [(2, 3), (3, 2), (4, 5), (6, 2)],
+    "image": [(2, 3, 3), (3, 2, 3), (4, 5, 3)],
     "codes": [(2, 3, 2), (3, 2, 2)],
 }
 VOCABULARY = Vocabulary(SPECS, SHAPES)
@@ -57,7 +57,7 @@ def grids_for(template, rng, **shapes):
     for name in template.names:
         stream = template.stream_of(name)
         known = SHAPES.get(stream)
-        shape = shapes.get(name, known[rng.integers(len(known))] if known else (4,))
+        shape = shapes.get(name, known[rng.integers(2)] if known else (4,))
         sizes = np.array(SPECS[stream].codebook_sizes)
         grids[name] = rng.integers(0, sizes if len(sizes) > 1 else sizes[0], shape)
     return grids
@@ -172,12 +172,10 @@ def test_probabilities_of_all_pictures_sum_to_one(kind, shape, ids):
 
 
 TEMPLATES = [
-    "grey",
     "text -> grey",
     "image",
     "codes",
     "grey -> image",
-    "image -> grey",
     "text image grey",
     "grey image -> codes",
 ]
@@ -215,14 +213,14 @@ def test_drawing_equals_the_whole(kind, text):
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_that_leave_change_nothing_for_the_others(kind):
     model = build(kind=kind, channels=3, grid_condition=True)
-    rows = [document("grey -> image", seed, image=(3, 4, 3), grey=(2, 3)) for seed in range(3)]
+    rows = [document("grey -> image", seed, image=(2, 3, 3), grey=(3, 2)) for seed in range(3)]
     length = rows[0].ids.shape[1]
     ids, cells = torch.cat([row.ids for row in rows]), torch.cat([row.cells for row in rows])
     cache = model.new_cache(3, length)
-    model.step(Inputs(ids[:, :20], cells=cells[:, :20]), cache)
+    model.step(Inputs(ids[:, :14], cells=cells[:, :14]), cache)
     kept = torch.tensor([2, 0])
     cache = cache.select(kept)
-    for place in range(20, length):
+    for place in range(14, length):
         found = model.step(Inputs(ids[kept, place, None], cells=cells[kept, place, None]), cache)
         for at, row in enumerate(kept.tolist()):
             torch.testing.assert_close(found[at], model.logits(rows[row])[0, place, None], atol=1e-5, rtol=1e-5)

@@ -89,10 +89,12 @@ class Drawing:
             x: (N, D), the pixels embedded; zero for channels that are not known yet.
         """
         h = x[..., None, None]
+        # Without copies where all rows are meant, as they mostly are.
+        own = slice(None) if len(rows) == len(self._strips[0]) else rows
         for number, layer in enumerate(stack.each):
             entered = self._enter(number, layer, rows, columns, h)
-            strip = torch.cat((self._strips[number][rows][..., :-1], entered), 3)
-            self._strips[number][rows] = strip.to(self._strips[number].dtype)
+            strip = torch.cat((self._strips[number][own][..., :-1], entered), 3)
+            self._strips[number][own] = strip.to(self._strips[number].dtype)
             h = layer.along(h, strip, self._down[number][rows, :, :, columns][..., None])
         return h[..., 0, 0]
 
@@ -103,8 +105,11 @@ class Drawing:
 
     def move(self, rows: Tensor) -> None:
         """Go on to the next pixel of the same row."""
-        for part in self._strips:
-            part[rows] = F.pad(part[rows][..., 1:], (0, 1))
+        for number, part in enumerate(self._strips):
+            if len(rows) == len(part):
+                self._strips[number] = F.pad(part[..., 1:], (0, 1))
+            else:
+                part[rows] = F.pad(part[rows][..., 1:], (0, 1))
 
     def _enter(self, number: int, layer: PixelLayer, rows: Tensor, columns: Tensor, h: Tensor) -> Tensor:
         entered = layer.enter(h)

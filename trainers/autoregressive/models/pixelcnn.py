@@ -310,7 +310,8 @@ class PixelCNN(nn.Module):
         drawn = (cells[..., PART] >= 0) & (cells[..., GIVEN] == 0)
         hidden = x.new_zeros(batch, count, self.config.width)
         alone = real & ~drawn
-        hidden[alone] = self.norm(self.summary(mean[alone])).to(hidden.dtype)
+        if bool(alone.any()):
+            hidden[alone] = self.norm(self.summary(mean[alone])).to(hidden.dtype)
         for place in drawn.any(0).nonzero()[:, 0].tolist():
             rows = drawn[:, place].nonzero()[:, 0]
             found = self._draw(cache, rows, begin + place, x[rows, place], own[rows, place], mean[rows, place])
@@ -331,23 +332,14 @@ class PixelCNN(nn.Module):
         """
         cells, drawing = cache.cells[rows, place], cache.drawing
         first = cells[:, PART] != own[:, PART]
+        new = first | (cells[:, ROW] != own[:, ROW])
         if bool(first.any()):
             self._begin(cache, rows[first], place, mean[first])
-        known = ~first
-        cache.pixel[rows[known], own[known][:, CHANNEL]] = x[known].to(cache.pixel.dtype)
-        row, column = cells[:, ROW] != own[:, ROW], cells[:, COLUMN] != own[:, COLUMN]
-        moved = known & (row | column)
-        if bool(moved.any()):
-            # What saw the pixel before its last channel was known has to see it again, if that is not the last of the model.
-            for again, see in (
-                (moved & (own[:, CHANNEL] + 1 == self.config.channels), drawing.know),
-                (moved & (own[:, CHANNEL] + 1 < self.config.channels), drawing.pixel),
-            ):
-                if bool(again.any()):
-                    see(self.stack, rows[again], own[again][:, COLUMN], cache.pixel[rows[again]].flatten(1))
-            drawing.move(rows[moved])
-            cache.pixel[rows[moved]] = 0
-        if bool((new := first | row).any()):
+            known = ~first
+            self._read(cache, rows[known], x[known], own[known], cells[known])
+        else:
+            self._read(cache, rows, x, own, cells)
+        if bool(new.any()):
             condition = cache.condition[rows[new]]
             if condition.shape[2] > 1:
                 each = torch.arange(len(condition), device=rows.device)
@@ -356,6 +348,23 @@ class PixelCNN(nn.Module):
         features = drawing.pixel(self.stack, rows, cells[:, COLUMN], cache.pixel[rows].flatten(1))
         found: Tensor = self.head(features[..., None, None])[..., 0, 0].unflatten(1, (self.config.channels, -1))
         return found[torch.arange(len(rows), device=rows.device), cells[:, CHANNEL]]
+
+    def _read(self, cache: PixelCache, rows: Tensor, x: Tensor, own: Tensor, cells: Tensor) -> None:
+        """Take in an id of the picture of each of some rows, and go on to the pixel of the cell after it; as `_draw`."""
+        cache.pixel[rows, own[:, CHANNEL]] = x.to(cache.pixel.dtype)
+        moved = (cells[:, ROW : COLUMN + 1] != own[:, ROW : COLUMN + 1]).any(1)
+        if not bool(moved.all()):
+            rows, own = rows[moved], own[moved]
+        if not len(rows):
+            return
+        # What saw the pixel before its last id was known has to see it again, if that is not of the last channel of the model.
+        last = own[:, CHANNEL] + 1 == self.config.channels
+        if bool(last.all()):
+            cache.drawing.know(self.stack, rows, own[:, COLUMN], cache.pixel[rows].flatten(1))
+        else:
+            cache.drawing.pixel(self.stack, rows, own[:, COLUMN], cache.pixel[rows].flatten(1))
+        cache.drawing.move(rows)
+        cache.pixel[rows] = 0
 
     def _begin(self, cache: PixelCache, rows: Tensor, place: int, mean: Tensor) -> None:
         """Begin the pictures whose first cell comes after one token of some rows; as `_draw`."""
