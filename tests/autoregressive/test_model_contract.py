@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, object]] = {
     "logistics": {},
     "bayes": {"samples": 40},
     "made": {"width": 48},
+    "pixelcnn": {"layers": 3, "width": 32},
 }
 """What makes a family small."""
 
@@ -118,6 +119,12 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ),
     ],
     "made": [("one", {"layers": 1, "channels": 1}, CONTEXT), ("two", {}, CONTEXT)],
+    # With these kernels the original sees all of so small a picture, also to the right of the pixel.
+    "pixelcnn": [
+        ("gated", {}, CONTEXT),
+        ("original", {"kind": "original"}, CONTEXT),
+        ("conditioned", {"grid_condition": True}, CONTEXT),
+    ],
 }
 CASES = [
     pytest.param(name, values, reach, id=f"{name}-{label}")
@@ -170,10 +177,19 @@ def given(
         return Inputs(ids, positions, documents)
     if place is None:
         place = torch.arange(start, start + ids.shape[1]).expand_as(ids)
+    if "cells" in model.needs:
+        return Inputs(ids, positions, documents, cells=cells_after(place))
     if "axial" in model.needs:
         return Inputs(ids, positions, documents, axial=place.clamp(min=0)[..., None].expand(-1, -1, 3))
     steps = torch.stack((place % 3 == 0, place % 3), -1) * (place >= 0)[..., None]
     return Inputs(ids, positions, documents, steps=steps)
+
+
+def cells_after(place: torch.Tensor) -> torch.Tensor:
+    """The first token is alone, and the others are a picture of 6 rows and 4 columns: the cell after each, (B, T, 8)."""
+    known = (0, place // 4, place % 4, 0, 6, 4, 1, 0)
+    cells = torch.stack([torch.as_tensor(part).expand_as(place) for part in known], -1)
+    return cells.masked_fill((place < 0)[..., None], -1)
 
 
 def test_every_registered_family_is_under_this_contract() -> None:

@@ -159,6 +159,20 @@ def slow_joint(text, tokens):
     return found
 
 
+def slow_cells(text, tokens, grids):
+    """What is told of each token of `slow_document` that is an id of a grid of height and width; -1 for the others."""
+    template = SequenceTemplate.parse(text)
+    found = []
+    for _, _, part, _, _, codebook, (time, row, column) in tokens:
+        if codebook < 0 or time >= 0 or row < 0:
+            found.append((-1,) * 8)
+            continue
+        height, width, *depth = grids[template.names[part]].shape
+        given_ = int(template.names[part] in template.condition)
+        found.append((part, row, column, codebook, height, width, *(depth or [1]), given_))
+    return found
+
+
 @pytest.mark.parametrize(
     ("part", "slots"),
     [
@@ -225,9 +239,11 @@ def test_the_grammar_accepts_every_document_and_knows_where_each_id_goes(text, s
     grammar = template.grammar(VOCABULARY, len(document), seed=order_seed)
     free = template.grammar(VOCABULARY, seed=order_seed)
     state = grammar.start()
-    joint = iter(slow_joint(text, slow_document(text, grids, seed=order_seed)))
+    slow = slow_document(text, grids, seed=order_seed)
+    joint, cells = iter(slow_joint(text, slow)), iter(slow_cells(text, slow, grids))
     for token, role, at in zip(document.ids.tolist(), document.roles, document.coordinates.tolist(), strict=True):
         assert grammar.next_step(state) == free.next_step(state) == next(joint)
+        assert grammar.next_cell(state) == next(cells)
         allowed = free.allowed(state)
         assert all(low < high for low, high in allowed)
         assert all(one[1] < two[0] for one, two in itertools.pairwise(allowed))
@@ -366,7 +382,15 @@ def test_packed_rows_are_the_documents(text, rows, ahead, seed):
         found = list(zip(*(array[at].tolist() for array in filled), strict=True))
         assert found == [place[:4] for place in expected]
         for more, place in enumerate(places):
-            columns_ = (place.roles, place.segments, place.coordinates, place.axial, place.opens, place.slots)
+            columns_ = (
+                place.roles,
+                place.segments,
+                place.coordinates,
+                place.axial,
+                place.opens,
+                place.slots,
+                place.cells,
+            )
             drawn = [table.segment.arrangement.drawn for table in documents.segments]
             own = (place.coordinates >= 0).any(-1)
             assert np.array_equal(place.drawn, own & np.array([*drawn, False])[place.segments])
@@ -385,12 +409,14 @@ def slow_row(documents, plan, row, context, ahead, seeds):
     template, vocabulary = documents.template, documents.vocabulary
     nowhere = (-1, -1, -1)
     outside = (0, -1, nowhere)
-    blank = (*outside, (0, 0, 0), False, 0)
+    no_cell = (-1,) * 8
+    blank = (*outside, (0, 0, 0), False, 0, no_cell)
     found = []
     for number, piece in enumerate(range(plan.offsets[row], plan.offsets[row + 1])):
         document = int(plan.document[piece])
         tokens = slow_document(str(template), documents.grids(document), vocabulary, int(seeds[document]))
         starts, joint = first_ids(tokens), slow_joint(str(template), tokens)
+        cells = slow_cells(str(template), tokens, documents.grids(document))
         for position in range(int(plan.length[piece])):
             at = int(plan.first[piece]) + position
             goal = at + ahead
@@ -398,14 +424,14 @@ def slow_row(documents, plan, row, context, ahead, seeds):
             told = []
             for more in (0, 1):
                 if at + more >= len(tokens):
-                    told.append((*outside, (position + more,) * 3, True, 0))
+                    told.append((*outside, (position + more,) * 3, True, 0, no_cell))
                     continue
                 _, role, part, stream, _, _, where = tokens[at + more]
                 axial = (position + more,) * 3
                 axes = SPECS[list(vocabulary.streams)[stream]].axes if stream >= 0 else ()
                 if where != nowhere and len([axis for axis in axes if axis in COLUMNS]) > 1:
                     axial = tuple(starts[part] - int(plan.first[piece]) + max(0, index) for index in where)
-                told.append((int(role), part, where, axial, *joint[at + more]))
+                told.append((int(role), part, where, axial, *joint[at + more], cells[at + more]))
             found.append((tokens[at][0], label, position, number, *told))
     padding = context - len(found)
     return found + [(vocabulary.pad, IGNORED, position, -1, blank, blank) for position in range(padding)]

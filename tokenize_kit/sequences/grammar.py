@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenize_kit.sequences.arrangement import Place
 from tokenize_kit.sequences.document import Role, checked_ids, role_of, role_of_bos, shared_ids
 from tokenize_kit.sequences.layouts import ENDLESS
-from tokenize_kit.sequences.segment import COORDINATE_AXES, NOWHERE, Segment
+from tokenize_kit.sequences.segment import COORDINATE_AXES, NO_CELL, NOWHERE, Segment
 from tokenize_kit.sequences.vocabulary import StreamIds, Vocabulary, shape_name, unknown_stream
 
 _NONE = (NOWHERE,) * len(COORDINATE_AXES)
@@ -199,6 +199,19 @@ class Grammar:
         """Return `coordinates` where the order of the ids is drawn, and -1 elsewhere: what a model must be told."""
         drawn = 0 <= state.segment < len(self._segments) and self._segments[state.segment].arrangement.drawn
         return self.coordinates(state) if drawn else _NONE
+
+    def next_cell(self, state: GrammarState) -> tuple[int, ...]:
+        """Return the `segment.CELL` of the id that comes next; of a grid of height and width, else `NO_CELL`."""
+        if not 0 <= state.segment < len(self._segments):
+            return NO_CELL
+        segment = self._segments[state.segment]
+        if not segment.is_plane or state.place < segment.header:
+            return NO_CELL
+        _, place, channel = self._next_place(state)
+        shape = segment.stream.shapes[state.shape]
+        height, width = segment.stream.place_shape(shape)
+        row, column = divmod(place, width)
+        return (state.segment, row, column, channel, height, width, segment.stream.depth(shape), int(segment.condition))
 
     def next_step(self, state: GrammarState) -> tuple[bool, int]:
         """Return whether the token that comes next begins a joint step (`layouts`), and its slot; see `packing.Places`.

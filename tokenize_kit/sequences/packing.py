@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenize_kit.sequences.document import Role, role_of, role_of_bos
 from tokenize_kit.sequences.documents import Documents, SegmentTable
 from tokenize_kit.sequences.plans import Plan
-from tokenize_kit.sequences.segment import COORDINATE_AXES, NOWHERE
+from tokenize_kit.sequences.segment import CELL, COORDINATE_AXES, NOWHERE
 from tokenize_kit.sequences.vocabulary import StreamIds
 
 IGNORED = -100
@@ -59,6 +59,8 @@ class Places(NamedTuple):
     without codebooks is one by itself; padding begins none."""
     slots: Ints
     """(rows, context): of an id of a stream with codebooks which of them; 0 for any other token."""
+    cells: Ints
+    """(rows, context, 8): the `segment.CELL` of an id of a grid of height and width; -1 for any other token."""
 
 
 class _Pieces(NamedTuple):
@@ -148,6 +150,7 @@ def fill_places(
     coordinates = np.full((size, len(COORDINATE_AXES)), NOWHERE)
     axial = np.zeros((size, len(COORDINATE_AXES)), np.int64)
     drawn, opens, slots = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size, np.int64)
+    cells = np.full((size, len(CELL)), NOWHERE)
     which, inside = _spread(pieces.length)
     goal = pieces.place[which] + inside
     axial[goal] = inside[:, None] + ahead
@@ -169,6 +172,8 @@ def fill_places(
         coordinates[to[own]] = found
         drawn[to[own]] = table.segment.arrangement.drawn
         opens[to[own]], slots[to[own]] = table.segment.joint(within[own], count[own], shape[own])
+        if table.segment.is_plane:
+            cells[to[own]] = table.segment.cells(number, flat[own], shape[own])
         if len(table.ids.place_axes) > 1:
             start = (table.begin[owner] + table.segment.header - pieces.first[which[mine]])[own]
             axial[to[own]] = start[:, None] + np.maximum(found, 0)
@@ -181,6 +186,7 @@ def fill_places(
         axial.reshape(solid),
         opens.reshape(plane),
         slots.reshape(plane),
+        cells.reshape(*plane, len(CELL)),
     )
 
 

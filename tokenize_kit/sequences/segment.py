@@ -24,8 +24,16 @@ Ints = NDArray[np.int64]
 
 COORDINATE_AXES = ("time", "height", "width")
 """Columns of the coordinates of tokens."""
+PLANE_AXES = ("height", "width")
+"""The axes of a picture's places."""
 NOWHERE = -1
 """The coordinate of a token that is at no place of a grid, and of others along axes that their grids lack."""
+
+CELL = ("part", "row", "column", "channel", "height", "width", "channels", "given")
+"""What is told of an id of a grid of height and width: the number of its part of the template, where in the grid it is, how large
+that is, and whether it is a condition (1) or not (0). A codebook counts as a channel."""
+NO_CELL = (NOWHERE,) * len(CELL)
+"""What is told of any other token."""
 
 
 MISSING = -1
@@ -165,6 +173,24 @@ class Segment:
             # The first axis of an open stream has no end.
             found[:, column] = along if axis == 0 else along % self._sizes[shape, axis]
         return found
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether its grids are pictures: rows and columns of places in a known shape."""
+        return not self.stream.is_open and self.stream.place_axes == PLANE_AXES
+
+    def cells(self, number: int, flat: Ints, shape: Ints) -> Ints:
+        """Return the `CELL` of ids of flat grids, (N, 8); only for a plane.
+
+        Args:
+            number: of the part.
+            flat: (N,), which of the ids of its grid each is.
+            shape: (N,), index of the shape of that.
+        """
+        place, channel = np.divmod(flat, self._depths[shape])
+        height, width = self._sizes[shape].T
+        every = (number, *np.divmod(place, width), channel, height, width, self._depths[shape], int(self.condition))
+        return np.stack(np.broadcast_arrays(*every), -1)
 
     def steps(self, count: int, shape: int) -> int:
         """Return the time steps of an open grid of ``count`` ids."""

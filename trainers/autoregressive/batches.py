@@ -50,11 +50,14 @@ class Batch(NamedTuple):
     """(rows, context, 3): where in its grid the id after each token is, if its order is drawn, else -1; only if a model asks."""
     steps: Tensor | None = None
     """(rows, context, 2): which tokens end a joint step, and the codebook of the token after each; only if a model asks."""
+    cells: Tensor | None = None
+    """(rows, context, 8): the `tokenize_kit.sequences.segment.CELL` of the token after each; only if a model asks."""
 
     @property
     def inputs(self) -> Inputs:
         """What a model is given."""
-        return Inputs(self.ids, self.positions, self.documents, self.given, self.axial, self.following, self.steps)
+        known = (self.given, self.axial, self.following, self.steps, self.cells)
+        return Inputs(self.ids, self.positions, self.documents, *known)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
@@ -374,12 +377,13 @@ def _filled(
         places = fill_places(documents, plan, rows, context, 0, seeds)
         every = {"given": places.roles == Role.CONDITION, "axial": places.axial}
         extra = {name: part for name, part in every.items() if name in needs}
-    if needs & {"following", "steps"}:
+    if needs & {"following", "steps", "cells"}:
         after = fill_places(documents, plan, rows, context, 1, seeds)
         every = {
             "following": np.where(after.drawn[..., None], after.coordinates, NOWHERE),
             # A token ends its step where the one after it begins another.
             "steps": np.stack([after.opens.astype(np.int64), after.slots], -1),
+            "cells": after.cells,
         }
         extra |= {name: part for name, part in every.items() if name in needs}
     filled = objective.prepare(filled, documents.vocabulary, numbers, seed)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.grammar import TokenPlace
+from tokenize_kit.sequences.segment import NO_CELL
 from trainers.autoregressive.guidance import Guidance, WithProgress, guided
 from trainers.autoregressive.models import Cache, SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
@@ -67,6 +68,10 @@ class PlacedGrammar(Grammar, Protocol):
         """Return whether the token that comes next begins a joint step, and its slot."""
         ...
 
+    def next_cell(self, state: Any) -> tuple[int, ...]:
+        """Return which cell of which picture comes next."""
+        ...
+
 
 class Known(NamedTuple):
     """What is known of a token besides its id."""
@@ -77,11 +82,14 @@ class Known(NamedTuple):
     """Where the id after it is."""
     step: tuple[bool, int]
     """Whether the token after it begins a joint step, and the slot of that."""
+    cell: tuple[int, ...]
+    """The `tokenize_kit.sequences.segment.CELL` of the token after it."""
 
     @classmethod
     def of(cls, grammar: PlacedGrammar, before: Any, token: int, after: Any) -> Self:
         """Ask the grammar, with its states before and after the token."""
-        return cls(grammar.place_of(before, token), grammar.following(after), grammar.next_step(after))
+        place, following = grammar.place_of(before, token), grammar.following(after)
+        return cls(place, following, grammar.next_step(after), grammar.next_cell(after))
 
 
 def generate(
@@ -383,7 +391,7 @@ def _inputs(rows: Sequence[_Row | _Reading], waiting: list[list[int]], device: t
     if any(row.places is None for row in rows):
         return Inputs(ids)
     count = ids.shape[1]
-    given, axial, following, steps = [], [], [], []
+    given, axial, following, steps, cells = [], [], [], [], []
     for row in rows:
         places = (row.places or [])[-count:]
         padding = count - len(places)
@@ -391,7 +399,8 @@ def _inputs(rows: Sequence[_Row | _Reading], waiting: list[list[int]], device: t
         axial.append([(0, 0, 0)] * padding + [known.place.axial for known in places])
         following.append([(-1, -1, -1)] * padding + [known.following for known in places])
         steps.append([(0, 0)] * padding + [(int(known.step[0]), known.step[1]) for known in places])
-    parts = (torch.tensor(part, device=device) for part in (given, axial, following, steps))
+        cells.append([NO_CELL] * padding + [known.cell for known in places])
+    parts = (torch.tensor(part, device=device) for part in (given, axial, following, steps, cells))
     return Inputs(ids, None, None, *parts)
 
 

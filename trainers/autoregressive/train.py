@@ -315,7 +315,7 @@ def _model_config(
         from tokenize_kit.files import read_json_object
 
         values = read_json_object(options.family_config) if options.family_config is not None else {}
-        values |= changes
+        values |= changes | _settings_of_the_data(options.family, data)
         values |= told_ordinal(options.family, values, data.vocabulary, tokenizers)
         return {**values, "vocab_size": vocab_size, "context": context}
     from trainers.autoregressive.models.config import preset
@@ -327,6 +327,38 @@ def _model_config(
     changes |= told_ordinal(options.family, changes, data.vocabulary, tokenizers)
     size, style = options.preset or DEFAULT_PRESET, options.style or DEFAULT_STYLE
     return preset(size, style, vocab_size=vocab_size, context=context, **changes).to_dict()
+
+
+def _settings_of_the_data(family: str, data: MixedData) -> dict[str, Any]:
+    """Return those fields of a family's configuration that follow from the templates.
+
+    Raises:
+        ValueError: the family does not serve one of them.
+    """
+    from trainers.autoregressive.models import model_class
+    from trainers.autoregressive.models.family import FitsTemplates, TemplatePart
+
+    cls: Any = model_class(family)
+    if not isinstance(cls, FitsTemplates):
+        return {}
+    templates = [
+        [
+            TemplatePart(
+                segment.name,
+                not segment.condition,
+                segment.stream.place_axes,
+                max(map(segment.stream.depth, segment.stream.shapes)),
+                segment.stream.is_open,
+                segment.arrangement.in_grid_order,
+            )
+            for segment in (table.segment for table in part.documents.segments)
+        ]
+        for part in data.parts
+    ]
+    try:
+        return cls.settings_for(templates)
+    except ValueError as error:
+        raise ValueError(f"--family {family}: {error}") from None
 
 
 def _codebook_slots(kind: str, data: MixedData, hiding: str | None) -> int:

@@ -1,4 +1,4 @@
-"""What the configurations of the families share: sizes, checks that name the field, and a plain form.
+"""What the configurations of the families share: sizes, checks that name the field, a plain form, and what follows from the data.
 
 A family's configuration is a frozen dataclass that inherits from `FamilyConfig`; its fields, with a docstring under each, are
 what ``train sequence --set NAME=VALUE`` may change and what its help lists.
@@ -6,10 +6,10 @@ what ``train sequence --set NAME=VALUE`` may change and what its help lists.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Protocol, Self, get_args, get_type_hints, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,38 @@ class FamilyConfig:
                 raise ValueError(f"unknown field {name!r} (known: {', '.join(known)}){_hint(name, known)}")
         given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
         return cls(**given)
+
+
+@dataclass(frozen=True)
+class TemplatePart:
+    """What a family is told of a part of a template that it shall serve."""
+
+    name: str
+    """As the template has it."""
+    predicted: bool
+    """Whether it is right of the arrow."""
+    axes: tuple[str, ...]
+    """Of the places of its grids, without codebooks and channels."""
+    depth: int
+    """The most ids of a place: codebooks or channels."""
+    is_open: bool
+    """Whether the first axis has no end."""
+    in_grid_order: bool
+    """Whether its ids come as they stand in the grid."""
+
+
+@runtime_checkable
+class FitsTemplates(Protocol):
+    """A family of which some settings follow from the templates, or that does not serve all of them; a model class may be one."""
+
+    @classmethod
+    def settings_for(cls, templates: Sequence[Sequence[TemplatePart]]) -> dict[str, Any]:
+        """Return the fields of the configuration that follow from the parts of the templates.
+
+        Raises:
+            ValueError: it cannot serve one of them; says which part, and what to do.
+        """
+        ...
 
 
 def _hint(value: str, known: tuple[str, ...]) -> str:

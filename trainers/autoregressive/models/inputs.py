@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-NEEDS = ("documents", "given", "axial", "following", "steps")
+NEEDS = ("documents", "given", "axial", "following", "steps", "cells")
 """The parts of `Inputs` that are made only for a model that asks for them (`SequenceModel.needs`); documents are besides where
 there are several in a row."""
 
@@ -32,6 +32,10 @@ class Inputs:
     steps: Tensor | None = None
     """int64 (B, T, 2), of joint steps of several codebooks (`tokenize_kit.sequences.layouts`): 1 for a token that is the last of
     its step, and the codebook of the token after it, 0 if that has none. Both 0 for padding. A document ends with a step."""
+    cells: Tensor | None = None
+    """int64 (B, T, 8), of the token after each, if that is an id of a grid of height and width: the number of the grid in the
+    document, row, column and channel (or codebook), the height, width and channels of the grid, and 1 if it is a condition, else
+    0. All -1 where the token after it is no such id, and for padding."""
 
     def rows(self, rows: Tensor) -> Inputs:
         """Return those of the rows ``rows`` (int64)."""

@@ -1,0 +1,411 @@
+"""PixelCNN: pictures pixel by pixel from the pixels above and to the left, by convolutions (van den Oord et al. 2016).
+
+``gated`` is that of arXiv 1606.05328: a stack of the rows above and one of the row itself, so that every pixel within the field
+is seen. ``original`` is that of arXiv 1601.06759, one stack of masked convolutions, whose field has a blind spot. With h the
+kernel // 2 of a layer (the first one's is first_kernel // 2) and S the sum of all h, the logits of a pixel depend
+
+- in both kinds on the S pixels to its left in its row, and on no pixel that is more than S rows above or S columns aside,
+- if gated on all others that are above;
+- if original, of the row d above only on those up to as many columns to the right as the d largest h make together (if no kernel
+  is larger than the first). With L layers of one h these are h * L * (L - 1) / 2 pixels less than the gated sees.
+
+It is for grids of height and width: raw pixels, of whose channels each sees those before it, palette ids, learned ids, also of
+several codebooks. What comes before a picture is its condition: earlier grids of the document place by place
+(``grid_condition``), brought to the size of the picture and added up, and everything else, such as a label, as the mean of its
+tokens: of a text that is a bag of words. Tokens outside of pictures are predicted from that mean alone. Text, sound and films are
+not predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.autoregressive.models.canvases import (
+    CHANNEL,
+    COLUMN,
+    GIVEN,
+    HEIGHT,
+    PART,
+    ROW,
+    WIDTH,
+    Grids,
+    inside,
+    own_cells,
+    resampled,
+)
+from trainers.autoregressive.models.family import FamilyConfig, TemplatePart
+from trainers.autoregressive.models.fast.loss import linear_token_loss
+from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.losses import SequenceLoss
+from trainers.autoregressive.models.pixel_cache import Drawing, PixelCache
+from trainers.autoregressive.models.pixel_layers import GatedLayer, MaskedLayer, PixelStack, RowConv
+from trainers.autoregressive.models.runs import runs_of
+
+LOGIT_STD = 0.3
+"""What the first logits have, so that the loss starts 0.045 above ln(vocab_size)."""
+
+
+@dataclass(frozen=True)
+class PixelCNNConfig(FamilyConfig):
+    """A stack of layers over pictures. ``channels`` and ``grid_condition`` follow from the data."""
+
+    kind: Literal["gated", "original"] = "gated"
+    """Two stacks that see all pixels within the field, or one with a blind spot."""
+    layers: int = 8
+    """How many stand on each other."""
+    width: int = 96
+    """Channels of each; those of the ids of a pixel share them."""
+    kernel: int = 5
+    """Rows and columns of the square that a layer's kernel is the upper half of; odd."""
+    first_kernel: int = 7
+    """The same of the first layer."""
+    dropout: float = 0.0
+    """Probability of dropping an activation of each layer while training."""
+    channels: int = 1
+    """The most ids of a pixel."""
+    grid_condition: bool = False
+    """Whether grids that come before a picture are its condition, place by place."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(1, "layers", "width", "channels")
+        self.at_least(3, "kernel", "first_kernel")
+        self.probability("dropout")
+        for name in ("kernel", "first_kernel"):
+            if getattr(self, name) % 2 == 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be odd; use {getattr(self, name) + 1}")
+        if self.width % (2 * self.channels):
+            raise ValueError(
+                f"width {self.width} is not a multiple of {2 * self.channels}, twice the {self.channels} channels that share it; "
+                f"use {-(-self.width // (2 * self.channels)) * 2 * self.channels}"
+            )
+
+    @property
+    def field(self) -> int:
+        """How many rows and columns away a pixel may be that is seen."""
+        return self.first_kernel // 2 + (self.layers - 1) * (self.kernel // 2)
+
+
+class PixelCNN(nn.Module):
+    """Convolutions over pictures; see `SequenceModel` for the shapes of the methods."""
+
+    configuration: ClassVar[type[FamilyConfig]] = PixelCNNConfig
+    """The class of the configuration."""
+
+    def __init__(self, config: PixelCNNConfig) -> None:
+        super().__init__()
+        self.config: Any = config
+        width, channels = config.width, config.channels
+        self.embedding = nn.Embedding(config.vocab_size, width // channels)
+        self.unembedding = nn.Linear(width, config.vocab_size, bias=False)
+        self.summary = nn.Sequential(nn.Linear(width // channels, width), nn.GELU(), nn.Linear(width, width))
+        self.aligned = _Aligned(width) if config.grid_condition else None
+        layer = GatedLayer if config.kind == "gated" else MaskedLayer
+        self.stack = PixelStack(
+            [
+                layer(width, config.kernel if number else config.first_kernel, channels, not number, config.dropout)
+                for number in range(config.layers)
+            ]
+        )
+        self.head = RowConv(width, channels * width, 1, channels)
+        self.norm = nn.RMSNorm(width)
+        nn.init.normal_(self.embedding.weight)
+        nn.init.normal_(self.unembedding.weight, std=LOGIT_STD * width**-0.5)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build a freshly initialised model from the plain form of its configuration.
+
+        Raises:
+            ValueError: a field is unknown or out of range.
+        """
+        return cls(PixelCNNConfig.from_dict(config))
+
+    @classmethod
+    def settings_for(cls, templates: Sequence[Sequence[TemplatePart]]) -> dict[str, Any]:
+        """See `family.FitsTemplates`: ``channels`` and ``grid_condition``."""
+        for part in (part for parts in templates for part in parts if part.predicted):
+            if part.is_open or part.axes != ("height", "width"):
+                raise ValueError(
+                    f"a PixelCNN predicts pictures, and the grids of {part.name!r} have the axes {', '.join(part.axes)}; make "
+                    f"{part.name!r} a condition (left of '->'), or take another family"
+                )
+            if not part.in_grid_order:
+                raise ValueError(
+                    f"a PixelCNN goes row by row, and {part.name!r} has another order or layout; write it without"
+                )
+        planes = [
+            [part for part in parts if part.axes == ("height", "width") and not part.is_open] for parts in templates
+        ]
+        return {
+            "channels": max(part.depth for parts in planes for part in parts),
+            "grid_condition": any(part.predicted for parts in planes for part in parts[1:]),
+        }
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """See `SequenceModel.needs`."""
+        return frozenset({"cells"})
+
+    @property
+    def causal(self) -> bool:
+        """See `SequenceModel.causal`."""
+        return True
+
+    def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
+        """Return the logits (B, T, V) of each place of ``ids`` (B, T); see `Inputs` for the further ``places``."""
+        return self.logits(Inputs(ids, **places))
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """Return the logits (B, T, V) of each place."""
+        return F.linear(self.hidden(inputs), self.unembedding.weight)
+
+    def loss(
+        self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
+    ) -> SequenceLoss:
+        """Return the summed loss of predicting ``labels`` (B, T); see `SequenceModel.loss`."""
+        return linear_token_loss(self.hidden(inputs), self.unembedding.weight, labels, weights, z_loss=z_loss)
+
+    def tables(self) -> list[nn.Parameter]:
+        """See `SequenceModel.tables`."""
+        return [*self.embedding.parameters(), *self.unembedding.parameters()]
+
+    def token_tables(self) -> list[nn.Parameter]:
+        """See `SequenceModel.token_tables`."""
+        return [*self.embedding.parameters(), *self.unembedding.parameters()]
+
+    def hidden(self, inputs: Inputs) -> Tensor:
+        """Return the last hidden states (B, T, width).
+
+        Raises:
+            ValueError: the rows are longer than the context, or the cells are missing.
+        """
+        count, length = inputs.ids.shape
+        if length > self.config.context:
+            raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
+        x: Tensor = self.embedding(inputs.ids)
+        cells = inputs.of("cells")
+        if inputs.documents is None:
+            return self._of_documents(x, cells, torch.full((count,), length, device=x.device))
+        result = x.new_zeros(count, length, self.config.width)
+        for runs in runs_of(inputs.documents):
+            found = self._of_documents(runs.gather(x), runs.gather(cells), runs.lengths)
+            result = runs.scatter(result, found)
+        return result
+
+    def _of_documents(self, x: Tensor, cells: Tensor, lengths: Tensor) -> Tensor:
+        """Return the hidden states of R documents (R, L, width), each a row of its own that begins with it.
+
+        Args:
+            x: (R, L, D), their tokens embedded.
+            cells: (R, L, 8), of the tokens after them.
+            lengths: int64 (R,), how many tokens are real, those first.
+        """
+        real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+        own = own_cells(cells).masked_fill(~real[..., None], -1)
+        cells = cells.masked_fill(~real[..., None], -1)
+        outside = real & (own[..., PART] < 0)
+        count = outside.cumsum(1).clamp(min=1)[..., None]
+        mean = (x * outside[..., None]).cumsum(1) / count
+        drawn = (cells[..., PART] >= 0) & (cells[..., GIVEN] == 0)
+        result = x.new_zeros(*x.shape[:2], self.config.width)
+        alone = real & ~drawn
+        result = result.index_put((alone,), self.norm(self.summary(mean[alone])).to(result.dtype))
+        grids = Grids.of(cells, own)
+        for chosen, size in grids.of_one_size((grids.cells[:, GIVEN] == 0).nonzero()[:, 0]):
+            pictures = grids.paint(x, own, chosen, size, self.config.channels)
+            start = self.summary(mean[grids.rows[chosen], grids.starts[chosen]])
+            condition = self._condition(start, x, own, grids, chosen, size)
+            features = self.head(self.stack(pictures, condition))
+            numbers = grids.numbered(chosen)[grids.next_of]
+            places = numbers >= 0
+            one = cells[places]
+            features = features.unflatten(1, (self.config.channels, self.config.width))
+            found = features[numbers[places], one[:, CHANNEL], :, one[:, ROW], one[:, COLUMN]]
+            result = result.index_put((places,), self.norm(found).to(result.dtype))
+        return result
+
+    def _condition(
+        self, summary: Tensor, x: Tensor, own: Tensor, grids: Grids, chosen: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """Return what grids of one size are drawn by, (N, width, height or 1, width or 1).
+
+        Args:
+            summary: (N, width), of the tokens before them that are of no grid.
+            x: (R, L, D), the tokens of the documents.
+            own: (R, L, 8), their cells.
+            grids: of the documents.
+            chosen: int64 (N,), those that are drawn.
+            size: of these.
+        """
+        result = summary[..., None, None]
+        if self.aligned is None:
+            return result
+        pictures = x.new_zeros(len(chosen), self.config.width, *size)
+        places = x.new_zeros(len(chosen), 2, *size)
+        earlier = grids.rows[chosen][:, None] == grids.rows
+        earlier &= torch.arange(len(grids.rows), device=x.device) < chosen[:, None]
+        for sources, other in grids.of_one_size(earlier.any(0).nonzero()[:, 0]):
+            painted = resampled(grids.paint(x, own, sources, other, self.config.channels), size)
+            goal, which = earlier[:, sources].nonzero(as_tuple=True)
+            pictures = pictures.index_add(0, goal, painted[which].to(pictures.dtype))
+            places = places.index_add(0, goal, inside(size, other, x).expand(len(goal), -1, -1, -1))
+        found: Tensor = self.aligned(pictures, places)
+        return result + found
+
+    def new_cache(
+        self,
+        batch: int,
+        length: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        left_padding: Tensor | None = None,
+        compiled: bool = False,
+    ) -> PixelCache:
+        """Return an empty cache for ``batch`` rows of up to ``length`` tokens; see `SequenceModel.new_cache`.
+
+        Raises:
+            ValueError: ``length`` is beyond the context, or a compiled step is asked for.
+        """
+        if compiled:
+            raise ValueError("only the Transformer has a step that can be compiled; leave it plain")
+        longest = length if left_padding is None else length - int(left_padding.max())
+        if longest > self.config.context:
+            raise ValueError(f"a cache of {longest} tokens does not fit the model's context of {self.config.context}")
+        weight = self.embedding.weight
+        like = torch.empty(0, device=device or weight.device, dtype=dtype or weight.dtype)
+        padding = None if left_padding is None else left_padding.to(like.device)
+        drawing = Drawing(self.stack, self.config.width, batch, like)
+        pixel = like.new_zeros(batch, self.config.channels, self.embedding.embedding_dim)
+        return PixelCache(drawing, length, padding, pixel, like.new_zeros(batch, self.embedding.embedding_dim))
+
+    @torch.no_grad()
+    def step(self, inputs: Inputs, cache: PixelCache, *, last_only: bool = False) -> Tensor:
+        """Return the logits (B, n, V) after each of the next ``n`` tokens, and remember them in ``cache``.
+
+        Raises:
+            ValueError: the tokens do not fit the cache, or the cells are missing.
+        """
+        batch, count = inputs.ids.shape
+        begin, stop = cache.position, cache.position + count
+        if stop > cache.length or stop - int(cache.padding.min()) > self.config.context:
+            raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
+        cache.ids[:, begin:stop], cache.cells[:, begin:stop] = inputs.ids, inputs.of("cells")
+        cells = cache.cells[:, begin:stop]
+        own = own_cells(cache.cells[:, max(begin - 1, 0) : stop])[:, -count:]
+        x = self.embedding(inputs.ids)
+        real = torch.arange(begin, stop, device=x.device) >= cache.padding[:, None]
+        outside = real & (own[..., PART] < 0)
+        total = cache.total[:, None] + (x * outside[..., None]).cumsum(1)
+        counts = cache.count[:, None] + outside.cumsum(1)
+        cache.total, cache.count = total[:, -1], counts[:, -1]
+        mean = total / counts.clamp(min=1)[..., None]
+        drawn = (cells[..., PART] >= 0) & (cells[..., GIVEN] == 0)
+        hidden = x.new_zeros(batch, count, self.config.width)
+        alone = real & ~drawn
+        if bool(alone.any()):
+            hidden[alone] = self.norm(self.summary(mean[alone])).to(hidden.dtype)
+        for place in drawn.any(0).nonzero()[:, 0].tolist():
+            rows = drawn[:, place].nonzero()[:, 0]
+            found = self._draw(cache, rows, begin + place, x[rows, place], own[rows, place], mean[rows, place])
+            hidden[rows, place] = self.norm(found).to(hidden.dtype)
+        cache.position = stop
+        return F.linear(hidden[:, -1:] if last_only else hidden, self.unembedding.weight)
+
+    def _draw(self, cache: PixelCache, rows: Tensor, place: int, x: Tensor, own: Tensor, mean: Tensor) -> Tensor:
+        """Return what the head makes of the cells that come after one token of some rows, (N, width).
+
+        Args:
+            cache: of all rows.
+            rows: int64 (N,).
+            place: of the token, in the row.
+            x: (N, D), the token embedded.
+            own: (N, 8), its cell.
+            mean: (N, D), of the tokens up to it that are of no grid.
+        """
+        cells, drawing = cache.cells[rows, place], cache.drawing
+        first = cells[:, PART] != own[:, PART]
+        new = first | (cells[:, ROW] != own[:, ROW])
+        if bool(first.any()):
+            self._begin(cache, rows[first], place, mean[first])
+            known = ~first
+            self._read(cache, rows[known], x[known], own[known], cells[known])
+        else:
+            self._read(cache, rows, x, own, cells)
+        if bool(new.any()):
+            condition = cache.condition[rows[new]]
+            if condition.shape[2] > 1:
+                each = torch.arange(len(condition), device=rows.device)
+                condition = condition[each, :, cells[new][:, ROW]][:, :, None]
+            drawing.begin_row(self.stack, rows[new], condition, cells[new][:, WIDTH])
+        features = drawing.pixel(self.stack, rows, cells[:, COLUMN], cache.pixel[rows].flatten(1))
+        found: Tensor = self.head(features[..., None, None])[..., 0, 0].unflatten(1, (self.config.channels, -1))
+        return found[torch.arange(len(rows), device=rows.device), cells[:, CHANNEL]]
+
+    def _read(self, cache: PixelCache, rows: Tensor, x: Tensor, own: Tensor, cells: Tensor) -> None:
+        """Take in an id of the picture of each of some rows, and go on to the pixel of the cell after it; as `_draw`."""
+        cache.pixel[rows, own[:, CHANNEL]] = x.to(cache.pixel.dtype)
+        moved = (cells[:, ROW : COLUMN + 1] != own[:, ROW : COLUMN + 1]).any(1)
+        if not bool(moved.all()):
+            rows, own = rows[moved], own[moved]
+        if not len(rows):
+            return
+        # What saw the pixel before its last id was known has to see it again, if that is not of the last channel of the model.
+        last = own[:, CHANNEL] + 1 == self.config.channels
+        if bool(last.all()):
+            cache.drawing.know(self.stack, rows, own[:, COLUMN], cache.pixel[rows].flatten(1))
+        else:
+            cache.drawing.pixel(self.stack, rows, own[:, COLUMN], cache.pixel[rows].flatten(1))
+        cache.drawing.move(rows)
+        cache.pixel[rows] = 0
+
+    def _begin(self, cache: PixelCache, rows: Tensor, place: int, mean: Tensor) -> None:
+        """Begin the pictures whose first cell comes after one token of some rows; as `_draw`."""
+        ids, cells = cache.ids[rows, : place + 1], cache.cells[rows, : place + 1]
+        cache.drawing.begin(rows, int(cells[:, place, WIDTH].max()))
+        cache.pixel[rows] = 0
+        summary = self.summary(mean)
+        if self.aligned is None:
+            cache.condition[rows] = summary[..., None, None].to(cache.condition.dtype)
+            return
+        height = max(int(cells[:, place, HEIGHT].max()), cache.condition.shape[2])
+        more = (0, cache.drawing.columns - cache.condition.shape[3], 0, height - cache.condition.shape[2])
+        cache.condition = F.pad(cache.condition, more)
+        x, own = self.embedding(ids), own_cells(cells)
+        grids = Grids.of(cells, own)
+        for chosen, size in grids.of_one_size((grids.starts == place).nonzero()[:, 0]):
+            mine = grids.rows[chosen]
+            found = self._condition(summary[mine], x, own, grids, chosen, size)
+            cache.condition[rows[mine], :, : size[0], : size[1]] = found.to(cache.condition.dtype)
+
+
+class _Aligned(nn.Module):
+    """What grids that come before a picture say of each of its pixels and of those around it.
+
+    Args:
+        width: channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inside = nn.Conv2d(2, width, 1, bias=False)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, pictures: Tensor, places: Tensor) -> Tensor:
+        """Return (N, width, H, W).
+
+        Args:
+            pictures: (N, width, H, W), the ids of the grids embedded, at the size of the picture, added up.
+            places: (N, 2, H, W), where in a pixel of the grids each pixel is.
+        """
+        x = pictures + self.inside(places)
+        found: Tensor = x + self.second(F.gelu(self.first(x)))
+        return found
