@@ -90,8 +90,12 @@ class StepWeights(NamedTuple):
 
 
 def knows(model: Any) -> bool:
-    """Return whether `decode` computes what a Transformer does: it knows of a token its id and its number alone."""
-    return bool(model.config.positions != "axial" and model.next_place is None and model.encoder is None)
+    """Return whether `decode` computes what a Transformer does: it knows of a token its id and its number alone.
+
+    A step looks at all keys of the window, in every layer.
+    """
+    plain = model.config.positions != "axial" and model.config.attention == "full"
+    return bool(plain and model.next_place is None and model.encoder is None)
 
 
 def weight_and_bias(module: nn.Module) -> tuple[Tensor | None, Tensor | None]:
