@@ -105,7 +105,7 @@ def test_masks_say_the_same(name: str, form: str, packed: bool) -> None:
 
 
 def test_the_work_grows_with_the_kept_pairs() -> None:
-    """Scores that are computed, of a row alone: for a window a multiple of the length, for the others the square by the stride."""
+    """Scores of a row: for a window a multiple of the length, for the others the square by the stride."""
     for name, most in (("window", 2 * 5), ("columns", -(-LENGTH // 6)), ("blocks", 6 + LENGTH // 6)):
         made = fast.sparse(span_of("causal", None), PATTERNS[name], form_named("causal").sees, True, False)
         assert made is not None
@@ -132,7 +132,8 @@ CASES = {
     "strided-prefix": {"attention": "strided", "stride": 6, "form": "prefix"},
     "fixed": {"attention": "fixed", "stride": 6},
     "fixed-axial": {"attention": "fixed", "stride": 5, "summary_columns": 2, "positions": "axial"},
-    "fixed-masked": {"attention": "fixed", "stride": 6, "form": "bidirectional"},
+    "fixed-prefix": {"attention": "fixed", "stride": 6, "form": "prefix"},
+    "strided-masked": {"attention": "strided", "stride": 6, "form": "bidirectional"},
 }
 
 
@@ -178,6 +179,7 @@ def test_a_model_is_the_same_with_and_without_skipping(name: str, monkeypatch: p
         ({"attention": "fixed", "stride": 3, "summary_columns": 4}, "must be from 1 to the stride, 3"),
         ({"attention": "strided", "stride": 0}, "stride 0 must be at least 1"),
         ({"attention": "strided", "form": "encoder-decoder"}, "not for the form encoder-decoder"),
+        ({"attention": "fixed", "form": "bidirectional"}, "not for the form bidirectional.*take strided"),
         ({"attention": "strided", "stride": 4, "codebook_slots": 1, "attentoin": 1}, "did you mean 'attention'"),
     ],
 )

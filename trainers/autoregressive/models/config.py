@@ -90,9 +90,9 @@ class TransformerConfig:
     """Each token sees itself and the ``window - 1`` tokens before it; None means all before it."""
     attention: Literal["full", "strided", "fixed"] = "full"
     """Which of the tokens that its form shows a token attends to: all (full), or a pattern of few, whose time and memory grow with
-    the pairs that it keeps (Sparse Transformer, Child et al. 2019): in layers by turns the nearest and those whole strides away
-    (strided, for pictures and sounds with a period), or its own block and the last tokens of each block (fixed, for text). See
-    `trainers.autoregressive.models.patterns`."""
+    the pairs that it keeps (Sparse Transformer, Child et al. 2019): in layers by turns the nearest and those whole strides
+    away (strided, for pictures and sounds with a period), or its own block and the last tokens of each block (fixed, for text).
+    See `trainers.autoregressive.models.patterns`."""
     stride: int | None = None
     """strided, fixed: how far apart, in tokens: a row of a picture, or a block; None means the root of the context."""
     summary_columns: int = 1
@@ -174,6 +174,11 @@ class TransformerConfig:
         if self.form == "encoder-decoder":
             raise ValueError(
                 f"attention {kind!r} is of one row of tokens, not for the form encoder-decoder, which brings conditions together"
+            )
+        if kind == "fixed" and self.form == "bidirectional":
+            raise ValueError(
+                "attention 'fixed' is not for the form bidirectional: blocks are told of at their ends, and the last block of a "
+                "document may have none; take strided"
             )
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"stride {self.stride} must be at least 1, or None for the root of the context")

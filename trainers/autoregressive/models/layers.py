@@ -185,9 +185,7 @@ class Block(nn.Module):
         window: how far it sees, see `patterns.Pattern`; None means everything.
     """
 
-    def __init__(
-        self, config: TransformerConfig, form: Form, cross: bool = False, window: int | None = None
-    ) -> None:
+    def __init__(self, config: TransformerConfig, form: Form, cross: bool = False, window: int | None = None) -> None:
         super().__init__()
         self.post = config.norm_position == "post"
         self.attention_norm = make_norm(config)
