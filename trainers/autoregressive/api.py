@@ -89,6 +89,8 @@ class Model:
         seed: int = 0,
         batch_size: int = 16,
         complete: float | None = None,
+        decoding_steps: int | None = None,
+        decoding_noise: float | None = None,
         **streams: Any,
     ) -> list[Any]:
         """Draw samples, as ``tokenize-kit generate`` does.
@@ -107,6 +109,8 @@ class Model:
             batch_size: samples that are drawn side by side.
             complete: keep so much of the last part that is given, above 0 and below 1, and draw the rest: 0.5 keeps the upper
                 half of a picture, the first half of a sound or film. By default all of it is kept.
+            decoding_steps: of a model of hidden tokens, in how many steps a grid is drawn; see ``--decoding-steps``.
+            decoding_noise: the same, see ``--decoding-noise``.
             streams: the same as ``given``, for names that Python can write: ``text="red heart"``.
 
         Returns:
@@ -130,6 +134,8 @@ class Model:
             seed=seed,
             batch_size=batch_size,
             guidance=_scales(guidance),
+            decoding_steps=decoding_steps,
+            decoding_noise=decoding_noise,
         )
         limit = checked_length(loaded, max_length)
         grids = _begun(loaded, _joined(given, streams), options, complete)

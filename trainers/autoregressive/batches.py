@@ -52,6 +52,13 @@ class Batch(NamedTuple):
     """(rows, context, 2): which tokens end a joint step, and the codebook of the token after each; only if a model asks."""
     cells: Tensor | None = None
     """(rows, context, 8): the `tokenize_kit.sequences.segment.CELL` of the token after each; only if a model asks."""
+    label_weights: Tensor | None = None
+    """(rows, context), float32: how much each label counts; None means 1 (`objectives.Prepared`)."""
+
+    def weights(self, counted: Tensor | None = None) -> Tensor:
+        """Return how much each place counts, float32 (rows, context): of the ``counted`` labels, or of all but -100."""
+        weights = (self.labels != IGNORED if counted is None else counted).float()
+        return weights if self.label_weights is None else weights * self.label_weights
 
     @property
     def inputs(self) -> Inputs:
@@ -386,7 +393,9 @@ def _filled(
             "cells": after.cells,
         }
         extra |= {name: part for name, part in every.items() if name in needs}
-    filled = objective.prepare(filled, documents.vocabulary, numbers, seed)
+    filled, weights = objective.prepare(filled, documents.vocabulary, numbers, seed)
+    if weights is not None:
+        extra["label_weights"] = weights
     single = plan.offsets[rows + 1] - plan.offsets[rows] == 1
     return Chunk(filled, extra, single, (filled.labels != IGNORED).sum(1))
 

@@ -89,8 +89,8 @@ class SequenceOptions:
     or the condition through an encoder of its own (encoder-decoder). None means causal, or everything where the objective wants
     it."""
     objective: str = "next-token"
-    """What is predicted: the next token, or "masked", hidden tokens among all others (BERT), for representations and not for
-    generation."""
+    """What is predicted: the next token, or hidden tokens among all others: a few for representations (masked, as BERT), any part
+    of a document with a loss that bounds its likelihood (any-order), or mostly much of it for parallel decoding (maskgit)."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser, learning rate and its schedule."""
     z_loss: float = 0.0

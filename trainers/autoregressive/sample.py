@@ -125,10 +125,12 @@ def _asked(options: GenerateOptions, progress: Progress | None) -> _Asked:
     from tokenize_kit.protocol import modality_of
     from trainers.autoregressive.guidance import check_prompt, guidance_of
     from trainers.autoregressive.model_folder import load_model
+    from trainers.autoregressive.parallel import check_whole
     from trainers.autoregressive.prompts import checked_grids, given_prompts, prompt_tokenizers
     from trainers.runtime import resolve_device
 
     loaded = load_model(options.model, resolve_device(options.device)).using(options.template)
+    check_whole(loaded.model.causal, options)
     cast("nn.Module", loaded.model).to(torch.bfloat16 if options.precision in BFLOAT16 else torch.float32)
     tokenizers = prompt_tokenizers(loaded, options.allow_special)
     limit = checked_length(loaded, options.max_length)
@@ -314,7 +316,9 @@ def draw(
         ValueError: a prompt does not fit the template, or is too long; or there is no guidance of it (`guidance.guidance_of`).
     """
     from trainers.autoregressive.generation import generate
+    from trainers.autoregressive.parallel import check_whole, decode_parallel
 
+    check_whole(loaded.model.causal, options)
     limit = checked_length(loaded, max_length)
     laid = lay_out(loaded, prompts, options, limit, first_index)
     beginnings = laid.beginnings
@@ -326,16 +330,32 @@ def draw(
         if progress is not None:
             progress.update(tokens=total)
 
-    sequences = generate(
-        loaded.model,
-        [beginning.grammar for beginning in beginnings],
-        [beginning.ids for beginning in beginnings],
-        options,
-        max_length=limit,
-        first_index=first_index,
-        on_tokens=count,
-        **laid.options(),
-    )
+    given = [(beginning.grammar, beginning.ids) for beginning in beginnings]
+    if loaded.model.causal:
+        sequences = generate(
+            loaded.model,
+            [grammar for grammar, _ in given],
+            [ids for _, ids in given],
+            options,
+            max_length=limit,
+            first_index=first_index,
+            on_tokens=count,
+            **laid.options(),
+        )
+    else:
+        more = laid.options()
+        sequences = decode_parallel(
+            loaded.model,
+            loaded.template.segments(loaded.vocabulary),
+            given,
+            options,
+            loaded.vocabulary.size,
+            max_length=limit,
+            first_index=first_index,
+            on_tokens=count,
+            guidance=more["guidance"],
+            weaker=more["weaker"],
+        )
     results = [
         _finished(loaded, ids, beginning, laid.drawn, show_special)
         for ids, beginning in zip(sequences, beginnings, strict=True)

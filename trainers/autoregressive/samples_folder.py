@@ -35,7 +35,7 @@ def identity_of(options: GenerateOptions) -> dict[str, Any]:
     values = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite", "stream")}
     # As it was called before, so that samples from then can be gone on with.
     values["precision"] = "bfloat16" if options.precision in BFLOAT16 else "float32"
-    for name in ("prompt_frames", "template"):
+    for name in ("prompt_frames", "template", "decoding_steps", "decoding_noise"):
         if values[name] is None:
             del values[name]  # as it was before there was the option
     if options.guidance is None:

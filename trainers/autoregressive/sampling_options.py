@@ -27,6 +27,11 @@ class SamplingOptions:
     with --condition-dropout. Each takes the time of a further sequence."""
     guidance_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Whether guidance is the same for all tokens, or rises from 1 at the first of a picture, sound or text to its full scale."""
+    decoding_steps: int | None = None
+    """Models of hidden tokens: in how many steps a grid is drawn, instead of token by token (MaskGIT); None means 12."""
+    decoding_noise: float | None = None
+    """Models of hidden tokens: how much chance there is in which ids a step keeps; it fades. 0 keeps the most certain, a large
+    number any; None means 4.5."""
     seed: int = 0
     """Sequence number i is drawn from a generator of its own that follows from the seed and i."""
     batch_size: int = 16
@@ -53,6 +58,10 @@ class SamplingOptions:
             raise ValueError(
                 f"guidance_schedule {self.guidance_schedule!r} is of guidance, which is not given; give it, or leave both out"
             )
+        if self.decoding_steps is not None and self.decoding_steps < 1:
+            raise ValueError(f"decoding_steps {self.decoding_steps} must be at least 1")
+        if self.decoding_noise is not None and not 0 <= self.decoding_noise < float("inf"):
+            raise ValueError(f"decoding_noise {self.decoding_noise} must be 0 or more")
         if self.batch_size < 1:
             raise ValueError(f"batch_size {self.batch_size} must be at least 1")
         if not 0 <= self.seed < 2**63:

@@ -55,9 +55,10 @@ class LossOf(nn.Module):
 
         Args:
             batch: packed rows.
-            counted: bool (B, T), which labels to count, each as 1; if None all but -100, each with its weight.
+            counted: bool (B, T), which labels to count, as the objective weights them; if None all but -100, as the streams are
+                weighted besides.
         """
-        weights = (batch.labels != IGNORED if counted is None else counted).float()
+        weights = batch.weights(counted)
         if counted is None and self.token_weights is not None:
             weights = weights * self.token_weights[batch.labels.clamp(min=0)]
         model = cast("SequenceModel", self.model)
@@ -107,8 +108,8 @@ class SequenceTask(Task):
     def weight(self, batch: Batch) -> float:
         """Return the number of predicted tokens, or the sum of their weights."""
         if self._token_weights is None:
-            return batch.weight
-        weights = self._token_weights[batch.labels.clamp(min=0)].double() * (batch.labels != IGNORED)
+            return batch.weight if batch.label_weights is None else float(batch.weights().double().sum())
+        weights = self._token_weights[batch.labels.clamp(min=0)].double() * batch.weights()
         return float(weights.sum())
 
     def size(self, batch: Batch) -> int:
@@ -191,14 +192,14 @@ class Validation:
         names = self.streams
         nats = dict.fromkeys(names, 0.0)
         tokens = dict.fromkeys(names, 0.0)
-        count = 0
+        count = 0.0
         for batch in self._batches(runtime):
-            count += batch.weight
             moved = batch.to(runtime.device)
+            count += float(moved.weights().double().sum())
             for name, counted in self._counted(moved.labels):
                 nats[name] += float(network(moved, counted)[1])
-                tokens[name] += float(counted.sum())
-        *both, total = runtime.sums([*nats.values(), *tokens.values(), float(count)])
+                tokens[name] += float(moved.weights(counted).double().sum())
+        *both, total = runtime.sums([*nats.values(), *tokens.values(), count])
         return (
             dict(zip(names, both[: len(names)], strict=True)),
             dict(zip(names, both[len(names) :], strict=True)),
@@ -209,7 +210,7 @@ class Validation:
         """Return the bits a byte or a dimension of each predicted stream, and of sounds the kbit a second, from its nats."""
         metrics: dict[str, float] = {}
         for name, value in nats.items():
-            if self.objective.causal:
+            if self.objective.whole:
                 metrics |= self.units[name].rates(name, value, self.counts[name])
         return metrics
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from math import log
+from math import isqrt, log
 from typing import Any, Literal, get_args, get_type_hints
 
 from tokenize_kit.protocol.registry import FORMS
@@ -89,6 +89,15 @@ class TransformerConfig:
     """Multiply them by a learned gain a channel then, one for all queries and one for all keys (Qwen3)."""
     window: int | None = None
     """Each token sees itself and the ``window - 1`` tokens before it; None means all before it."""
+    attention: Literal["full", "strided", "fixed"] = "full"
+    """Which of the tokens that its form shows a token attends to: all (full), or a pattern of few, whose time and memory grow with
+    the pairs that it keeps (Sparse Transformer, Child et al. 2019): in layers by turns the nearest and those whole strides
+    away (strided, for pictures and sounds with a period), or its own block and the last tokens of each block (fixed, for text).
+    See `trainers.autoregressive.models.patterns`."""
+    stride: int | None = None
+    """strided, fixed: how far apart, in tokens: a row of a picture, or a block; None means the root of the context."""
+    summary_columns: int = 1
+    """fixed: how many of the last tokens of a block all later tokens see."""
     tied_head: bool = False
     """Use the embedding table as the head."""
     head: Literal["softmax", "logistics"] = "softmax"
@@ -155,10 +164,41 @@ class TransformerConfig:
             raise ValueError(f"encoder_layers {self.encoder_layers} must be at least 1, or None for as many as layers")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window {self.window} must be at least 1, or None for no window")
+        self._check_attention()
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} must be in [0, 1)")
         if self.logit_soft_cap is not None and self.logit_soft_cap <= 0:
             raise ValueError(f"logit_soft_cap {self.logit_soft_cap} must be positive, or None for no cap")
+
+    def _check_attention(self) -> None:
+        kind = self.attention
+        if kind == "full":
+            if self.stride is not None or self.summary_columns != 1:
+                raise ValueError("stride and summary_columns are for the attention strided or fixed, not for full")
+            return
+        if self.window is not None:
+            raise ValueError(
+                f"window {self.window} is for full attention; {kind} has a pattern of its own: leave one out"
+            )
+        if self.form == "encoder-decoder":
+            raise ValueError(
+                f"attention {kind!r} is of one row of tokens, not for the form encoder-decoder, which brings conditions together"
+            )
+        if kind == "fixed" and self.form == "bidirectional":
+            raise ValueError(
+                "attention 'fixed' is not for the form bidirectional: blocks are told of at their ends, and the last block of a "
+                "document may have none; take strided"
+            )
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"stride {self.stride} must be at least 1, or None for the root of the context")
+        if kind == "strided" and self.layers < 2:
+            raise ValueError("attention 'strided' has two halves that layers take in turns; it needs at least 2 layers")
+        if kind == "strided" and self.summary_columns != 1:
+            raise ValueError(f"summary_columns {self.summary_columns} is for the attention fixed, not for strided")
+        if not 1 <= self.summary_columns <= self.stride_length:
+            raise ValueError(
+                f"summary_columns {self.summary_columns} must be from 1 to the stride, {self.stride_length}"
+            )
 
     def _check_codebooks(self) -> None:
         kind = self.codebooks
@@ -236,6 +276,11 @@ class TransformerConfig:
         return 0.1 * log(self.rope_factor) + 1 if self.rope_scaling == "yarn" else 1.0
 
     @property
+    def stride_length(self) -> int:
+        """``stride`` with its default filled in."""
+        return isqrt(self.context - 1) + 1 if self.stride is None else self.stride
+
+    @property
     def rotated(self) -> bool:
         """Whether queries and keys are rotated."""
         return self.positions in ("rotary", "axial")
@@ -301,6 +346,9 @@ _LATER: dict[str, Any] = {
     "qkv_bias": None,
     "out_bias": None,
     "mlp_bias": None,
+    "attention": "full",
+    "stride": None,
+    "summary_columns": 1,
 }
 """Options that came later, and what was then."""
 

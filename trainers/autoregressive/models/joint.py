@@ -37,10 +37,6 @@ class Network(Protocol):
         """Return the logits of states."""
         ...
 
-    def window_of(self, length: int) -> int | None:
-        """Return the window, if it is shorter than ``length``."""
-        ...
-
     def extend(
         self,
         x: Tensor,
@@ -206,12 +202,11 @@ def _places(
         own = torch.arange(cache.batch, device=device) if rows is None else rows
         places.given[own[:, None], at] = known.of("given")
         given = places.given[own, :stop]
-    window = model.window_of(stop)
     if rows is None and max(starts) == min(starts):
-        span = Span(starts[0], stop, device, window, None, given)
+        span = Span(starts[0], stop, device, None, None, given)
         layers: list[LayerCache | RowsCache] = [LayerCache(layer, starts[0]) for layer in places.layers]
     else:
-        span = Span(0, stop, device, window, None, given, None, first, count)
+        span = Span(0, stop, device, None, None, given, None, first, count)
         layers = [RowsCache(layer, rows, at, stop) for layer in places.layers]
     made = model.extend(x, known, at.clamp(max=model.config.context - 1), span, places, layers, rows)
     if rows is None:

@@ -15,6 +15,7 @@ from trainers.autoregressive.models.cache import KeyValues, LayerCache, Memory, 
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.fast.attention import attend
 from trainers.autoregressive.models.fast.fused import Fusion, fused
+from trainers.autoregressive.models.fast.patterns import Sparse
 from trainers.autoregressive.models.fast.pointwise import place_heads, rms_norm, swiglu
 from trainers.autoregressive.models.forms import Form
 from trainers.autoregressive.models.positions import Rotation
@@ -70,12 +71,12 @@ class HeadNorm(nn.Module):
 class Attention(nn.Module):
     """Self-attention with grouped queries, one matrix for queries, keys and values."""
 
-    def __init__(self, config: TransformerConfig, form: Form) -> None:
+    def __init__(self, config: TransformerConfig, form: Form, window: int | None) -> None:
         super().__init__()
         self.heads = config.heads
         self.kv_heads = config.key_value_heads
         self.head_dim = config.head_dim
-        self.window = config.window
+        self.window = window
         self.causal, self.ahead = form.causal, form.ahead
         both = self.heads + 2 * self.kv_heads
         self.qkv = nn.Linear(config.width, both * self.head_dim, bias=config.bias_of("qkv"))
@@ -92,14 +93,19 @@ class Attention(nn.Module):
         return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
     def forward(
-        self, x: Tensor, rotation: Rotation | None, mask: Tensor | None, cache: LayerCache | RowsCache | None = None
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        mask: Tensor | Sparse | None,
+        cache: LayerCache | RowsCache | None = None,
     ) -> Tensor:
         """Attend from ``x`` (B, T, D) to itself, and to what is in the cache before it.
 
         Args:
             x: the places.
             rotation: of them.
-            mask: (B or 1, 1, T, S), True where a query sees a key; see `fast.attention.attend` for None.
+            mask: (B or 1, 1, T, S), True where a query sees a key; see `fast.attention.attend` for None. Or how to attend without
+                one, where there is no cache.
             cache: takes the keys and values, after those that it has; S places then.
         """
         queries, keys, values = self.project(x, rotation)
@@ -108,7 +114,10 @@ class Attention(nn.Module):
             if self.window is not None and mask is None and x.shape[1] == 1:
                 first = max(0, keys.shape[2] - self.window)
                 keys, values = keys[:, :, first:], values[:, :, first:]
-        seen = attend(queries, keys, values, mask, self.causal, self.ahead)
+        if isinstance(mask, Sparse):
+            seen = mask.attend(queries, keys, values)
+        else:
+            seen = attend(queries, keys, values, mask, self.causal, self.ahead)
         result: Tensor = self.out(seen.transpose(1, 2).flatten(2))
         return result
 
@@ -173,13 +182,14 @@ class Block(nn.Module):
         config: of the model.
         form: what a token sees.
         cross: whether there is an encoder to attend to.
+        window: how far it sees, see `patterns.Pattern`; None means everything.
     """
 
-    def __init__(self, config: TransformerConfig, form: Form, cross: bool = False) -> None:
+    def __init__(self, config: TransformerConfig, form: Form, cross: bool = False, window: int | None = None) -> None:
         super().__init__()
         self.post = config.norm_position == "post"
         self.attention_norm = make_norm(config)
-        self.attention = Attention(config, form)
+        self.attention = Attention(config, form, window)
         self.cross_norm = make_norm(config) if cross else None
         self.cross = CrossAttention(config) if cross else None
         self.mlp_norm = make_norm(config)
@@ -191,7 +201,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotation: Rotation | None,
-        mask: Tensor | None,
+        mask: Tensor | Sparse | None,
         memory: Memory | None = None,
         cache: LayerCache | RowsCache | None = None,
         counted: Tensor | None = None,
@@ -207,7 +217,7 @@ def _run(
     block: Block,
     x: Tensor,
     rotation: Rotation | None,
-    mask: Tensor | None,
+    mask: Tensor | Sparse | None,
     memory: Memory | None,
     cache: LayerCache | RowsCache | None,
     counted: Tensor | None,

@@ -33,6 +33,10 @@ class Span:
     """int64 (B,), the place of the first query of each row where these differ; ``start`` is of no meaning then."""
     count: int = 0
     """The number of queries then."""
+    keys: Tensor | None = None
+    """int64 (B, stop), the place of each key in its row where that is not its number."""
+    own: Tensor | None = None
+    """int64 (B, stop), the place of each key in its document where that does not follow from the rest."""
 
     @property
     def queries(self) -> int:
@@ -47,7 +51,9 @@ class Span:
 
     def at_queries(self, known: Tensor) -> Tensor:
         """Return what is known of the keys (B, stop) at the queries, (B, queries)."""
-        return known[:, self.start :] if self.starts is None else known.gather(1, self._places)
+        if self.starts is None:
+            return known[:, self.start :]
+        return known.expand(len(self._places), -1).gather(1, self._places)
 
     @cached_property
     def _places(self) -> Tensor:
@@ -57,26 +63,38 @@ class Span:
         return self.starts[:, None] + torch.arange(self.count, device=self.device)
 
     @cached_property
-    def _apart(self) -> Tensor:
+    def apart(self) -> Tensor:
         """(1 or B, queries, keys), how many places a key is before a query."""
+        if self.keys is not None:
+            return self.at_queries(self.keys)[..., None] - self.keys[:, None]
         return self._places[..., None] - torch.arange(self.stop, device=self.device)
+
+    @cached_property
+    def own_places(self) -> Tensor:
+        """(1 or B, keys), the place of each key in its document; below 0 for left padding."""
+        if self.own is not None:
+            return self.own
+        place = torch.arange(self.stop, device=self.device)[None]
+        if self.padding is not None:
+            return place - self.padding[:, None]
+        return place if self.documents is None else places_in(self.documents)
 
     @cached_property
     def before(self) -> Tensor:
         """The keys up to each query itself, within the window."""
-        apart = self._apart
+        apart = self.apart
         return (apart >= 0) if self.window is None else (apart >= 0) & (apart < self.window)
 
     @cached_property
     def near(self) -> Tensor:
         """The keys on both sides of each query, within the window."""
-        apart = self._apart
+        apart = self.apart
         return torch.ones_like(apart, dtype=torch.bool) if self.window is None else apart.abs() < self.window
 
     @cached_property
     def itself(self) -> Tensor:
         """The one key at the place of each query."""
-        return self._apart == 0
+        return self.apart == 0
 
     @property
     def unbroken(self) -> bool:
@@ -86,21 +104,36 @@ class Span:
         return alike and (first or self.queries == 1)
 
 
-def attention_mask(span: Span, sees: Callable[[Span], Tensor | None], causal: bool) -> Tensor | None:
+def places_in(documents: Tensor) -> Tensor:
+    """Return the place of each token in its document, int64 (B, T); ``documents`` are of whole rows, each in one run."""
+    place = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    return place - torch.where(begins, place, 0).cummax(1).values
+
+
+def attention_mask(
+    span: Span,
+    sees: Callable[[Span], Tensor | None],
+    causal: bool,
+    keeps: Callable[[Span], Tensor] | None = None,
+) -> Tensor | None:
     """Return the mask of a span, (B or 1, 1, queries, keys), or None where attention without one sees the same.
 
     Args:
         span: the queries and keys.
         sees: of a form, see `forms.Form.sees`.
         causal: of the form.
+        keeps: of a pattern, which keys are looked at, see `patterns`; None means all.
     """
     mask = sees(span)
     if mask is None:
-        if span.unbroken:
+        if span.unbroken and keeps is None:
             return None
         mask = span.before if causal else span.near
+    if keeps is not None:
+        mask = mask & keeps(span)
     if span.documents is not None:
-        same = span.documents[:, span.start :, None] == span.documents[:, None]
+        same = span.at_queries(span.documents)[..., None] == span.documents[:, None]
         mask = mask & same
     if span.padding is not None:
         # A place of the padding sees itself: a row without any key would give NaN.

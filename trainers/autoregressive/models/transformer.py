@@ -4,7 +4,7 @@
 - rotary positions in float32, along one axis or three, a learned table, or sinusoids; they restart with each packed document
 - masks from documents and conditions: causal, a condition that is seen as a whole, or everything; or an encoder of the
   condition, to which a decoder attends
-- grouped queries, a sliding window, document masks; `scaled_dot_product_attention` throughout
+- grouped queries, document masks, patterns of attention that skip what they do not keep (a sliding window, strided, fixed)
 - SwiGLU, GELU, squared ReLU or ReLU; untied or tied head; logit soft cap
 - every layer's output projection starts at zero, so that a fresh model is the identity and predicts nearly
   a uniform distribution
@@ -17,6 +17,7 @@ It knows nothing of files, tokenizers or the trainer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -30,6 +31,7 @@ from trainers.autoregressive.models.fast import decode
 from trainers.autoregressive.models.fast.counted import counted_places
 from trainers.autoregressive.models.fast.fused import Fusion
 from trainers.autoregressive.models.fast.loss import linear_token_loss
+from trainers.autoregressive.models.fast.patterns import Sparse, sparse
 from trainers.autoregressive.models.forms import form_named
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.joint import JointCache, joint_step
@@ -44,6 +46,7 @@ from trainers.autoregressive.models.masks import (
     with_nothing,
 )
 from trainers.autoregressive.models.mixture import MixtureHead
+from trainers.autoregressive.models.patterns import pattern_of
 from trainers.autoregressive.models.positions import NextPlace, Rotation, Waves
 from trainers.autoregressive.models.steps import Joined
 
@@ -66,7 +69,10 @@ class Transformer(nn.Module):
         self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.form = form_named(config.form)
-        self.blocks = nn.ModuleList(Block(config, self.form, self.form.encodes) for _ in range(config.layers))
+        self.patterns = [pattern_of(config, layer) for layer in range(config.layers)]
+        self.blocks = nn.ModuleList(
+            Block(config, self.form, self.form.encodes, pattern.window) for pattern in self.patterns
+        )
         # The last block of a post-norm model ends with a norm already.
         self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.encoder = self.encoder_norm = None
@@ -186,25 +192,37 @@ class Transformer(nn.Module):
         rotation = self._rotation(inputs, places)
         documents = None if one_document(inputs.documents) else inputs.documents
         given = inputs.of("given") if "given" in self.needs else None
-        span = Span(0, length, x.device, self.window_of(length), documents, given)
-        mask = attention_mask(span, self.form.sees, self.form.causal)
+        span = Span(0, length, x.device, None, documents, given)
+        masks = self._masks(span, whole=True)
         memory = self._encode(x, rotation, given, documents)
-        hidden = self._through(x, rotation, mask, memory, None, counted)
+        hidden = self._through(x, rotation, masks, memory, None, counted)
         if joined is None or self.codebooks is None:
             return hidden
         result: Tensor = self.codebooks(joined.spread(hidden), tokens, joined.slots, joined.closes)
         return result
 
-    def window_of(self, length: int) -> int | None:
-        """Return the window, if it is shorter than ``length`` tokens."""
-        window = self.config.window
-        return None if window is not None and window >= length else window
+    def _masks(self, span: Span, whole: bool) -> list[Tensor | Sparse | None]:
+        """Return for each layer what a span without a window sees.
+
+        Args:
+            span: the queries and keys.
+            whole: whether they are all places of their rows, so that what a pattern does not keep can be skipped.
+        """
+        form, made = self.form, {}
+        for pattern in dict.fromkeys(self.patterns):
+            found = sparse(span, pattern, form.sees, form.causal, form.ahead) if whole else None
+            if found is None:
+                keeps = None if pattern.far is None else pattern.far.keeps
+                near = replace(span, window=_shorter(pattern.window, span.stop))
+                found = attention_mask(near, form.sees, form.causal, keeps)
+            made[pattern] = found
+        return [made[pattern] for pattern in self.patterns]
 
     def _through(
         self,
         x: Tensor,
         rotation: Rotation | None,
-        mask: Tensor | None,
+        masks: Sequence[Tensor | Sparse | None],
         memory: list[Memory] | None,
         layers: Sequence[LayerCache | RowsCache] | None = None,
         counted: Tensor | None = None,
@@ -213,7 +231,7 @@ class Transformer(nn.Module):
         for index, block in enumerate(self.blocks):
             kept = None if layers is None else layers[index]
             needed = counted if index == len(self.blocks) - 1 else None
-            x = block(x, rotation, mask, None if memory is None else memory[index], kept, needed)
+            x = block(x, rotation, masks[index], None if memory is None else memory[index], kept, needed)
         result: Tensor = self.norm(x)
         return result
 
@@ -223,7 +241,7 @@ class Transformer(nn.Module):
         """Return what the encoder makes of the conditions of whole rows, for each block; None if there is no encoder."""
         if self.encoder is None or self.encoder_norm is None or given is None:
             return None
-        condition = Condition.of(given, documents, self.window_of(x.shape[1]))
+        condition = Condition.of(given, documents, _shorter(self.config.window, x.shape[1]))
         if rotation is not None:
             cos, sin = (part.expand(len(x), -1, -1, -1) for part in rotation)
             rotation = condition.gather(cos), condition.gather(sin)
@@ -316,8 +334,8 @@ class Transformer(nn.Module):
         plain = decode.knows(self)
         if compiled and not (plain and self.codebooks is None):
             raise ValueError(
-                "the step of a model with axial positions, drawn orders, an encoder, several codebooks at a place or a head of "
-                "logistics cannot be compiled; leave it plain"
+                "the step of a model with axial positions, drawn orders, an encoder, an attention pattern, a head of logistics or "
+                "several codebooks at a place cannot be compiled; leave it plain"
             )
         if left_padding is not None and not bool((left_padding > 0).any()):
             left_padding = None
@@ -380,7 +398,7 @@ class Transformer(nn.Module):
             places = torch.arange(start, stop, device=ids.device) - cache.left_padding[:, None]
             places = places.clamp_(min=0)
         given = None if cache.given is None else cache.given[:, :stop]
-        span = Span(start, stop, ids.device, self.window_of(stop), None, given, cache.left_padding)
+        span = Span(start, stop, ids.device, None, None, given, cache.left_padding)
         layers = [LayerCache(layer, start) for layer in cache.layers]
         hidden = self.extend(self.embedded(ids), inputs, places, span, cache, layers)
         cache.position = stop
@@ -402,21 +420,21 @@ class Transformer(nn.Module):
             x: (B, n, D), what is embedded.
             inputs: what is known of the places.
             places: which they are.
-            span: the same, for the mask.
+            span: the same, for the masks, without a window.
             cache: has what is encoded; it is encoded now if nothing is.
             layers: take the keys and values.
             rows: int64 (B,), which rows of the cache they are; None means all.
         """
         x = self._placed(x, inputs, places)
         rotation = self._rotation(inputs, places)
-        mask = attention_mask(span, self.form.sees, self.form.causal)
+        masks = self._masks(span, whole=False)
         if cache.memory is None and (memory := self._encode(x, rotation, span.given, None)) is not None:
             # All places of one document see the same.
             cache.memory = [(keys, values, seen[:, :, -1:]) for keys, values, seen in memory]
         memory = cache.memory
         if memory is not None and rows is not None:
             memory = [(keys[rows], values[rows], seen[rows]) for keys, values, seen in memory]
-        return self._through(x, rotation, mask, memory, layers)
+        return self._through(x, rotation, masks, memory, layers)
 
     def embedded(self, ids: Tensor) -> Tensor:
         """Return what ids (B, T) bring themselves, (B, T, D)."""
@@ -441,3 +459,8 @@ class Transformer(nn.Module):
             return None
         cos, sin = self.waves.rotation(inputs.ids.device)
         return cos[places], sin[places]
+
+
+def _shorter(window: int | None, length: int) -> int | None:
+    """Return the window, if it is shorter than ``length`` tokens."""
+    return None if window is not None and window >= length else window

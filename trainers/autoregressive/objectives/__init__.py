@@ -7,7 +7,7 @@ ahead of its place a label is, and what is done to rows before a model sees them
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,15 @@ from tokenize_kit.sequences.packing import Rows
 from tokenize_kit.sequences.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
+
+
+class Prepared(NamedTuple):
+    """Rows as a model gets them."""
+
+    rows: Rows
+    """The label of a place is what it is to predict."""
+    weights: NDArray[np.float32] | None = None
+    """(rows, context), how much each label counts, in training and validation; None means 1."""
 
 
 class Objective(Protocol):
@@ -37,11 +46,16 @@ class Objective(Protocol):
         """Whether a place must not see the tokens after it, as they are what is predicted."""
         ...
 
+    @property
+    def whole(self) -> bool:
+        """Whether the weighted nats of all labels are those of whole documents, or in the mean a bound on them."""
+        ...
+
     def places(self, tokens: Ints) -> Ints:
         """Return how many places of a row documents of ``tokens`` tokens take."""
         ...
 
-    def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Rows:
+    def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Prepared:
         """Return rows as a model gets them; a pure function of its arguments.
 
         Args:

@@ -14,7 +14,8 @@ import numpy as np
 from tokenize_kit.sequences.orders.random import mixed
 from tokenize_kit.sequences.packing import IGNORED, Rows
 from tokenize_kit.sequences.vocabulary import Vocabulary
-from trainers.autoregressive.objectives import Ints
+from trainers.autoregressive.objectives import Ints, Prepared
+from trainers.autoregressive.objectives.hiding import uniform
 
 CHOSEN = 0.15
 """Part of the tokens that is predicted."""
@@ -29,12 +30,13 @@ class Masked:
     ahead: int = 0
     extra_ids: int = 1
     causal: bool = False
+    whole: bool = False
 
     def places(self, tokens: Ints) -> Ints:
         """See `Objective.places`: every token has a place."""
         return tokens
 
-    def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Rows:
+    def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Prepared:
         """See `Objective.prepare`."""
         context = rows.ids.shape[1]
         start = mixed(np.array([seed], np.uint64), numbers.astype(np.uint64))[:, None]
@@ -42,22 +44,18 @@ class Masked:
             mixed(start, np.arange(number * context, (number + 1) * context, dtype=np.uint64)) for number in range(3)
         )
         counts = rows.labels != IGNORED
-        chosen = counts & (_uniform(drawn) < CHOSEN)
+        chosen = counts & (uniform(drawn) < CHOSEN)
         # Of a row with something to predict something always is: else a short document would teach nothing, and measure nothing.
-        first = np.where(counts, _uniform(drawn), 2.0).argmin(1)
+        first = np.where(counts, uniform(drawn), 2.0).argmin(1)
         chosen[np.arange(len(first)), first] |= counts.any(1)
-        kind = _uniform(how)
+        kind = uniform(how)
         ids = np.where(chosen & (kind < HIDDEN), vocabulary.size, rows.ids)
         # Another token of the same row, so that it is of a kind that the document has.
         there = np.where(counts, rows.labels, -1)
         borrowed = np.take_along_axis(there, (other % np.uint64(context)).astype(np.int64), 1)
         changed = chosen & (kind >= HIDDEN) & (kind < HIDDEN + CHANGED) & (borrowed >= 0)
         ids = np.where(changed, borrowed, ids)
-        return rows._replace(ids=ids, labels=np.where(chosen, rows.labels, IGNORED))
-
-
-def _uniform(bits: np.ndarray) -> np.ndarray:
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return Prepared(rows._replace(ids=ids, labels=np.where(chosen, rows.labels, IGNORED)))
 
 
 MASKED = Masked()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tokenize_kit.sequences.packing import Rows
 from tokenize_kit.sequences.vocabulary import Vocabulary
-from trainers.autoregressive.objectives import Ints
+from trainers.autoregressive.objectives import Ints, Prepared
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,15 @@ class NextToken:
     ahead: int = 1
     extra_ids: int = 0
     causal: bool = True
+    whole: bool = True
 
     def places(self, tokens: Ints) -> Ints:
         """See `Objective.places`."""
         return tokens - 1
 
-    def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Rows:  # noqa: ARG002
+    def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Prepared:  # noqa: ARG002
         """See `Objective.prepare`: nothing is to be done."""
-        return rows
+        return Prepared(rows)
 
 
 NEXT_TOKEN = NextToken()

@@ -92,9 +92,11 @@ class StepWeights(NamedTuple):
 def knows(model: Any) -> bool:
     """Return whether `decode` computes what a Transformer does: it knows of a token its id and its number alone, and the
     head is a matrix.
+
+    A step looks at all keys of the window, in every layer.
     """
-    known = model.config.positions != "axial" and model.next_place is None
-    return bool(known and model.encoder is None and model.mixture is None)
+    plain = model.config.positions != "axial" and model.config.attention == "full"
+    return bool(plain and model.next_place is None and model.encoder is None and model.mixture is None)
 
 
 def weight_and_bias(module: nn.Module) -> tuple[Tensor | None, Tensor | None]:
