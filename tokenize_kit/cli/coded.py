@@ -1,5 +1,6 @@
 """A model as one end of a ``.tkc`` file: joins `tokenize_kit.container`, which knows no model, and the coder of a model
-folder."""
+folder.
+"""
 
 from __future__ import annotations
 

@@ -63,9 +63,9 @@ def _weights(logits: NDArray[np.floating[Any]]) -> Weights:
     size = logits.shape[1]
     best = logits.argmax(1)[:, None]
     values = logits.astype(np.float64)
-    np.subtract(np.take_along_axis(values, best, 1), values, out=values)
     if not np.isfinite(values).all():
         raise ValueError("the model's logits are not finite numbers; its weights are damaged, or its training diverged")
+    np.subtract(np.take_along_axis(values, best, 1), values, out=values)
     values *= _BITS_A_NAT * (1 << _FRACTION)
     np.rint(values, out=values)
     np.minimum(values, (_UNIT + 1) << _FRACTION, out=values)
