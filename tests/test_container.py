@@ -24,7 +24,6 @@ from tokenize_kit.cli import main
 from tokenize_kit.container import (
     MAGIC,
     PackedSample,
-    _varint,
     bit_width,
     compress,
     compress_pieces,
@@ -35,6 +34,7 @@ from tokenize_kit.container import (
     pack_ids,
     to_bytes,
     unpack_ids,
+    varint,
     widths_of,
 )
 from tokenize_kit.errors import VerificationError
@@ -172,8 +172,8 @@ def test_what_follows_after_the_end_and_foreign_files_are_refused():
     with pytest.raises(ValueError, match=r"x\.wav is not a \.tkc file"):
         from_bytes(b"RIFF....WAVE", "x.wav")
     newer = bytearray(DATA)
-    newer[len(MAGIC)] = 3
-    with pytest.raises(ValueError, match="is of version 3, this tokenize-kit reads 1 and 2"):
+    newer[len(MAGIC)] = 4
+    with pytest.raises(ValueError, match="is of version 4, this tokenize-kit reads 1, 2 and 3"):
         from_bytes(bytes(newer))
 
 
@@ -209,7 +209,7 @@ def test_raw_frames_go_through_in_pieces(tmp_path, channels):
 def crafted(size=(5,), shape=(5,), widths=(8,), content=b"12345", modality=(3,)):
     """A file whose sums are right, whatever its header says."""
     numbers = [*modality, 16_000, 1, len(size), *size, len(shape), *shape, len(widths), *widths]
-    head = MAGIC + b"\x01" + b"\xab" * 32 + b"".join(map(_varint, numbers))
+    head = MAGIC + b"\x01" + b"\xab" * 32 + b"".join(map(varint, numbers))
     head += struct.pack("<I", zlib.crc32(head))
     return head + content + hashlib.sha256(head + content).digest()[:16]
 

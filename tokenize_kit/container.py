@@ -11,6 +11,11 @@ Samples of a kind that streams, such as sounds, can come and go in pieces (`comp
 does not grow with their length. Only ids are held whole, because the header in front of them says how many there are: 600 ids a
 second make 4 MB an hour.
 
+In a file of version 3 the ids are not packed but coded: in their place is a part of so many bytes that a sequence model made and
+only its coder can read (`CodedSample`, ``trainers.autoregressive.coding``). The header, the sums and all checks are the same.
+
+    magic (8 bytes) | version (1) | header, bytes of the code | crc32 of all before (4) | code | sha256 of all before, 16 bytes
+
 The bits are packed by NumPy, a row of ids of several widths at a time; with bitarray, id by id, it takes 67 times as long
 for the same bytes (``benchmarks/libraries.py --only packing``).
 
@@ -51,6 +56,8 @@ MAGIC = b"\x89TKC\r\n\x1a\n"
 VERSION = 1
 TIMED_VERSION = 2
 """That of files with a frame rate; all others stay as they were."""
+CODED_VERSION = 3
+"""That of files whose ids a model coded."""
 MAX_WIDTH = 32
 _NUMBERED = ("text", "image", "video", "audio")
 """Modalities that a header names by their place here; others are spelled out."""
@@ -65,6 +72,9 @@ _MOST_PARTS = 1_000_000
 """The largest denominator of a frame rate."""
 _FREE_IDS = 1 << 24
 """So many ids may take no bits at all, because there is only one that they can be."""
+_FREE_CODED_IDS = 1 << 20
+"""So many ids may be coded in any number of bytes, and in each byte so many more:"""
+_CODED_IDS_A_BYTE = 1 << 13
 _MAX_VALUES = 1 << 29
 """The most values of a sample that is decoded as a whole; no longer one can be read to be encoded."""
 
@@ -89,6 +99,30 @@ class PackedSample:
     """The grid."""
     frame_rate: float | None = None
     """Frames a second of a video."""
+
+
+@dataclass(frozen=True)
+class CodedSample:
+    """What a file holds whose ids a model coded."""
+
+    fingerprint: str
+    """As in `PackedSample`, and so are the next five."""
+    modality: str
+    sample_rate: int | None
+    channels: int | None
+    size: tuple[int, ...]
+    widths: tuple[int, ...]
+    shape: tuple[int, ...]
+    """Shape of the grid."""
+    code: bytes
+    """What the model's coder made of the ids."""
+    frame_rate: float | None = None
+    """Frames a second of a video."""
+
+    def packed(self, ids: NDArray[np.integer[Any]]) -> PackedSample:
+        """Return the same with its ids."""
+        head = (self.fingerprint, self.modality, self.sample_rate, self.channels, self.size, self.widths)
+        return PackedSample(*head, ids, self.frame_rate)
 
 
 def bit_width(vocab_size: int) -> int:
@@ -162,8 +196,17 @@ def compress(tokenizer: Tokenizer, sample: Sample, path: str | os.PathLike[str],
     Raises:
         TypeError, ValueError: the tokenizer refuses the sample, or has no such codebooks.
     """
+    return write(packed_sample(tokenizer, sample, codebooks), path)
+
+
+def packed_sample(tokenizer: Tokenizer, sample: Sample, codebooks: int | None = None) -> PackedSample:
+    """Encode one sample; see `compress`.
+
+    Raises:
+        TypeError, ValueError: as `compress`.
+    """
     ids = _kept(tokenizer.encode(sample), tokenizer.spec, codebooks).numpy()
-    return _write(tokenizer, ids, modality_of(tokenizer.spec).size(sample), path)
+    return _packed(tokenizer, ids, modality_of(tokenizer.spec).size(sample))
 
 
 def compress_pieces(
@@ -183,6 +226,16 @@ def compress_pieces(
     Raises:
         TypeError, ValueError: the tokenizer takes no pieces or refuses one, or has no such codebooks.
     """
+    packed = packed_pieces(tokenizer, pieces, codebooks)
+    return write(packed, path), packed.size
+
+
+def packed_pieces(tokenizer: Tokenizer, pieces: Iterable[Tensor], codebooks: int | None = None) -> PackedSample:
+    """Encode a sample that comes in pieces; see `compress_pieces`.
+
+    Raises:
+        TypeError, ValueError: as `compress_pieces`.
+    """
     modality, sizes = modality_of(tokenizer.spec), []
 
     def counted() -> Iterator[Tensor]:
@@ -193,8 +246,7 @@ def compress_pieces(
     kind = np.min_scalar_type(tokenizer.spec.max_vocab_size - 1)
     grids = _in_pieces(tokenizer).encode_pieces(counted())
     parts = [_kept(ids, tokenizer.spec, codebooks).numpy().astype(kind) for ids in grids]
-    size = modality.joined_size(sizes)
-    return _write(tokenizer, np.concatenate(parts), size, path), size
+    return _packed(tokenizer, np.concatenate(parts), modality.joined_size(sizes))
 
 
 def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
@@ -205,9 +257,18 @@ def decompress(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Sample:
         ValueError: it is no ``.tkc`` file, or one of a newer version.
         VerificationError: it is cut short or altered, another tokenizer made it, or it is larger than any sample.
     """
+    return unpacked_sample(tokenizer, _read(path), path)
+
+
+def unpacked_sample(tokenizer: Tokenizer, packed: PackedSample, path: str | os.PathLike[str]) -> Sample:
+    """Decode what a file holds to a sample of its true size; ``path`` is how errors call the file.
+
+    Raises:
+        VerificationError: as `decompress`.
+    """
     import torch
 
-    packed = _read(tokenizer, path, whole=True)
+    _check(tokenizer, packed, path, whole=True)
     return decode_sized(tokenizer, [torch.from_numpy(packed.ids)], [packed.size])[0]
 
 
@@ -224,10 +285,20 @@ def decompress_pieces(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Ite
         FileNotFoundError, ValueError, VerificationError: as `decompress`.
         TypeError: the tokenizer takes no pieces.
     """
+    _in_pieces(tokenizer)
+    return unpacked_pieces(tokenizer, _read(path), path)
+
+
+def unpacked_pieces(tokenizer: Tokenizer, packed: PackedSample, path: str | os.PathLike[str]) -> Iterator[Tensor]:
+    """Decode what a file holds in pieces; ``path`` is how errors call the file.
+
+    Raises:
+        TypeError, VerificationError: as `decompress_pieces`.
+    """
     import torch
 
     codec = _in_pieces(tokenizer)
-    packed = _read(tokenizer, path, whole=False)
+    _check(tokenizer, packed, path, whole=False)
     length = packed.size[0] if tokenizer.spec.size_axes else None
     pieces = codec.decode_pieces(torch.split(torch.from_numpy(packed.ids), _STEPS_AT_ONCE), length)
     sides, kind = packed.size[1:], modality_of(tokenizer.spec)
@@ -250,31 +321,54 @@ def widths_of(spec: TokenSpec, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(bit_width(sizes[min(number, len(sizes) - 1)]) for number in range(shape[-1]))
 
 
-def to_bytes(packed: PackedSample) -> bytes:
-    """Return the bytes of a ``.tkc`` file."""
-    widths = packed.widths
+def write(packed: PackedSample | CodedSample, path: str | os.PathLike[str]) -> int:
+    """Write a ``.tkc`` file, whole or not at all, and return its bytes.
+
+    Raises:
+        ValueError: the ids do not fit their widths, or are too many for so few bytes.
+    """
+    data = to_bytes(packed)
+    with atomic_write(path) as file:
+        file.write(data)
+    return len(data)
+
+
+def to_bytes(packed: PackedSample | CodedSample) -> bytes:
+    """Return the bytes of a ``.tkc`` file.
+
+    Raises:
+        ValueError: the ids do not fit their widths, or are too many for so few bytes.
+    """
+    widths, coded = packed.widths, isinstance(packed, CodedSample)
+    shape = packed.shape if isinstance(packed, CodedSample) else packed.ids.shape
     numbers = [
         *_modality_numbers(packed.modality),
         packed.sample_rate or 0,
         packed.channels or 0,
         *(len(packed.size), *packed.size),
-        *(packed.ids.ndim, *packed.ids.shape),
+        *(len(shape), *shape),
         *(len(widths), *widths),
     ]
-    version = VERSION
+    version = CODED_VERSION if coded else VERSION
     if packed.frame_rate is not None:
-        version = TIMED_VERSION
+        version = CODED_VERSION if coded else TIMED_VERSION
         numbers += Fraction(packed.frame_rate).limit_denominator(_MOST_PARTS).as_integer_ratio()
-    body = bytes.fromhex(packed.fingerprint) + b"".join(map(_varint, numbers))
+    elif coded:
+        numbers += (0, 1)
+    if isinstance(packed, CodedSample):
+        numbers.append(len(packed.code))
+    body = bytes.fromhex(packed.fingerprint) + b"".join(map(varint, numbers))
     head = MAGIC + bytes([version]) + body
     head += struct.pack("<I", zlib.crc32(head))
-    data = head + pack_ids(packed.ids.reshape(-1, len(widths)), widths)
-    if packed.ids.size > (most := _most_ids(len(data) + _CHECKSUM_BYTES)):
-        raise ValueError(f"a file of {len(data):,} bytes holds {most:,} ids at most, and these are {packed.ids.size:,}")
+    data = head + (
+        packed.code if isinstance(packed, CodedSample) else pack_ids(packed.ids.reshape(-1, len(widths)), widths)
+    )
+    if (count := prod(shape)) > (most := _most_ids(len(data) + _CHECKSUM_BYTES, coded)):
+        raise ValueError(f"a file of {len(data):,} bytes holds {most:,} ids at most, and these are {count:,}")
     return data + hashlib.sha256(data).digest()[:_CHECKSUM_BYTES]
 
 
-def from_file(path: str | os.PathLike[str]) -> PackedSample:
+def from_file(path: str | os.PathLike[str]) -> PackedSample | CodedSample:
     """Read a ``.tkc`` file; one that does not begin as such a file is not read any further.
 
     Raises:
@@ -288,7 +382,7 @@ def from_file(path: str | os.PathLike[str]) -> PackedSample:
     return from_bytes(data, str(path))
 
 
-def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
+def from_bytes(data: bytes, name: str = "the file") -> PackedSample | CodedSample:
     """Read the bytes of a ``.tkc`` file; ``name`` is how errors call it.
 
     Raises:
@@ -299,16 +393,18 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
         if MAGIC.startswith(data):
             raise VerificationError(f"{name} is cut short: it has {len(data)} bytes")
         raise ValueError(f"{name} is not a .tkc file; 'tokenize-kit compress' makes them")
-    if len(data) > len(MAGIC) and data[len(MAGIC)] not in (VERSION, TIMED_VERSION):
-        known = f"{VERSION} and {TIMED_VERSION}"
+    if len(data) > len(MAGIC) and data[len(MAGIC)] not in (VERSION, TIMED_VERSION, CODED_VERSION):
+        known = f"{VERSION}, {TIMED_VERSION} and {CODED_VERSION}"
         raise ValueError(f"{name} is of version {data[len(MAGIC)]}, this tokenize-kit reads {known}; upgrade it")
-    reader = _Reader(data, len(MAGIC) + 1, name)
+    reader = HeaderReader(data, len(MAGIC) + 1, name)
     fingerprint = reader.take(32).hex()
     modality = _modality_name(reader)
     sample_rate, channels = reader.number(), reader.number()
     size, shape, widths = reader.numbers(_MAX_AXES), reader.numbers(_MAX_AXES), reader.numbers(_MAX_CODEBOOKS)
-    timed = data[len(MAGIC)] == TIMED_VERSION
-    frames, seconds = (reader.number(), reader.number()) if timed else (0, 1)
+    version = data[len(MAGIC)]
+    frames, seconds = (reader.number(), reader.number()) if version != VERSION else (0, 1)
+    coded = version == CODED_VERSION
+    code = reader.number() if coded else 0
     end = reader.place
     (crc,) = struct.unpack("<I", reader.take(4))
     rows, odd = divmod(prod(shape), len(widths)) if widths else (0, 1)
@@ -319,13 +415,13 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
         or not shape
         or max(widths) > MAX_WIDTH
         or not seconds
-        or (timed and not frames)
+        or (version == TIMED_VERSION and not frames)
         or (len(widths) > 1 and shape[-1] != len(widths))
         # Axes of no length must not hide others that no file could hold.
-        or prod(max(1, length) for length in shape) > _most_ids(len(data))
+        or prod(max(1, length) for length in shape) > _most_ids(len(data), coded)
     ):
         raise VerificationError(f"{name} is damaged: its header was altered")
-    length = reader.place + -(-rows * sum(widths) // 8) + _CHECKSUM_BYTES
+    length = reader.place + (code if coded else -(-rows * sum(widths) // 8)) + _CHECKSUM_BYTES
     if len(data) < length:
         raise VerificationError(f"{name} is cut short: it has {len(data):,} of {length:,} bytes")
     if len(data) > length:
@@ -333,9 +429,11 @@ def from_bytes(data: bytes, name: str = "the file") -> PackedSample:
     content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
     if hashlib.sha256(content).digest()[:_CHECKSUM_BYTES] != checksum:
         raise VerificationError(f"{name} is damaged: its content was altered (the checksum differs)")
-    ids = unpack_ids(content[reader.place :], rows, widths).reshape(shape)
-    frame_rate = frames / seconds if timed else None
-    return PackedSample(fingerprint, modality, sample_rate or None, channels or None, size, widths, ids, frame_rate)
+    frame_rate = frames / seconds if frames else None
+    head = (fingerprint, modality, sample_rate or None, channels or None, size, widths)
+    if coded:
+        return CodedSample(*head, shape, content[reader.place :], frame_rate)
+    return PackedSample(*head, unpack_ids(content[reader.place :], rows, widths).reshape(shape), frame_rate)
 
 
 def _modality_numbers(name: str) -> list[int]:
@@ -344,7 +442,7 @@ def _modality_numbers(name: str) -> list[int]:
     return [len(_NUMBERED), len(name.encode()), *name.encode()]
 
 
-def _modality_name(reader: _Reader) -> str:
+def _modality_name(reader: HeaderReader) -> str:
     """Return the modality that a header names; empty where it was altered."""
     number = reader.number()
     if number < len(_NUMBERED):
@@ -372,32 +470,34 @@ def _kept(ids: Tensor, spec: TokenSpec, codebooks: int | None) -> Tensor:
         raise ValueError(f"--codebooks {codebooks} is not what the tokenizer has ({known})") from None
 
 
-def _write(
-    tokenizer: Tokenizer, ids: NDArray[np.integer[Any]], size: tuple[int, ...], path: str | os.PathLike[str]
-) -> int:
+def _packed(tokenizer: Tokenizer, ids: NDArray[np.integer[Any]], size: tuple[int, ...]) -> PackedSample:
     spec = tokenizer.spec
     widths = widths_of(spec, ids.shape)
-    data = to_bytes(
-        PackedSample(
-            tokenizer.fingerprint, spec.modality, spec.sample_rate, spec.channels, size, widths, ids, spec.frame_rate
-        )
+    return PackedSample(
+        tokenizer.fingerprint, spec.modality, spec.sample_rate, spec.channels, size, widths, ids, spec.frame_rate
     )
-    with atomic_write(path) as file:
-        file.write(data)
-    return len(data)
 
 
-def _read(tokenizer: Tokenizer, path: str | os.PathLike[str], whole: bool) -> PackedSample:
+def _read(path: str | os.PathLike[str]) -> PackedSample:
+    found = from_file(path)
+    if isinstance(found, CodedSample):
+        raise VerificationError(
+            f"{path} was coded by a model, and a tokenizer alone cannot read it; give the model ('decompress --model'), or ask "
+            "'inspect' which one it was"
+        )
+    return found
+
+
+def _check(tokenizer: Tokenizer, packed: PackedSample, path: str | os.PathLike[str], whole: bool) -> None:
+    """Refuse what no sample of the tokenizer can be.
+
+    Raises:
+        VerificationError: another tokenizer made it, its ids are none of this one, or it is larger than any sample.
+    """
     import torch
 
-    spec, packed = tokenizer.spec, from_file(path)
-    if packed.fingerprint != tokenizer.fingerprint:
-        raise VerificationError(
-            f"{path} was made by another tokenizer: {packed.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}; "
-            "give the one that made it"
-        )
-    if spec.size_axes not in (0, len(packed.size)):
-        raise VerificationError(f"{path} is damaged: its size {packed.size} is not that of {packed.modality}")
+    check_maker(tokenizer, packed, path)
+    spec = tokenizer.spec
     try:
         check_grid(torch.from_numpy(packed.ids), spec)
     except ValueError as error:
@@ -409,23 +509,53 @@ def _read(tokenizer: Tokenizer, path: str | os.PathLike[str], whole: bool) -> Pa
         raise VerificationError(
             f"{path} is damaged: its grid {packed.ids.shape} covers more than {_MAX_VALUES:,} values"
         )
-    return packed
 
 
-class _Reader:
-    """Takes a header apart."""
+def check_maker(tokenizer: Tokenizer, packed: PackedSample | CodedSample, path: str | os.PathLike[str]) -> None:
+    """Refuse what another tokenizer made; ``path`` is how errors call the file.
+
+    Raises:
+        VerificationError: it did, or the size is none of its samples.
+    """
+    if packed.fingerprint != tokenizer.fingerprint:
+        raise VerificationError(
+            f"{path} was made by another tokenizer: {packed.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}; "
+            "give the one that made it"
+        )
+    if tokenizer.spec.size_axes not in (0, len(packed.size)):
+        raise VerificationError(f"{path} is damaged: its size {packed.size} is not that of {packed.modality}")
+
+
+class HeaderReader:
+    """Takes a header apart.
+
+    Args:
+        data: the whole file.
+        place: where to begin.
+        name: how errors call the file.
+    """
 
     def __init__(self, data: bytes, place: int, name: str) -> None:
         self._data, self.place, self._name = data, place, name
 
     def take(self, count: int) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            VerificationError: there are fewer.
+        """
         part = self._data[self.place : self.place + count]
         self.place += count
         if len(part) < count:
             raise VerificationError(f"{self._name} is cut short inside its header, or that was altered")
         return part
 
-    def number(self) -> int:
+    def number(self, most: int = _MAX_NUMBER) -> int:
+        """Return the next varint.
+
+        Raises:
+            VerificationError: there is none, or one above ``most``.
+        """
         value = shift = 0
         while True:
             byte = self.take(1)[0]
@@ -435,22 +565,29 @@ class _Reader:
             shift += 7
             if shift > 62:
                 raise VerificationError(f"{self._name} is damaged: its header was altered")
-        if value > _MAX_NUMBER:
+        if value > most:
             raise VerificationError(f"{self._name} is damaged: its header was altered")
         return value
 
     def numbers(self, most: int) -> tuple[int, ...]:
-        if (count := self.number()) > most:
-            raise VerificationError(f"{self._name} is damaged: its header was altered")
-        return tuple(self.number() for _ in range(count))
+        """Return as many varints as the first one says, ``most`` at most.
+
+        Raises:
+            VerificationError: see `number`.
+        """
+        return tuple(self.number() for _ in range(self.number(most)))
 
 
-def _most_ids(size: int) -> int:
-    """Return how many ids a file of so many bytes may say that it holds: one a bit, or a number that costs little."""
-    return max(8 * size, _FREE_IDS)
+def _most_ids(size: int, coded: bool) -> int:
+    """Return how many ids a file of so many bytes may say that it holds: one a bit, or a number that costs little.
+
+    A model that is sure of what comes needs far less than a bit.
+    """
+    return _FREE_CODED_IDS + _CODED_IDS_A_BYTE * size if coded else max(8 * size, _FREE_IDS)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number, 0 or more, in 7 bits a byte, the lowest first."""
     parts = bytearray()
     while value > 127:
         parts.append(value & 127 | 128)

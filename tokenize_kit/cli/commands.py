@@ -156,7 +156,12 @@ COMMANDS: tuple[Command, ...] = (
         "verify",
         "tokenize_kit.cli.verify:verify_command",
         "check that a shard set, tokenizer, model, run or .tkc file is what was written",
-        ("verify shards/emoji", "verify shards/emoji --tokenizer tokenizers/palette", "verify models/emoji"),
+        (
+            "verify shards/emoji",
+            "verify shards/emoji --tokenizer tokenizers/palette",
+            "verify models/emoji",
+            "verify book.tkc --model models/text",
+        ),
     ),
     Command(
         "import bpe",
@@ -195,18 +200,22 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "compress",
         "tokenize_kit.cli.compress:compress_command",
-        "encode one file into packed ids with a checksum (.tkc)",
+        "encode one file into packed or coded ids with a checksum (.tkc)",
         (
             "compress speech.wav speech.tkc --tokenizer tokenizers/codec",
             "compress speech.wav coarse.tkc --tokenizer tokenizers/codec --codebooks 4",
             "compress photo.png photo.tkc --tokenizer tokenizers/image",
+            "compress book.txt book.tkc --model models/text --verify",
         ),
     ),
     Command(
         "decompress",
         "tokenize_kit.cli.compress:decompress_command",
-        "decode a .tkc file with the tokenizer that made it",
-        ("decompress speech.tkc speech.wav --tokenizer tokenizers/codec",),
+        "decode a .tkc file with the tokenizer or model that made it",
+        (
+            "decompress speech.tkc speech.wav --tokenizer tokenizers/codec",
+            "decompress book.tkc book.txt --model models/text",
+        ),
     ),
     Command(
         "demo",

@@ -311,12 +311,19 @@ def _arrow_facts(path: Path, shown: int) -> dict[str, Any]:
 
 
 def _container_facts(path: Path) -> dict[str, Any]:
-    from tokenize_kit.container import from_file
+    from tokenize_kit.cli.coded import coded_facts
+    from tokenize_kit.container import CodedSample, from_file
 
     packed = from_file(path)
-    facts = {name: value for name, value in vars(packed).items() if name != "ids" and value is not None}
+    facts = {
+        name: value
+        for name, value in vars(packed).items()
+        if name not in ("ids", "code", "shape") and value is not None
+    }
     facts |= {name: list(value) for name, value in facts.items() if isinstance(value, tuple)}
-    return facts | {"grid": list(packed.ids.shape), "bytes": path.stat().st_size}
+    shape = packed.shape if isinstance(packed, CodedSample) else packed.ids.shape
+    facts |= {"grid": list(shape), "bytes": path.stat().st_size}
+    return facts | (coded_facts(packed, str(path)) if isinstance(packed, CodedSample) else {})
 
 
 def _short(value: Any) -> Any:

@@ -36,6 +36,9 @@ class VerifyCommandOptions:
     """A shard set (folder or fsspec URL), the folder of a tokenizer, model, training or checkpoint, or a .tkc file."""
     tokenizer: tuple[str, ...] = ()
     """Tokenizer folders that the shards must have been made with."""
+    model: str | None = None
+    """For a .tkc file that a model coded: its folder, to decode the file and compare the checksums of its pieces. Without it
+    the sum of the bytes is checked."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ def verify_command(options: VerifyCommandOptions, progress: Progress) -> VerifyR
         VerificationError: something differs; the message lists what.
     """
     path = Path(options.path)
+    if options.model is not None:
+        return FolderReport(options.path, {"": _decoded(path, options.model, progress)})
     found = [] if "://" in options.path else _parts(path)
     if not found:
         from tokenize_kit.shards.verify import verify
@@ -121,10 +126,29 @@ def _parts(path: Path) -> list[tuple[str, Check]]:
 
 
 def _container(path: Path) -> tuple[dict[str, str], list[str]]:
-    from tokenize_kit.container import from_file
+    from tokenize_kit.cli.coded import section_of
+    from tokenize_kit.container import CodedSample, from_file
 
     packed = from_file(path)
-    return {"": f"{packed.modality} by the tokenizer {packed.fingerprint[:12]}"}, []
+    what = f"{packed.modality} by the tokenizer {packed.fingerprint[:12]}"
+    if not isinstance(packed, CodedSample):
+        return {"": what}, []
+    note = f"{path} was not decoded: its pieces have checksums of their own, which --model compares"
+    return {"": f"{what}, coded by the model {section_of(packed, str(path)).model[:12]}"}, [note]
+
+
+def _decoded(path: Path, model: str, progress: Progress) -> str:
+    """Decode a coded file, and return what it is."""
+    from tokenize_kit.cli.coded import ModelEnd, section_of
+    from tokenize_kit.container import CodedSample, from_file
+
+    found = from_file(path) if path.is_file() else None
+    if not isinstance(found, CodedSample):
+        raise UsageError(f"--model is for .tkc files that a model coded, and {path} is none; leave it out")
+    ModelEnd.of_file(model, found, str(path)).decode(found, str(path), progress)
+    section = section_of(found, str(path))
+    pieces = several(len(section.pieces), "pieces")
+    return f"{found.modality} coded by the model {section.model[:12]}, {pieces} decoded"
 
 
 def _tokenizer(path: Path) -> tuple[dict[str, str], list[str]]:
