@@ -132,6 +132,16 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "probe",
+        "trainers.autoregressive.probing:probe",
+        "say how much of a label each layer of a trained model tells, beside raw ids and fine-tuning",
+        (
+            "probe --model models/clothes --shards shards/clothes --label label --out probes/clothes",
+            "probe --model models/clothes --shards shards/clothes --label label --labels 10 100 --finetune-steps 200 --out "
+            "probes/few",
+        ),
+    ),
+    Command(
         "inspect",
         "tokenize_kit.cli.inspect:inspect",
         "say what a tokenizer, shard set, model, run, folder or file is, and what is damaged",

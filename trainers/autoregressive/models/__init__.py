@@ -163,6 +163,23 @@ class SequenceModel(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...  # noqa: D102
 
 
+@runtime_checkable
+class LayeredModel(Protocol):
+    """What a family may have besides: it tells what it has made of tokens after each of its layers (``tokenize-kit probe``)."""
+
+    def layer_states(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return the states (B, T, D) after each layer by its name, from the embedding on; the last are those that `head` takes.
+
+        Each row is one document, with padding behind it where it is shorter; packed rows are not told apart. What is at the
+        padding is of no meaning.
+        """
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of the last states (..., D)."""
+        ...
+
+
 def register_model(name: str, cls: type[SequenceModel]) -> None:
     """Make ``cls`` known as ``name`` in this process, as the entry point group ``tokenize_kit.models`` does for packages.
 

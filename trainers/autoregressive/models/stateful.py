@@ -111,7 +111,11 @@ class StatefulModel(nn.Module):
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Return the logits (B, T, V) of each place."""
-        return F.linear(self.hidden(inputs), self.unembedding.weight)
+        return self.head(self.hidden(inputs))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., width)."""
+        return F.linear(hidden, self.unembedding.weight)
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """Return the last hidden states (B, T, width).
@@ -191,7 +195,7 @@ class StatefulModel(nn.Module):
             hidden, cache.state = self.body(shift.left(x), replace(inputs, **moved), cache.state, shift.lengths)
             hidden = shift.back(hidden)
         cache.position = stop
-        return F.linear(hidden[:, -1:] if last_only else hidden, self.unembedding.weight)
+        return self.head(hidden[:, -1:] if last_only else hidden)
 
 
 def _at(inputs: Inputs, runs: Runs) -> Inputs:

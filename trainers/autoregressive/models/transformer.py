@@ -154,10 +154,19 @@ class Transformer(nn.Module):
         """Return the logits (B, T, V) of each place."""
         return self.head(self.hidden(inputs))
 
-    def hidden(self, inputs: Inputs, counted: Tensor | None = None) -> Tensor:
+    def layer_states(self, inputs: Inputs) -> dict[str, Tensor]:
+        """See `trainers.autoregressive.models.LayeredModel`; of a model with an encoder those of the decoder.
+
+        Where the tokens of a step are joined, each of them has the states of its place.
+        """
+        seen: dict[str, Tensor] = {}
+        self.hidden(inputs, seen=seen)
+        return seen
+
+    def hidden(self, inputs: Inputs, counted: Tensor | None = None, seen: dict[str, Tensor] | None = None) -> Tensor:
         """Return the last hidden states (B, T, D), or (N, D) of the places ``counted`` (N,), see `fast.counted`.
 
-        Where the tokens of a step are joined, ``counted`` must be None.
+        Where the tokens of a step are joined, ``counted`` must be None. What comes out of each layer is put into ``seen``.
 
         Raises:
             ValueError: the rows are longer than the context, or a part of the inputs is missing that the model needs.
@@ -180,10 +189,13 @@ class Transformer(nn.Module):
         span = Span(0, length, x.device, self.window_of(length), documents, given)
         mask = attention_mask(span, self.form.sees, self.form.causal)
         memory = self._encode(x, rotation, given, documents)
-        hidden = self._through(x, rotation, mask, memory, None, counted)
+        hidden = self._through(x, rotation, mask, memory, None, counted, seen)
         if joined is None or self.codebooks is None:
             return hidden
         result: Tensor = self.codebooks(joined.spread(hidden), tokens, joined.slots, joined.closes)
+        if seen is not None:
+            seen.update({name: joined.spread(states) for name, states in seen.items()})
+            seen["codebooks"] = result
         return result
 
     def window_of(self, length: int) -> int | None:
@@ -199,13 +211,19 @@ class Transformer(nn.Module):
         memory: list[Memory] | None,
         layers: Sequence[LayerCache | RowsCache] | None = None,
         counted: Tensor | None = None,
+        seen: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Return what the blocks and the last norm make of embedded tokens, (B, T, D); see `hidden`."""
+        seen = {} if seen is None else seen
+        seen["embedding"] = x
         for index, block in enumerate(self.blocks):
             kept = None if layers is None else layers[index]
             needed = counted if index == len(self.blocks) - 1 else None
             x = block(x, rotation, mask, None if memory is None else memory[index], kept, needed)
+            seen[f"block {index + 1}"] = x
         result: Tensor = self.norm(x)
+        if not isinstance(self.norm, nn.Identity):
+            seen["norm"] = result
         return result
 
     def _encode(
