@@ -111,7 +111,7 @@ def _train(options: TrainTransformerOptions, progress: Progress | None, stack: E
     halves = data.split(options.validation_fraction, options.validation_tokens, listed)
     chosen, held_out = [one for one, _ in halves], [other for _, other in halves]
     sources = data.sources(chosen, options.mix)
-    context = options.context or max(_default_context(part, options) for part in data.parts)
+    context = options.context or max(default_context(part, options.preset) for part in data.parts)
     objective = objective_named(options.objective)
     config = _model_config(options, data, objective, context)
     identity = _identity(options, data, context, config, listed)
@@ -290,13 +290,14 @@ def least_memory(options: TrainTransformerOptions, parameters: int, context: int
     return 4 * copies * parameters + activations
 
 
-def _default_context(data: TokenData, options: TrainTransformerOptions) -> int:
+def default_context(data: TokenData, preset: str) -> int:
+    """Return the tokens of a row where nobody says how many: `DEFAULT_CONTEXT` of what may be cut, else the longest document."""
     documents = data.documents
     if documents.is_stream:
-        return DEFAULT_CONTEXT[options.preset]
+        return DEFAULT_CONTEXT[preset]
     longest = int(documents.tokens.max())
     if documents.has_pieces:
-        return min(longest, documents.tokens_of_steps(DEFAULT_CONTEXT[options.preset]))
+        return min(longest, documents.tokens_of_steps(DEFAULT_CONTEXT[preset]))
     return longest
 
 
