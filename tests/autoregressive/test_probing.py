@@ -23,7 +23,8 @@ from trainers.autoregressive.models import LayeredModel, build_model
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.objectives import objective_named
 from trainers.autoregressive.probed_samples import open_probed
-from trainers.autoregressive.probing import ProbeOptions, probe
+from trainers.autoregressive.probing import probe
+from trainers.autoregressive.probing_options import ProbeOptions
 from trainers.autoregressive.raw_features import raw_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -82,8 +82,8 @@ class EvaluateResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as a JSON-ready dictionary, without samples and the counts of single ids."""
-        left_out = ("examples", "worst", "usage_counts", "codebooks", "speed_by_size", "rate", "spec")
-        left_out += ("loss", "loss_name")
+        samples = ("examples", "worst", "usage_counts")
+        left_out = (*samples, "codebooks", "speed_by_size", "rate", "spec", "loss", "loss_name")
         return {name: value for name, value in vars(self).items() if name not in left_out} | {
             "codebooks": [asdict(codebook) for codebook in self.codebooks],
             "speed_by_size": [asdict(cast("Any", row)) for row in self.speed_by_size],

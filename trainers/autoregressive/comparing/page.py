@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from tokenize_kit.protocol import Tokenizer
     from trainers.autoregressive.comparing.contestant import Contestant
-    from trainers.autoregressive.comparing.run import Compared, CompareResult
+    from trainers.autoregressive.comparing.result import Compared, CompareResult
 
 _SPEEDS = ("encode_", "decode_")
 

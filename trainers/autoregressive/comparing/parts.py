@@ -121,8 +121,9 @@ def evaluation_of(
     return evaluate(given, progress)
 
 
-def figures_of(result: EvaluateResult) -> dict[str, Any]:
+def evaluate_tokenizer(options: CompareOptions, one: Contestant, keys: Path, progress: Progress) -> dict[str, Any]:
     """Return what is kept of an evaluation: its numbers, the rate in its unit and the bits of all ids."""
+    result = evaluation_of(options, one, keys, progress)
     rate = next(name for name in result.metrics if f"{ENTROPY}{name}" in result.metrics)
     fixed = sum(np.log2(book.vocab_size) * book.tokens for book in result.codebooks)
     packed = sum((book.vocab_size - 1).bit_length() * book.tokens for book in result.codebooks)

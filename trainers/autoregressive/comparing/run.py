@@ -2,102 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.autoregressive.comparing.options import COMPARE_FILE, KEYS_FILE, REPORT_FILE, RESULTS_FILE, CompareOptions
+from trainers.autoregressive.comparing.options import COMPARE_FILE, KEYS_FILE, RESULTS_FILE, CompareOptions
+from trainers.autoregressive.comparing.result import Compared, CompareResult
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
+    from tokenize_kit.protocol import load_tokenizer
     from trainers.autoregressive.comparing.contestant import Contestant
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One tokenizer; everything is measured on the samples that are held out."""
-
-    name: str
-    """What it is called here."""
-    tokenizer: str
-    """Its folder."""
-    fingerprint: str
-    """Of the tokenizer."""
-    vocabulary: int
-    """Ids of all codebooks."""
-    tokens_a_sample: float
-    """In the mean, without special tokens."""
-    metrics: dict[str, Any]
-    """What evaluate measures."""
-    distortion: float
-    """The mean of what the measure of this kind of data judges samples by; 0 if nothing is lost."""
-    packed: float
-    """Bits of the ids, each in as many as its codebook needs, in the unit of the comparison."""
-    entropy: float
-    """Bits at the entropy of the ids on their own."""
-    prior: float
-    """Bits under the Transformer."""
-    steps: int
-    """Steps of its training."""
-    epochs: float
-    """How often it saw each sample."""
-    seconds_a_step: float | None
-    """What a step took, in the median; None where the training was stopped and continued, or of too few steps."""
-    trial_seconds_a_step: float | None
-    """What it took in the trial that the number of steps follows from; None where that was given."""
-    parameters: int
-    """Of the Transformer."""
-    rank: dict[str, Any]
-    """Samples, median and mean rank of the true caption and how often it is the first; empty without captions."""
-
-    @property
-    def saving(self) -> float:
-        """Part of the packed bits that the Transformer saves."""
-        return 1 - self.prior / self.packed if self.packed else 0.0
-
-
-@dataclass(frozen=True)
-class CompareResult:
-    """What was found."""
-
-    out: str
-    """The folder."""
-    modality: str
-    """What kind of samples were compared."""
-    unit: str
-    """What bits are told in."""
-    distortion_is: str
-    """What the distortion is."""
-    template: str
-    """Of the Transformers."""
-    samples: int
-    """Samples that are held out."""
-    minutes: float
-    """How long each Transformer was to be trained."""
-    tokenizers: tuple[Compared, ...]
-    """In the order in which they were given."""
-
-    def to_text(self) -> str:
-        """Return a line a tokenizer."""
-        from tokenize_kit.progress import readable
-
-        header = ("tokenizer", self.distortion_is, "packed", f"{self.unit} under the model", "steps", "epochs")
-        rows = [
-            (
-                one.name,
-                readable(one.distortion),
-                *(readable(float(value)) for value in (one.packed, one.prior)),
-                f"{one.steps:,}",
-                readable(one.epochs),
-            )
-            for one in self.tokenizers
-        ]
-        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *rows)
-        ]
-        return "\n".join([*lines, str(Path(self.out) / REPORT_FILE)])
 
 
 def compare(options: CompareOptions, progress: Progress | None = None) -> CompareResult:
@@ -113,13 +29,16 @@ def compare(options: CompareOptions, progress: Progress | None = None) -> Compar
     from tokenize_kit.claims import begun
     from tokenize_kit.files import write_json
     from tokenize_kit.progress import Progress
+    from tokenize_kit.protocol import load_tokenizer
     from trainers.autoregressive.comparing.contestant import contestants_of
     from trainers.autoregressive.comparing.page import write_page
 
     shown = progress or Progress(enabled=False)
     contestants = contestants_of(options)
     out = Path(options.out)
-    identity = options.identity() | {"fingerprints": [one.tokenizer.fingerprint for one in contestants]}
+    loaded = [one.tokenizer for one in contestants]
+    loaded += [] if options.captions is None else [load_tokenizer(options.captions)]
+    identity = options.identity() | {"fingerprints": [tokenizer.fingerprint for tokenizer in loaded]}
     with begun(out, COMPARE_FILE, identity, foreign="give an empty or new one, or delete it"):
         found, drawn = _work(options, contestants, out / KEYS_FILE, shown)
         write_json(out / RESULTS_FILE, asdict(found))
@@ -141,13 +60,11 @@ def _work(
     measured: dict[str, Any] = {}
     for one in contestants:
         progress.note(f"{one.name} ...")
-        measured = one.kept(
-            "evaluation", lambda one=one: parts.figures_of(parts.evaluation_of(options, one, keys, progress))
-        )
-        plan = one.kept("plan", lambda one=one: parts.plan_training(options, one, keys))
-        trained = one.kept("training", lambda one=one, plan=plan: parts.train_model(options, one, keys, plan, progress))
-        rank = one.kept("rank", lambda one=one: parts.rank_captions(options, one, keys))
-        drawn.append(one.kept("drawn", lambda one=one: parts.draw_samples(options, one, keys, progress)))
+        measured = one.kept("evaluation", partial(parts.evaluate_tokenizer, options, one, keys, progress))
+        plan = one.kept("plan", partial(parts.plan_training, options, one, keys))
+        trained = one.kept("training", partial(parts.train_model, options, one, keys, plan, progress))
+        rank = one.kept("rank", partial(parts.rank_captions, options, one, keys))
+        drawn.append(one.kept("drawn", partial(parts.draw_samples, options, one, keys, progress)))
         rows.append(
             Compared(
                 name=one.name,

@@ -32,25 +32,25 @@ class StepClock(Progress):
 
     def __init__(self, shown: Progress | None = None) -> None:
         super().__init__(enabled=False)
-        self._shown = shown
+        self._behind = shown
         self._times: list[tuple[float, float]] = []
 
     def task(self, label: str, total: float | None = None) -> None:
         """See `Progress.task`."""
-        if self._shown is not None:
-            self._shown.task(label, total)
+        if self._behind is not None:
+            self._behind.task(label, total)
 
     def update(self, done: float | None = None, **fields: Field) -> None:
         """See `Progress.update`."""
         if done is not None:
             self._times.append((done, time.monotonic()))
-        if self._shown is not None:
-            self._shown.update(done, **fields)
+        if self._behind is not None:
+            self._behind.update(done, **fields)
 
     def note(self, text: str) -> None:
         """See `Progress.note`."""
-        if self._shown is not None:
-            self._shown.note(text)
+        if self._behind is not None:
+            self._behind.note(text)
 
     @property
     def seconds_a_step(self) -> float | None:
