@@ -142,6 +142,29 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "probe",
+        "trainers.autoregressive.probing:probe",
+        "say how much of a label each layer of a trained model tells, beside raw ids and fine-tuning",
+        (
+            "probe --model models/clothes --shards shards/clothes --label label --out probes/clothes",
+            "probe --model models/clothes --shards shards/clothes --label label --labels 10 100 --finetune-steps 200 --out "
+            "probes/few",
+        ),
+    ),
+    Command(
+        "compare",
+        "trainers.autoregressive.comparing.run:compare",
+        "say which of several tokenizers suits some data and a model of them: distortion, bits under the model, samples",
+        (
+            "compare --tokenizer tokenizers/palette16 tokenizers/palette64 --data photos --image-size 32 --minutes 5 --out "
+            "comparisons/palettes",
+            "compare --tokenizer tokenizers/bpe512 tokenizers/bpe4096 --data corpus.txt --split paragraphs --minutes 5 --out "
+            "comparisons/text",
+            "compare --tokenizer tokenizers/image --captions tokenizers/text --data assets/emoji.tar --minutes 5 --out "
+            "comparisons/emoji",
+        ),
+    ),
+    Command(
         "inspect",
         "tokenize_kit.cli.inspect:inspect",
         "say what a tokenizer, shard set, model, run, folder or file is, and what is damaged",

@@ -39,6 +39,8 @@ class AudioMeasure(Measure):
         ValueError: it does not.
     """
 
+    loss_name = "mel distance"
+
     def __init__(self, spec: TokenSpec, _options: EvaluateOptions | None = None) -> None:
         if spec.sample_rate is None:
             raise ValueError("the tokenizer names no sample rate, so its sounds cannot be measured")

@@ -127,7 +127,7 @@ class _Run:
         self._picks = None if self._codecs is None else Picks(options.codec_pictures, self._codecs)
         self._conversions: Counter[str] = Counter()
         self._count = self._tokens = 0
-        self._encoding = self._decoding = 0.0
+        self._encoding = self._decoding = self._loss = 0.0
         self._warm = False
         self._examples = Examples(tokenizer, options.examples)
 
@@ -178,6 +178,7 @@ class _Run:
 
     def _keep(self, item: _Item) -> None:
         """Offer a sample to the report and to the comparison with codecs."""
+        self._loss += item.judgement.loss
         if self._picks is not None:
             self._picks.offer(cast("Tensor", item.source.sample), item.ids)
         self._examples.offer(item.source, item.ids, item.reconstruction, item.judgement)
@@ -227,6 +228,8 @@ class _Run:
             spec=tokenizer.spec,
             sample_rate=tokenizer.spec.sample_rate,
             conversions=dict(sorted(self._conversions.items())),
+            loss=self._loss / self._count,
+            loss_name=self._measure.loss_name,
         )
 
     def _protocol(self) -> str:

@@ -35,6 +35,7 @@ class ImageMeasure(Measure):
     """Pictures: what was lost pixel by pixel, in structure, in sharpness and, if asked for, in the features of networks."""
 
     special = ("lpips", "lpips_weights", "fid", "fid_weights")
+    loss_name = "mean squared error"
 
     def __init__(self, _spec: TokenSpec, options: EvaluateOptions) -> None:
         self._perceptual = perceptual.asked_for(options)

@@ -47,6 +47,8 @@ class Measure(ABC):
 
     special: ClassVar[tuple[str, ...]] = ()
     """Which of the options that not every measure has (`SPECIAL_OPTIONS`) this one takes; `measure_of` refuses the others."""
+    loss_name: ClassVar[str] = "part of the samples that is not equal"
+    """What the mean of `Judgement.loss` over samples is."""
 
     @abstractmethod
     def add(self, samples: Sequence[Any], reconstructions: Sequence[Any]) -> list[Judgement]:

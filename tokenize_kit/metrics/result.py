@@ -75,10 +75,15 @@ class EvaluateResult:
     """Samples a second, where the spec says it."""
     conversions: dict[str, int] = field(default_factory=dict)
     """How many were not of the sample rate or channels that the tokenizer wants, by what was done; see `Modality.conversion`."""
+    loss: float = 0.0
+    """The mean over samples of what the measure judges them by, from which the worst ones follow; 0 if nothing is lost."""
+    loss_name: str = ""
+    """What that is."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as a JSON-ready dictionary, without samples and the counts of single ids."""
-        left_out = ("examples", "worst", "usage_counts", "codebooks", "speed_by_size", "rate", "spec")
+        samples = ("examples", "worst", "usage_counts")
+        left_out = (*samples, "codebooks", "speed_by_size", "rate", "spec", "loss", "loss_name")
         return {name: value for name, value in vars(self).items() if name not in left_out} | {
             "codebooks": [asdict(codebook) for codebook in self.codebooks],
             "speed_by_size": [asdict(cast("Any", row)) for row in self.speed_by_size],

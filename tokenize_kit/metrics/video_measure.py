@@ -85,6 +85,7 @@ class VideoMeasure(Measure):
     """
 
     special = ("lpips", "lpips_weights", "fvd_weights")
+    loss_name = "mean squared error"
 
     def __init__(self, spec: TokenSpec, options: EvaluateOptions) -> None:
         self._rate = spec.frame_rate

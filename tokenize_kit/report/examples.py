@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenize_kit.metrics.result import Example
-    from tokenize_kit.protocol import TokenSpec
+    from tokenize_kit.protocol import Sample, TokenSpec
 
 _FRAME_RATE = 12.0
 """At which videos are shown whose tokenizer names none."""
+_ENLARGED_TO = 112
+"""Small drawn pictures are enlarged, by a whole factor, to about this many pixels."""
 
 
 def show(page: Page, examples: Sequence[Example], spec: TokenSpec) -> None:
@@ -63,3 +65,44 @@ def show_videos(page: Page, examples: Sequence[Example], spec: TokenSpec) -> Non
 
 def _tensors(example: Example) -> tuple[Tensor, Tensor]:
     return cast("Tensor", example.sample), cast("Tensor", example.reconstruction)
+
+
+def show_single(page: Page, samples: Sequence[tuple[Sample, str]], spec: TokenSpec) -> None:
+    """Show samples by themselves, such as drawn ones, each with a caption, as their kind of data shows pairs."""
+    shown = resolved(modality_of(spec).show or show_samples)
+    _SINGLE.get(shown, _single_samples)(page, samples, spec)
+
+
+def _single_samples(page: Page, samples: Sequence[tuple[Sample, str]], spec: TokenSpec) -> None:
+    kind = modality_of(spec)
+    page.table(("sample", "size"), [(caption, " x ".join(map(str, kind.size(sample)))) for sample, caption in samples])
+
+
+def _single_texts(page: Page, samples: Sequence[tuple[Sample, str]], spec: TokenSpec) -> None:  # noqa: ARG001
+    for sample, _ in samples:
+        page.quote(str(sample))
+
+
+def _single_pictures(page: Page, samples: Sequence[tuple[Sample, str]], spec: TokenSpec) -> None:  # noqa: ARG001
+    side = max(max(cast("Tensor", sample).shape[-2:]) for sample, _ in samples)
+    page.pictures(
+        [(cast("Tensor", sample), caption) for sample, caption in samples], scale=max(1, _ENLARGED_TO // side)
+    )
+
+
+def _single_sounds(page: Page, samples: Sequence[tuple[Sample, str]], spec: TokenSpec) -> None:
+    assert spec.sample_rate is not None, "the measure of sounds needs it"
+    page.recordings([(cast("Tensor", sample), caption) for sample, caption in samples], spec.sample_rate)
+
+
+def _single_videos(page: Page, samples: Sequence[tuple[Sample, str]], spec: TokenSpec) -> None:
+    page.films([(cast("Tensor", sample), caption) for sample, caption in samples], spec.frame_rate or _FRAME_RATE)
+
+
+_SINGLE = {
+    show_texts: _single_texts,
+    show_pictures: _single_pictures,
+    show_sounds: _single_sounds,
+    show_videos: _single_videos,
+}
+"""By the function that shows pairs of a kind the one that shows its samples alone."""

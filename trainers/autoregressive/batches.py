@@ -18,12 +18,12 @@ from torch import Tensor
 from tokenize_kit.sequences.document import Role
 from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.orders.random import mixed
-from tokenize_kit.sequences.packing import IGNORED, Ints, Rows, fill_places, fill_rows
+from tokenize_kit.sequences.packing import IGNORED, Ints, Places, Rows, fill_places, fill_rows
 from tokenize_kit.sequences.plans import Plan, plan_stream, plan_whole
 from tokenize_kit.sequences.segment import NOWHERE
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.objectives import Objective
-from trainers.autoregressive.objectives.next_token import NEXT_TOKEN
+from trainers.autoregressive.objectives.next_token import NEXT_TOKEN, NextToken
 
 CHUNK_TOKENS = 1 << 18
 """Tokens that are materialised at once: enough to make the cost of numpy calls vanish, few enough for the CPU's cache."""
@@ -352,6 +352,32 @@ def rows_of_plan(
     chunk = _filled(documents, plan, rows, context, objective, frozenset(needs), seeds, rows, 0)
     single = bool(chunk.single.all()) and "documents" not in needs
     return _batch(chunk.rows, chunk.extra, single, int(chunk.weights.sum()))
+
+
+def single_rows(
+    documents: Documents, chosen: Ints, context: int, ahead: int, needs: Collection[str] = ()
+) -> tuple[Batch, Places]:
+    """Return documents, each in a row of its own, as a model reads them where it is to say something about them.
+
+    Nothing is hidden, and orders that are drawn are those of the validation.
+
+    Args:
+        documents: all documents.
+        chosen: (n,), which ones, one a row. Of one that is longer than the context, its beginning.
+        context: the most tokens of a row; the longest of the documents decides how many there are.
+        ahead: how many tokens at the end of a document are not read: 1 for a model that predicts the next one.
+        needs: see `PackedDataset`.
+
+    Returns:
+        The rows, and what the tokens in them are.
+    """
+    length = np.minimum(documents.tokens[chosen] - ahead, context)
+    plan = Plan(np.arange(len(chosen) + 1), chosen, np.zeros(len(chosen), np.int64), length)
+    rows, width = np.arange(len(chosen)), int(length.max())
+    seeds = drawn_seeds(documents, 0, VALIDATION_EPOCH)
+    chunk = _filled(documents, plan, rows, width, NextToken(ahead), frozenset(needs), seeds, rows, 0)
+    batch = _batch(chunk.rows, chunk.extra, "documents" not in needs, int(chunk.weights.sum()))
+    return batch, fill_places(documents, plan, rows, width, 0, seeds)
 
 
 def _filled(

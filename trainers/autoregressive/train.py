@@ -124,7 +124,7 @@ def _train(options: TrainSequenceOptions, progress: Progress | None, stack: Exit
     halves = data.split(options.validation_fraction, options.validation_tokens, listed)
     chosen, held_out = [one for one, _ in halves], [other for _, other in halves]
     sources = data.sources(chosen, options.mix)
-    context = options.context or max(_default_context(part, options) for part in data.parts)
+    context = options.context or max(default_context(part, options.preset) for part in data.parts)
     objective = objective_named(options.objective)
     loaded = {name: one for name, (_, one) in tokenizers.items()}
     config = _model_config(options, data, objective, context, loaded)
@@ -271,9 +271,10 @@ def _notes(
             )
 
 
-def _default_context(data: TokenData, options: TrainSequenceOptions) -> int:
+def default_context(data: TokenData, preset: str | None) -> int:
+    """Return the tokens of a row where nobody says how many: `DEFAULT_CONTEXT` of what may be cut, else the longest document."""
+    usual = DEFAULT_CONTEXT[preset or DEFAULT_PRESET]
     documents = data.documents
-    usual = DEFAULT_CONTEXT[options.preset or DEFAULT_PRESET]
     if documents.is_stream:
         return usual
     longest = int(documents.tokens.max())

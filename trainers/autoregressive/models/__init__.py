@@ -189,6 +189,20 @@ class JointModel(Protocol):
 def device_of(model: SequenceModel) -> torch.device:
     """Return where a model is; one that learns by counting has buffers alone."""
     return next(chain(model.parameters(), model.buffers())).device
+class LayeredModel(Protocol):
+    """What a family may have besides: it tells what it has made of tokens after each of its layers (``tokenize-kit probe``)."""
+
+    def layer_states(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return the states (B, T, D) after each layer by its name, from the embedding on; the last are those that `head` takes.
+
+        Each row is one document, with padding behind it where it is shorter; packed rows are not told apart. What is at the
+        padding is of no meaning.
+        """
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of the last states (..., D)."""
+        ...
 
 
 def register_model(name: str, cls: type[SequenceModel]) -> None:

@@ -68,17 +68,32 @@ class Recurrent(StatefulModel):
 
     def body(self, x: Tensor, inputs: Inputs, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See `StatefulModel.body`."""
+        return self._through(x, inputs, state, lengths, {})
+
+    def layer_states(self, inputs: Inputs) -> dict[str, Tensor]:
+        """See `trainers.autoregressive.models.LayeredModel`."""
+        seen: dict[str, Tensor] = {}
+        x: Tensor = self.embedding(inputs.ids)
+        self._through(x, inputs, self.start(len(x), x), None, seen)
+        return seen
+
+    def _through(
+        self, x: Tensor, inputs: Inputs, state: State, lengths: Tensor | None, seen: dict[str, Tensor]
+    ) -> tuple[Tensor, State]:
+        """Do what `body` does, and put into ``seen`` what comes out of each layer."""
         if self.coordinates is not None:
             x = x + self.coordinates(inputs.of("axial"))
+        seen["embedding"] = x
         parts = 2 if self.config.cell == "lstm" else 1
         after: list[Tensor] = []
         for index, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=False)):
             before = state[index * parts : (index + 1) * parts]
             with _library(x):
                 found, carried = _run(layer, norm(x), before, lengths)
-            x = x + self.dropout(found)
+            x = seen[f"layer {index + 1}"] = x + self.dropout(found)
             after += carried
-        return self.norms[-1](x), tuple(after)
+        result = seen["norm"] = self.norms[-1](x)
+        return result, tuple(after)
 
 
 def _library(x: Tensor) -> AbstractContextManager[Any]:

@@ -169,10 +169,19 @@ class Transformer(nn.Module):
         """Return the logits (B, T, V) of each place."""
         return self.head(self.hidden(inputs))
 
-    def hidden(self, inputs: Inputs, counted: Tensor | None = None) -> Tensor:
+    def layer_states(self, inputs: Inputs) -> dict[str, Tensor]:
+        """See `trainers.autoregressive.models.LayeredModel`; of a model with an encoder those of the decoder.
+
+        Where the tokens of a step are joined, each of them has the states of its place.
+        """
+        seen: dict[str, Tensor] = {}
+        self.hidden(inputs, seen=seen)
+        return seen
+
+    def hidden(self, inputs: Inputs, counted: Tensor | None = None, seen: dict[str, Tensor] | None = None) -> Tensor:
         """Return the last hidden states (B, T, D), or (N, D) of the places ``counted`` (N,), see `fast.counted`.
 
-        Where the tokens of a step are joined, ``counted`` must be None.
+        Where the tokens of a step are joined, ``counted`` must be None. What comes out of each layer is put into ``seen``.
 
         Raises:
             ValueError: the rows are longer than the context, or a part of the inputs is missing that the model needs.
@@ -195,10 +204,13 @@ class Transformer(nn.Module):
         span = Span(0, length, x.device, None, documents, given)
         masks = self._masks(span, whole=True)
         memory = self._encode(x, rotation, given, documents)
-        hidden = self._through(x, rotation, masks, memory, None, counted)
+        hidden = self._through(x, rotation, masks, memory, None, counted, seen)
         if joined is None or self.codebooks is None:
             return hidden
         result: Tensor = self.codebooks(joined.spread(hidden), tokens, joined.slots, joined.closes)
+        if seen is not None:
+            seen.update({name: joined.spread(states) for name, states in seen.items()})
+            seen["codebooks"] = result
         return result
 
     def _masks(self, span: Span, whole: bool) -> list[Tensor | Sparse | None]:
@@ -226,13 +238,20 @@ class Transformer(nn.Module):
         memory: list[Memory] | None,
         layers: Sequence[LayerCache | RowsCache] | None = None,
         counted: Tensor | None = None,
+        seen: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Return what the blocks and the last norm make of embedded tokens, (B, T, D); see `hidden`."""
+        if seen is not None:
+            seen["embedding"] = x
         for index, block in enumerate(self.blocks):
             kept = None if layers is None else layers[index]
             needed = counted if index == len(self.blocks) - 1 else None
             x = block(x, rotation, masks[index], None if memory is None else memory[index], kept, needed)
+            if seen is not None:
+                seen[f"block {index + 1}"] = x
         result: Tensor = self.norm(x)
+        if seen is not None and not isinstance(self.norm, nn.Identity):
+            seen["norm"] = result
         return result
 
     def _encode(
