@@ -85,9 +85,9 @@ class SequenceOptions:
     model: TransformerOverrides = field(default_factory=TransformerOverrides)
     """Parts of the Transformer that shall differ from the preset."""
     form: str | None = None
-    """What a token of the Transformer sees: those before it (causal), and of a condition all of it from everywhere in it (prefix),
-    or the condition through an encoder of its own (encoder-decoder). None means causal, or everything where the objective wants
-    it."""
+    """What a token of the Transformer sees: those before it (causal), and of a condition all of it from everywhere in it
+    (prefix), or the condition through an encoder of its own (encoder-decoder). None means causal, or everything where the
+    objective wants it."""
     objective: str = "next-token"
     """What is predicted: the next token, or hidden tokens among all others: a few for representations (masked, as BERT), any part
     of a document with a loss that bounds its likelihood (any-order), or mostly much of it for parallel decoding (maskgit)."""

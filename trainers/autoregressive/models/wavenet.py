@@ -150,9 +150,8 @@ class WaveNet(StatefulModel):
 
     def start(self, rows: int, like: Tensor) -> State:
         """Return rings of zeros, and that no row had a token; see the class."""
-        return like.new_zeros(rows, sum(self.spans), self.width), torch.zeros(
-            rows, dtype=torch.int64, device=like.device
-        )
+        rings = like.new_zeros(rows, sum(self.spans), self.width)
+        return rings, torch.zeros(rows, dtype=torch.int64, device=like.device)
 
     def body(self, x: Tensor, inputs: Inputs, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See `StatefulModel.body`."""
@@ -161,9 +160,8 @@ class WaveNet(StatefulModel):
         real = torch.full_like(had, count) if lengths is None else lengths
         rows = torch.arange(len(x), device=x.device)[:, None]
         x, total, after = self._entered(x, inputs), x.new_zeros(1), []
-        for layer, dilation, ring in zip(
-            self.layers, self.config.dilations, torch.split(rings, self.spans, 1), strict=True
-        ):
+        parts = torch.split(rings, self.spans, 1)
+        for layer, dilation, ring in zip(self.layers, self.config.dilations, parts, strict=True):
             span = ring.shape[1]
             slots = torch.arange(span, device=x.device)
             # The ring from its oldest input on, and the new ones behind it.
