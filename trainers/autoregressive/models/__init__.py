@@ -189,6 +189,8 @@ class JointModel(Protocol):
 def device_of(model: SequenceModel) -> torch.device:
     """Return where a model is; one that learns by counting has buffers alone."""
     return next(chain(model.parameters(), model.buffers())).device
+
+
 class LayeredModel(Protocol):
     """What a family may have besides: it tells what it has made of tokens after each of its layers (``tokenize-kit probe``)."""
 
