@@ -191,6 +191,7 @@ def device_of(model: SequenceModel) -> torch.device:
     return next(chain(model.parameters(), model.buffers())).device
 
 
+@runtime_checkable
 class LayeredModel(Protocol):
     """What a family may have besides: it tells what it has made of tokens after each of its layers (``tokenize-kit probe``)."""
 

@@ -112,10 +112,10 @@ class WaveNet(StatefulModel):
         super().__init__(config, config.width)
         self.coordinates = Coordinates(config.width) if config.coordinates else None
         self.layers = nn.ModuleList(GatedLayer(config, i == config.layers - 1) for i in range(config.layers))
-        self.head = nn.Linear(config.skip_width, config.width)
+        self.joining = nn.Linear(config.skip_width, config.width)
         self.norm = RMSNorm(config.width, 1e-5)
-        nn.init.normal_(self.head.weight, std=config.skip_width**-0.5)
-        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.joining.weight, std=config.skip_width**-0.5)
+        nn.init.zeros_(self.joining.bias)
         self.spans = [(config.kernel - 1) * dilation for dilation in config.dilations]
 
     @property
@@ -204,5 +204,5 @@ class WaveNet(StatefulModel):
 
     def _left(self, total: Tensor) -> Tensor:
         """Return the states for the head (..., width) of the sum of all layers (..., S)."""
-        result: Tensor = self.norm(self.head(total.relu()).relu())
+        result: Tensor = self.norm(self.joining(total.relu()).relu())
         return result
