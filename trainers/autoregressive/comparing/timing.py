@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tokenize_kit.progress import Field, Progress
 
 if TYPE_CHECKING:
-    from trainers.autoregressive.options import TrainTransformerOptions
+    from trainers.autoregressive.options import TrainSequenceOptions
 
 TRIAL_STEPS = 12
 """Of the run that tells how long a step takes."""
@@ -63,14 +63,14 @@ class StepClock(Progress):
         return statistics.median(each) if each else None
 
 
-def steps_that_fit(options: TrainTransformerOptions, seconds: float) -> tuple[int, float]:
+def steps_that_fit(options: TrainSequenceOptions, seconds: float) -> tuple[int, float]:
     """Return how many steps of a training fit into some seconds, at least 1, and how many seconds one takes.
 
     Args:
         options: of the training; a short one of the same kind is made to see.
         seconds: for the steps alone, without validation.
     """
-    from trainers.autoregressive.train import train_transformer
+    from trainers.autoregressive.train import train_sequence
 
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,7 @@ def steps_that_fit(options: TrainTransformerOptions, seconds: float) -> tuple[in
             validation_tokens=1,
             log_every=1,
         )
-        train_transformer(trial, clock)
+        train_sequence(trial, clock)
     each = clock.seconds_a_step
     assert each is not None, "a run of several steps tells each of them"
     return max(1, int(seconds / each)), each
