@@ -12,6 +12,7 @@ otherwise are named below the table.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -118,12 +119,10 @@ def plot(found: dict[str, dict[int, tuple[float, float]]], path: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5))
-    for number, (name, rows) in enumerate(found.items()):
+    for (name, rows), color in zip(found.items(), itertools.cycle(mpl.colormaps["tab20"].colors), strict=False):
         lengths = list(rows)
-        axes.plot(
-            lengths, [rows[n][0] for n in lengths], "-o", color=f"C{number}", markersize=3, label=f"{name}, cache"
-        )
-        axes.plot(lengths, [rows[n][1] for n in lengths], "--", color=f"C{number}", label=f"{name}, all again")
+        axes.plot(lengths, [rows[n][0] for n in lengths], "-o", color=color, markersize=3, label=f"{name}, cache")
+        axes.plot(lengths, [rows[n][1] for n in lengths], "--", color=color, label=f"{name}, all again")
     axes.set(xscale="log", yscale="log", xlabel="tokens so far", ylabel="milliseconds for one more")
     axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
     axes.minorticks_off()
