@@ -122,10 +122,11 @@ def test_init_from_takes_over_what_another_model_of_the_family_shares(texts, pic
     train_sequence(second)
     theirs, ours = weights(first.out)["best"], weights(second.out)["best"]
     assert all(torch.allclose(theirs[name], ours[name], atol=1e-6) for name in theirs)
-    with pytest.raises(ValueError, match=r"shares no matrix with this model \(width 16 there and 24 here"):
-        train_sequence(
-            dataclasses.replace(second, out=str(tmp_path / "wide"), set=("layers=3", "width=24", "skip_width=24"))
-        )
+    wide = (*SIZES["wavenet"][:2], "width=24", "skip_width=24", "coordinates=true")
+    with pytest.raises(
+        ValueError, match=r"shares no matrix .*\(width 16 there and 24 here, skip_width 16 there and 24 here\)"
+    ):
+        train_sequence(dataclasses.replace(second, out=str(tmp_path / "wide"), set=wide))
     with pytest.raises(ValueError, match="is a model of the family 'wavenet', this one is 'recurrent'"):
         train_sequence(dataclasses.replace(second, out=str(tmp_path / "other"), family="recurrent", set=()))
 
