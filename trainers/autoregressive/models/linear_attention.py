@@ -57,7 +57,9 @@ class LinearAttentionConfig(MixerConfig):
         self.at_least(1, "heads", "head_size")
         self.at_least(0, "convolution")
         if self.head_size is None and self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}; change one, or give head_size")
+            raise ValueError(
+                f"width {self.width} is not a multiple of heads {self.heads}; change one, or give head_size"
+            )
 
     @property
     def channels(self) -> int:

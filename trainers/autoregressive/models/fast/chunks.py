@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 64
-"""Tokens of a chunk: as many multiplications are spent inside it as between chunks with 64 channels."""
+CHUNK = 32
+"""Tokens of a chunk. Twice as many are 1.3 times as slow on a CPU at 1,024 tokens of heads with 64 channels, half as many too."""
 
 
 def linear_attention(
