@@ -1,6 +1,6 @@
 """Linear attention: what a head has seen is one matrix, which keys write to and queries read from.
 
-    plain         S = S + k v^T, read as S^T q over the sum of q.k; features elu(x) + 1 (Katharopoulos et al. 2020, arXiv 2006.16236)
+    plain         S = S + k v^T, read as S^T q over the sum of q.k, both elu(x) + 1 (Katharopoulos et al. 2020, arXiv 2006.16236)
     decay         S = a S + k v^T with a decay a of each token and head
     delta         S = S + b k (v - S^T k)^T: replaces what stands at the key (Schlag et al. 2021, arXiv 2102.11174)
     gated-delta   both (Gated DeltaNet, Yang et al. 2024, arXiv 2412.06464)
@@ -124,6 +124,6 @@ class LinearMixer(Mixer):
             # A row may be padding alone: nothing over nothing is 0.
             read = read[..., :-1] / read[..., -1:].clamp(min=1e-6)
         else:
-            read = self.norm(read) * F.silu(gate).unflatten(-1, (self.heads, -1))
+            read = self.norm(read) * F.silu(gate).view(read.shape)
         mixed: Tensor = self.out(read.flatten(-2).to(x.dtype))
         return mixed, (matrix, *carried)

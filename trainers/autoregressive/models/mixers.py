@@ -9,6 +9,7 @@ Shapes: R rows, L tokens, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from trainers.autoregressive.models.layers import FeedForward, RMSNorm
 from trainers.autoregressive.models.stateful import State, StatefulModel
 
 NORM_EPS = 1e-5
+STEPS = (0.001, 0.1)
+"""From where to where the sizes of steps are drawn at the start: one is about the inverse of how many tokens are remembered."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class HeadDecay(nn.Module):
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.log_rate = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
-        step = torch.empty(heads).uniform_(*(torch.tensor(STEPS).log().tolist())).exp()
+        step = torch.empty(heads).uniform_(*(math.log(step) for step in STEPS)).exp()
         # The inverse of softplus.
         self.bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))
 
@@ -180,7 +183,3 @@ class HeadDecay(nn.Module):
         if real is not None:
             step = step * real
         return -self.log_rate.to(kind).exp() * step, step
-
-
-STEPS = (0.001, 0.1)
-"""From where to where the sizes of steps are drawn at the start: one is about the inverse of how many tokens are remembered."""

@@ -1,9 +1,9 @@
 """State spaces: linear recurrences with a state in every channel (S4 and Mamba).
 
-    s4d         s_t = p s_{t-1} + x_t with complex p of the layer, y_t = 2 Re(c . s_t): a convolution as long as the text (diagonal
-                S4, Gu et al. 2022, arXiv 2206.11893; zero-order hold, S4D-Lin and S4D-Inv)
-    selective   S = a_t S + d_t B_t x_t^T, y_t = S^T C_t, where step d_t, B_t and C_t follow from the token (Mamba, Gu and Dao 2023,
-                arXiv 2312.00752); the decay a_t = exp(-rate d_t) is one number a head, as in Mamba-2 (arXiv 2405.21060)
+    s4d         s_t = p s_{t-1} + x_t with complex p of the layer, y_t = 2 Re(c . s_t): a convolution as long as the context
+                (diagonal S4, Gu et al. 2022, arXiv 2206.11893; zero-order hold, S4D-Lin and S4D-Inv)
+    selective   S = a_t S + d_t B_t x_t^T, y_t = S^T C_t, where step d_t, B_t and C_t follow from the token (Mamba, Gu and Dao
+                2023, arXiv 2312.00752); the decay a_t = exp(-rate d_t) is one number a head, as in Mamba-2 (arXiv 2405.21060)
 
 What is seen is everything before; a step of generation costs the same at any length. Both are trained in chunks
 (`fast.diagonal`, `fast.chunks`), which cost a token the same at any length too. The decay of the first Mamba, a number for each

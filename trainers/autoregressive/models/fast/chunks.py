@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 64
-"""Tokens of a chunk: as many multiplications are spent inside it as between chunks with 64 channels."""
+CHUNK = 32
+"""Tokens of a chunk. Twice as many are 1.3 times as slow on a CPU at 1,024 tokens of heads with 64 channels, half as many too."""
 
 
 def linear_attention(
@@ -96,7 +96,8 @@ def _chunked(
         new, old = solved @ (v * b), solved @ (k * (b if log_decay is None else b * grown))
         states, updates, state = _pass_delta(state, writing.mT.unbind(), new.unbind(), old.unbind(), left)
     read = reading @ states + scores @ updates
-    return read.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length], state
+    read = read.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
+    return read, state
 
 
 def _cut(x: Tensor, chunk: int) -> Tensor:
@@ -104,13 +105,14 @@ def _cut(x: Tensor, chunk: int) -> Tensor:
     count = -(-x.shape[1] // chunk)
     if missing := count * chunk - x.shape[1]:
         x = F.pad(x, (0, 0, 0, 0, 0, missing))
-    return x.unflatten(1, (count, chunk)).permute(1, 0, 3, 2, 4).contiguous()
+    return x.reshape(len(x), count, chunk, *x.shape[2:]).permute(1, 0, 3, 2, 4).contiguous()
 
 
 def _inverse(below: Tensor) -> Tensor:
     """Return the inverse of 1 + what is below the diagonal of (..., C, C)."""
     unit = torch.eye(below.shape[-1], dtype=below.dtype, device=below.device).expand_as(below)
-    return torch.linalg.solve_triangular(below, unit, upper=False, unitriangular=True)
+    inverse: Tensor = torch.linalg.solve_triangular(below, unit, upper=False, unitriangular=True)
+    return inverse
 
 
 def _pass(state: Tensor, added: tuple[Tensor, ...], left: tuple[Tensor, ...] | None) -> tuple[Tensor, Tensor]:
