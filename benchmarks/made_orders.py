@@ -58,7 +58,7 @@ def train(documents: Tensor, orders: int, steps: int, width: int) -> MADE:
         batch = documents[torch.randint(len(documents), (BATCH,), generator=draw)]
         loss = model.loss(Inputs(batch[:, :-1]), batch[:, 1:])
         optimizer.zero_grad()
-        (loss.total / BATCH).backward()
+        torch.autograd.backward(loss.total / BATCH)
         optimizer.step()
     return model.eval()
 
@@ -66,7 +66,7 @@ def train(documents: Tensor, orders: int, steps: int, width: int) -> MADE:
 @torch.no_grad()
 def nats(model: MADE, documents: Tensor) -> float:
     """Return the mean loss of documents in nats, of the average over all orders."""
-    parts = [model.document_log_probabilities(Inputs(part[:, :-1]), part[:, 1:]) for part in documents.split(500)]
+    parts = [model.document_log_probabilities(Inputs(part[:, :-1]), part[:, 1:]) for part in torch.split(documents, 500)]
     return -float(torch.cat(parts).mean())
 
 

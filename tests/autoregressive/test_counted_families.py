@@ -100,7 +100,7 @@ def test_what_a_bayes_net_learns_and_draws_through_the_trainer(shades, tmp_path)
     options = counting(shades, tmp_path / "model", "bayes", {"samples": 200, "smoothing": 0.1})
     result = train_transformer(options)
     model = load_model(tmp_path / "model").model
-    assert int(model.count) == int(model.fitted) == COUNT
+    assert int(model.kept_count) == int(model.fitted) == COUNT
     assert result.epochs == 1.0
     # All pixels of a picture have one shade, with a tenth of noise, so each depends on one before it, and the first on none.
     parents = model.graph[:, 0].tolist()

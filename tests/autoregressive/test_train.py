@@ -453,7 +453,7 @@ def test_shards_of_another_tokenizer_are_refused_and_missing_tokenizers_asked_fo
 def test_every_option_of_the_transformer_can_be_overridden():
     overridable = {field.name for field in dataclasses.fields(TransformerOverrides)}
     kinds, config = get_type_hints(TransformerOverrides), get_type_hints(TransformerConfig)
-    assert overridable == set(config) - {"vocab_size", "context", "form", "codebook_slots", "told_next"}
+    assert overridable == set(config) - {"vocab_size", "context", "form", "codebook_slots", "told_next", "ordinal"}
     for name in overridable:
         assert kinds[name] == config[name] | None
 

@@ -104,7 +104,7 @@ class SequenceModel(Protocol):
         """Return `token_loss` of the logits, as sums over the batch; a model may compute it without holding them all.
 
         A model that learns by counting has no parameters: in training mode it adds the labels to its counts, which are buffers,
-        and returns what they cost before. Several processes add up what each has; all call it equally often.
+        and returns what they cost before. Several processes add up what each has, once a batch.
 
         Args:
             inputs: B rows of T places.

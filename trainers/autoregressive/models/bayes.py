@@ -11,6 +11,7 @@ cost by the tables of the last evaluation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -66,7 +67,7 @@ class Bayes(FixedLengthModel):
 
     configuration = BayesConfig
     kept: Tensor
-    count: Tensor
+    kept_count: Tensor
     graph: Tensor
     fitted: Tensor
 
@@ -76,7 +77,7 @@ class Bayes(FixedLengthModel):
         # The documents, -1 where there is nothing, and how many they are; the parents of each place, -1 for none, and of how many
         # documents they and the tables are.
         self.register_buffer("kept", torch.full((config.samples, places), -1, dtype=torch.int32))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("kept_count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("graph", torch.full((places, config.parents), -1, dtype=torch.int64))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.int64))
         parents: dict[int, list[int]] = {}
@@ -88,7 +89,7 @@ class Bayes(FixedLengthModel):
     def train(self, mode: bool = True) -> Self:
         """Set the mode; to evaluate is to have graph and tables of all documents that came."""
         super().train(mode)
-        if not mode and int(self.fitted) != int(self.count):
+        if not mode and int(self.fitted) != int(self.kept_count):
             self._fit()
         return self
 
@@ -104,31 +105,30 @@ class Bayes(FixedLengthModel):
         Raises:
             ValueError: the documents are not of one length.
         """
-        end = self.settled_length(whole.weights)
+        self.settled_length(whole.weights)
         labels = whole.labels.clamp(0, self.config.vocab_size - 1)
         each = -self._log(self._keys(whole.ids[:, :-1], every_place(labels)), labels)
         nll = (whole.weights * each).sum()
-        if self.training:
-            self._keep(whole.ids[(whole.weights > 0).any(1), : end + 1])
         return SequenceLoss(nll, nll, whole.weights.sum())
 
     @torch.no_grad()
-    def _keep(self, rows: Tensor) -> None:
-        """Add documents (R, L) to those that are learned from, as far as there is room."""
-        rows = gathered(rows)
-        first = int(self.count)
+    def count(self, documents: Sequence[Whole]) -> None:
+        """See `RereadingModel.count`: add the documents to those that are learned from, as far as there is room."""
+        last = int(self.length) + 1
+        rows = gathered(torch.cat([whole.ids[(whole.weights > 0).any(1), :last] for whole in documents]))
+        first = int(self.kept_count)
         rows = rows[: self.config.samples - first]
         self.kept[first : first + len(rows), : rows.shape[1]] = rows.to(torch.int32)
-        self.count += len(rows)
+        self.kept_count += len(rows)
 
     @torch.no_grad()
     def _fit(self) -> None:
         config, end = self.config, int(self.length)
         if config.edges is None:
-            rows = self.kept[: int(self.count), : end + 1]
+            rows = self.kept[: int(self.kept_count), : end + 1]
             self.graph.fill_(-1)
             self.graph[: end + 1] = learned_parents(rows, config.parents, config.vocab_size, config.smoothing)
-        self.fitted.copy_(self.count)
+        self.fitted.copy_(self.kept_count)
 
     def _keys(self, ids: Tensor, places: Tensor) -> Tensor:
         """Return the row of the tables of the tokens after ``places`` (R, P), int64 (R, P): of the place and its parents."""

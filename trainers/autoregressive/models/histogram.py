@@ -8,6 +8,7 @@ were counted (prequential coding, Dawid 1984). Nothing is to be optimised.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,19 +55,24 @@ class Histogram(RereadingModel):
         return logs.expand(*places.shape, -1)
 
     def document_loss(self, whole: Whole, z_loss: float) -> SequenceLoss:  # noqa: ARG002 (its partition is 1)
-        """See `RereadingModel.document_loss`; a label counts once if its weight is above 0."""
+        """See `RereadingModel.document_loss`."""
         config = self.config
         kept = self._kept(every_place(whole.labels))
         labels = whole.labels.clamp(0, config.vocab_size - 1)
         chosen = self.counts[kept, labels].double() + config.smoothing
         totals = self.counts.sum(-1).double() + config.smoothing * config.vocab_size
         nll = (whole.weights * (totals[kept] / chosen).log()).sum().float()
-        if self.training:
-            counted = whole.weights > 0
-            new = torch.zeros_like(self.counts)
-            new.index_put_((kept[counted], labels[counted]), torch.ones_like(labels[counted]), accumulate=True)
-            self.counts += summed(new)
         return SequenceLoss(nll, nll, whole.weights.sum())
+
+    def count(self, documents: Sequence[Whole]) -> None:
+        """See `RereadingModel.count`; a label counts once if its weight is above 0."""
+        new = torch.zeros_like(self.counts)
+        for whole in documents:
+            counted = whole.weights > 0
+            labels = whole.labels[counted]
+            kept = self._kept(every_place(whole.labels))[counted]
+            new.index_put_((kept, labels), torch.ones_like(labels), accumulate=True)
+        self.counts += summed(new)
 
     def _kept(self, places: Tensor) -> Tensor:
         return places if self.config.by_place else torch.zeros_like(places)

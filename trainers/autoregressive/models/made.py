@@ -151,8 +151,8 @@ class MADE(FixedLengthModel):
         """Return what units (R, H) say of the tokens after ``places`` (P,), (R, P, F)."""
         seen = self.degrees < self.ranks[order, places + 1, None]
         weight = self.leave[places] * seen[:, None]
-        found = F.linear(units, weight.flatten(0, 1), self.shift[places].flatten())
-        return found.view(len(units), len(places), -1)
+        found: Tensor = F.linear(units, weight.flatten(0, 1), self.shift[places].flatten())
+        return found.view(len(units), len(places), self.config.features)
 
 
 def _ranks(context: int, orders: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
@@ -163,4 +163,4 @@ def _ranks(context: int, orders: int) -> np.ndarray[tuple[int, int], np.dtype[np
 
 
 def _normal(*shape: int, inputs: int) -> Tensor:
-    return torch.randn(shape) * inputs**-0.5
+    return torch.randn(shape) / math.sqrt(inputs)

@@ -7,7 +7,7 @@ here, and generation keeps the tokens and reads them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -33,7 +33,8 @@ class Whole(NamedTuple):
     def of(cls, ids: Tensor, labels: Tensor, weights: Tensor | None) -> Self:
         """Return rows (R, L) that are a document each."""
         weights = torch.ones_like(labels, dtype=torch.float32) if weights is None else weights.float()
-        return cls(torch.cat((ids, labels[:, -1:].clamp(min=0)), 1), labels, weights)
+        after = torch.where(weights > 0, labels, torch.cat((ids[:, 1:], labels[:, -1:].clamp(min=0)), 1))
+        return cls(torch.cat((ids[:, :1], after), 1), labels, weights)
 
 
 class TokenCache:
@@ -76,9 +77,12 @@ class RereadingModel(nn.Module):
         raise NotImplementedError
 
     def document_loss(self, whole: Whole, z_loss: float) -> SequenceLoss:
-        """Return the summed loss of documents; in training mode a model that learns by counting counts them."""
+        """Return the summed loss of documents."""
         logits = self.after(whole.ids[:, :-1], every_place(whole.labels))
         return token_loss(logits, whole.labels, whole.weights, z_loss=z_loss)
+
+    def count(self, documents: Sequence[Whole]) -> None:
+        """Learn from the documents of a batch, if that is by counting; all processes call it once a batch, in training mode."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -131,7 +135,10 @@ class RereadingModel(nn.Module):
             ValueError: the rows are longer than the context, or the documents are none that the model can learn.
         """
         self._check(inputs)
-        parts = [self.document_loss(whole, z_loss) for whole in documents_of(inputs, labels, weights)]
+        documents = list(documents_of(inputs, labels, weights))
+        parts = [self.document_loss(whole, z_loss) for whole in documents]
+        if self.training:
+            self.count(documents)
         return SequenceLoss(*(torch.stack(part).sum() for part in zip(*parts, strict=True)))
 
     def tables(self) -> list[nn.Parameter]:
