@@ -78,6 +78,10 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ("heads", {"codebooks": "heads", "codebook_slots": 3}, CONTEXT),
         ("depth", {"codebooks": "depth", "codebook_slots": 3, "kv_heads": 2}, CONTEXT),
         ("logistics", {"head": "logistics", "mixtures": 3, "ordinal": ((1, 3),)}, CONTEXT),
+        ("strided", {"attention": "strided", "stride": 4, "kv_heads": 2}, CONTEXT),
+        ("strided-window", {"attention": "strided", "stride": 3, "layers": 3, "positions": "learned"}, CONTEXT),
+        ("fixed", {"attention": "fixed", "stride": 4}, CONTEXT),
+        ("fixed-columns", {"attention": "fixed", "stride": 6, "summary_columns": 2, "positions": "axial"}, CONTEXT),
     ],
     "recurrent": [
         ("lstm", {}, CONTEXT),

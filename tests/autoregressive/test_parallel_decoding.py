@@ -80,14 +80,14 @@ def by_loops(model, known, ids, places, allowed, mask, steps, seed, index, noise
     return ids
 
 
-@pytest.mark.parametrize(("steps", "noise"), [(1, 4.5), (4, 4.5), (5, 0.0), (30, 100.0)])
+@pytest.mark.parametrize(("steps", "noise"), [(1, 4.5), (4, 4.5), (5, 0.0), (13, 100.0)])
 def test_equals_one_document_by_loops_whatever_the_batch(world, steps, noise):
     model, segments, vocabulary, begun, _, _ = world
     options = SamplingOptions(decoding_steps=steps, decoding_noise=noise, seed=3, batch_size=4)
     counted: list[int] = []
     together = drawn(world, options, first_index=5, on_tokens=counted.append)
     assert sum(counted) == 3 * 12
-    for index in range(3):
+    for index in (0, 2):
         laid = lay_out_whole(segments, begun[index].grammar, begun[index].ids)
         assert len(laid.places) == 12
         (allowed,) = {*laid.ranges}
@@ -139,9 +139,9 @@ def test_what_is_given_of_a_grid_stays(world):
     ("template", "message"),
     [
         ("image -> text", "'text' has any length"),
-        ("text -> image", r"'image' has one of several \(3x4, 2x2\)"),
+        ("text -> image", r"'image' has one of several \(2x2, 3x4\)"),
         ("text image?", "'text' has any length"),
-        ("image?  text", "cannot tell whether there is a 'image'"),
+        ("image? text", "cannot tell whether there is a 'image'"),
     ],
 )
 def test_unknown_structure_is_refused(tmp_path, template, message):

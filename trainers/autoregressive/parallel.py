@@ -1,9 +1,9 @@
 """Parallel decoding: whole grids from a model of hidden tokens, in a few steps (MaskGIT, Chang et al. 2022, arXiv 2202.04200).
 
 All ids that are to be drawn are hidden at first. In each step the model reads the document, every hidden place draws an id of
-those that its codebook allows, and those that are the most certain are kept; the part cos(pi / 2 * step / steps) stays hidden. How
-certain an id is, is its log-probability with Gumbel noise that fades, without which pictures lack variety. What is given, and the
-structure, is never hidden.
+those that its codebook allows, and those that are the most certain are kept; the part cos(pi / 2 * step / steps) stays hidden.
+How certain an id is, is its log-probability with Gumbel noise that fades, without which pictures lack variety. What is given,
+and the structure, is never hidden.
 
 The shape of a grid must be known, since structure is not drawn. Each document draws from a generator of its own, as in
 `generation`. With guidance each has several readings, of which the same places are hidden.
@@ -57,7 +57,7 @@ def lay_out_whole(segments: Sequence[Segment], grammar: Grammar, beginning: Sequ
         beginning: the ids that are given.
 
     Raises:
-        ValueError: its structure is not known: a text or sound has any length, a grid one of several shapes, a part may be missing.
+        ValueError: its structure is not known: a text has any length, a grid one of several shapes, a part may be missing.
     """
     state: GrammarState = grammar.start()
     for token in beginning:

@@ -90,10 +90,10 @@ class TransformerConfig:
     window: int | None = None
     """Each token sees itself and the ``window - 1`` tokens before it; None means all before it."""
     attention: Literal["full", "strided", "fixed"] = "full"
-    """Which of the tokens that its form shows a token attends to: all (full), or a pattern of few, whose time and memory grow with
-    the pairs that it keeps (Sparse Transformer, Child et al. 2019): in layers by turns the nearest and those whole strides
-    away (strided, for pictures and sounds with a period), or its own block and the last tokens of each block (fixed, for text).
-    See `trainers.autoregressive.models.patterns`."""
+    """Which of the tokens that its form shows a token attends to: all (full), or a pattern of few, whose time and memory grow
+    with the pairs that it keeps (Sparse Transformer, Child et al. 2019): in layers by turns the nearest and those whole strides
+    away (strided, for pictures and sounds with a period), or its own block and the last tokens of each (fixed, for text). See
+    `trainers.autoregressive.models.patterns`."""
     stride: int | None = None
     """strided, fixed: how far apart, in tokens: a row of a picture, or a block; None means the root of the context."""
     summary_columns: int = 1

@@ -1,8 +1,8 @@
 """Any order: hidden tokens, weighted so that the loss bounds how improbable a document is.
 
 Of the N tokens that a document is to have predicted, n are hidden, n from 1 to N alike, and all of these predicted from the
-rest, each with the weight N / n. The expected loss of a document is then that of predicting its tokens one by one in an order that is
-drawn, averaged over all orders (Uria et al. 2014, arXiv 1310.1757; Hoogeboom et al. 2021, arXiv 2110.02037, equation 4),
+rest, each with the weight N / n. The expected loss of a document is then that of predicting its tokens one by one in an order
+that is drawn, averaged over all orders (Uria et al. 2014, arXiv 1310.1757; Hoogeboom et al. 2021, arXiv 2110.02037, eq. 4),
 
     E_n [ N / n  sum_{i hidden} -ln p(x_i | what is seen) ]  =  E_order [ -ln p_order(x) ]  >=  -ln E_order [ p_order(x) ]
 

@@ -1,8 +1,8 @@
 """Hidden tokens for parallel decoding, as MaskGIT is trained (Chang et al. 2022, arXiv 2202.04200).
 
 Of a document the part cos(pi u / 2) is hidden, u drawn from [0, 1), so that mostly much is: decoding begins with nothing. All
-hidden tokens are predicted and count alike, so documents of which much is hidden count more; the loss is no bound on a likelihood, for
-which there is ``any-order``.
+hidden tokens are predicted and count alike, so documents of which much is hidden count more; the loss is no bound on a
+likelihood, for which there is ``any-order``.
 """
 
 from __future__ import annotations
