@@ -2,13 +2,14 @@
 
     python benchmarks/anomalies.py [--minutes 4] [--pictures 400] [--out FOLDER] [--threads N]
 
-A recurrent network that is told where it is (of all members the one that learns most in minutes on a few cores) learns the raw
-8-bit pixels of the train part for so many minutes, which a short trial turns into steps. Then pictures that it has held out are scored, and beside them as many of other sets: those that it was trained on (nothing is
-strange about them: chance), the emoji of `assets` in grey on white and on black, and the held-out ones themselves averaged over
-4x4 pixels, which are strange and simple. A row tells the bits a dimension of each set, of the model and without those of the PNG,
-and the AUROC of both where more bits are taken for strange; below 0.5 it is the strange ones that the model finds more probable
-(Nalisnick et al. 2019, arXiv 1810.09136; the correction is that of Serrà et al. 2020, arXiv 1909.11480). FOLDER keeps the shards
-and the model, for ``tokenize-kit score --model .. --shards .. --against .. --maps 8``.
+A recurrent network that is told where in the picture it is learns the raw 8-bit pixels of the train part for so many minutes,
+which a short trial turns into steps. Then pictures that it has held out are scored, and beside them as many of other sets:
+those that it was trained on (nothing is strange about them: chance), the emoji of `assets` in grey on white and on black, and
+the held-out ones themselves averaged over 4x4 pixels, which are strange and simple. A row tells the bits a dimension of a set,
+those of the model and those without the bits of the PNG, and the AUROC of both where more bits are taken for strange; below 0.5
+it is the strange ones that the model finds more probable (Nalisnick et al. 2019, arXiv 1810.09136; the correction is that of
+Serrà et al. 2020, arXiv 1909.11480). FOLDER keeps the shards and the model, for ``tokenize-kit score --model .. --shards ..
+--against .. --maps 8``.
 """
 
 from __future__ import annotations
