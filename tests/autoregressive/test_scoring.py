@@ -151,15 +151,26 @@ def test_few_logits_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(sizes) <= 50
 
 
-@pytest.mark.parametrize("template", ["text -> image", "text image", "image text", "audio", "image audio:delay"])
-def test_the_summary_is_the_validation_of_the_training(template: str) -> None:
+@pytest.mark.parametrize(
+    ("template", "more"),
+    [
+        ("text -> image", {"form": "prefix"}),
+        ("text image", {}),
+        ("image text", {}),
+        ("audio", {}),
+        ("image audio:delay", {}),
+        ("text audio:delay", {"codebooks": "heads", "codebook_slots": 4}),
+        ("text audio:delay", {"codebooks": "depth", "codebook_slots": 4}),
+    ],
+)
+def test_the_summary_is_the_validation_of_the_training(template: str, more: dict[str, object]) -> None:
     made = documents(template, samples(14))
-    known = loaded(made, "transformer")
+    known = loaded(made, "transformer", **more)
     summary = Summary(known)
     chosen = np.arange(0, 14, 2)
     for score in score_documents(known, made, chosen):
         summary.add(score)
-    validation = Validation(made, chosen, 64, 3, TOKENIZERS)
+    validation = Validation(made, chosen, 64, 3, TOKENIZERS, needs=known.model.needs)
     runtime = SimpleNamespace(rank=0, world=1, device=torch.device("cpu"), sums=list)
     with torch.no_grad():
         measured = validation.measure(LossOf(known.model, 0.0), runtime)
