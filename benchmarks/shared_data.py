@@ -53,10 +53,10 @@ class _Paragraphs(HTMLParser):
         self.found[-1] += data
 
 
-def pages() -> Iterator[str]:
+def pages(language: str = "en-US") -> Iterator[str]:
     """Yield the sentences of each help page, a paragraph a line; a paragraph that several pages have comes once."""
     seen: set[str] = set()
-    for path in sorted(fetch("help-text").glob("usr/share/libreoffice/help/en-US/text/**/*.html")):
+    for path in sorted(fetch("help-text").glob(f"usr/share/libreoffice/help/{language}/text/**/*.html")):
         parser = _Paragraphs()
         parser.feed(path.read_text(encoding="utf-8", errors="ignore"))
         paragraphs = [" ".join(text.split()) for text in parser.found]
