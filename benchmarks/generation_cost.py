@@ -12,7 +12,6 @@ otherwise are named below the table.
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -119,7 +118,8 @@ def plot(found: dict[str, dict[int, tuple[float, float]]], path: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5))
-    for (name, rows), color in zip(found.items(), itertools.cycle(mpl.colormaps["tab20"].colors), strict=False):
+    for number, (name, rows) in enumerate(found.items()):
+        color = mpl.colormaps["tab20"](number % 20)
         lengths = list(rows)
         axes.plot(lengths, [rows[n][0] for n in lengths], "-o", color=color, markersize=3, label=f"{name}, cache")
         axes.plot(lengths, [rows[n][1] for n in lengths], "--", color=color, label=f"{name}, all again")
@@ -140,7 +140,9 @@ def report(lengths: Sequence[int], parameters: int, rounds: int, png: str | None
                 kept = each.setdefault((name, length), ([], []))
                 for some, new in zip(kept, measure(model, length), strict=True):
                     some += new
-    found = {name: {n: tuple(map(statistics.median, each[name, n])) for n in lengths} for name in models}
+    found: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in models}
+    for (name, length), (cached, again) in each.items():
+        found[name][length] = statistics.median(cached), statistics.median(again)
     print("| family | parameters | " + " | ".join(f"{n:,} tokens" for n in lengths) + " |")
     print("| --- " * (2 + len(lengths)) + "|")
     for name, rows in found.items():

@@ -45,7 +45,8 @@ def test_help_of_each_command_shows_its_options_and_examples(capsys, words):
 def test_help_loads_no_heavy_package():
     code = (
         "import sys\nfrom tokenize_kit.cli import main\n"
-        "for words in (['--help'], ['train', 'transformer', '--help'], ['encode', '--help']):\n    main(words)\n"
+        "for words in ('--help', 'train sequence --help', 'train transformer --help', 'encode --help'):\n"
+        "    main(words.split())\n"
         "heavy = {'torch', 'pyarrow', 'numpy', 'sklearn', 'PIL', 'tokenizers', 'gigatoken', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
     )

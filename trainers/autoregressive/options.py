@@ -123,7 +123,6 @@ class TrainSequenceOptions(LoopConfig, ShardReading, SequenceOptions):
 
     summary: ClassVar[str] = "train a sequence model of any family on token shards"
     examples: ClassVar[tuple[str, ...]] = (
-        "train sequence --family wavenet --help",
         "train sequence --family wavenet --shards shards/sounds --template audio --context 2048 --out models/wavenet",
         "train sequence --family recurrent --set cell=gru layers=3 --shards shards/text --template text --out models/gru",
         "train sequence --family wavenet --set coordinates=true --shards shards/emoji --template image --out models/emoji",
