@@ -101,7 +101,7 @@ def test_selective_equals_its_recurrence() -> None:
     mixer = SelectiveMixer(StateSpaceConfig(width=8, head_size=4, state=3, convolution=0)).double()
     torch.nn.init.eye_(mixer.out.weight)
     x = torch.randn(1, 37, 8, dtype=torch.float64)
-    inside, enters, leaves, gate, steps = torch.split(mixer.enter(x)[0], (8, 3, 3, 8, 2), -1)
+    inside, enters, leaves, gate, steps = torch.split(mixer.enter(x)[0], [8, 3, 3, 8, 2], -1)
     state, expected = torch.zeros(2, 3, 4, dtype=torch.float64), []
     for place in range(37):
         step = F.softplus(steps[place] + mixer.decay.bias)
@@ -134,7 +134,7 @@ def test_pieces_equal_the_whole(kind: str) -> None:
     model = small(kind).double()
     ids = torch.randint(0, VOCAB, (2, 80), generator=torch.Generator().manual_seed(1))
     cache = model.new_cache(2, 80)
-    pieces = [model.step(Inputs(part), cache) for part in ids.split((33, 1, 32, 1, 13), 1)]
+    pieces = [model.step(Inputs(part), cache) for part in torch.split(ids, [33, 1, 32, 1, 13], 1)]
     torch.testing.assert_close(torch.cat(pieces, 1), model.logits(Inputs(ids)), atol=1e-11, rtol=1e-11)
 
 
