@@ -130,7 +130,7 @@ def training(model: SequenceModel, batch: int, context: int, steps: int) -> floa
         began = time.process_time()
         optimizer.zero_grad()
         loss = model.loss(inputs_of(model, ids[:, :-1]), ids[:, 1:])
-        (loss.total / loss.weight).backward()
+        torch.autograd.backward(loss.total / loss.weight)
         optimizer.step()
         return time.process_time() - began
 

@@ -57,8 +57,9 @@ def token_by_token(
 
 @pytest.mark.parametrize("length", [1, 3, 4, 13])
 def test_chunks_equal_a_loop_over_tokens(length: int) -> None:
-    leaves = drawn_space(length)
-    ours, expected = diagonal_convolution(*leaves, chunk=4), token_by_token(*leaves)
+    leaves = x, log_power, mix, state = drawn_space(length)
+    ours = diagonal_convolution(x, log_power, mix, state, chunk=4)
+    expected = token_by_token(x, log_power, mix, state)
     torch.testing.assert_close(ours, expected, atol=1e-11, rtol=1e-11)
     pull = [torch.randn_like(part.detach()) for part in ours]
     torch.testing.assert_close(
@@ -100,7 +101,7 @@ def test_selective_equals_its_recurrence() -> None:
     mixer = SelectiveMixer(StateSpaceConfig(width=8, head_size=4, state=3, convolution=0)).double()
     torch.nn.init.eye_(mixer.out.weight)
     x = torch.randn(1, 37, 8, dtype=torch.float64)
-    inside, enters, leaves, gate, steps = mixer.enter(x)[0].split((8, 3, 3, 8, 2), -1)
+    inside, enters, leaves, gate, steps = torch.split(mixer.enter(x)[0], [8, 3, 3, 8, 2], -1)
     state, expected = torch.zeros(2, 3, 4, dtype=torch.float64), []
     for place in range(37):
         step = F.softplus(steps[place] + mixer.decay.bias)
@@ -133,7 +134,7 @@ def test_pieces_equal_the_whole(kind: str) -> None:
     model = small(kind).double()
     ids = torch.randint(0, VOCAB, (2, 80), generator=torch.Generator().manual_seed(1))
     cache = model.new_cache(2, 80)
-    pieces = [model.step(Inputs(part), cache) for part in ids.split((33, 1, 32, 1, 13), 1)]
+    pieces = [model.step(Inputs(part), cache) for part in torch.split(ids, [33, 1, 32, 1, 13], 1)]
     torch.testing.assert_close(torch.cat(pieces, 1), model.logits(Inputs(ids)), atol=1e-11, rtol=1e-11)
 
 

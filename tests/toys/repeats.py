@@ -21,7 +21,7 @@ def loss_after_learning(model: SequenceModel, steps: int = 30) -> float:
         ids = torch.randint(0, VOCAB, (32, 4)).repeat(1, 4)
         loss = model.loss(Inputs(ids[:, :-1]), ids[:, 1:], weights)
         optimizer.zero_grad()
-        (loss.total / loss.weight).backward()
+        torch.autograd.backward(loss.total / loss.weight)
         optimizer.step()
         value = float(loss.nll / loss.weight)
     return value

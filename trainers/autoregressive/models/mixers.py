@@ -138,7 +138,11 @@ class MixerModel(StatefulModel):
 
     def start(self, rows: int, like: Tensor) -> State:
         """Return the states of all blocks."""
-        return tuple(part for block in self.blocks for part in block.mixer.start(rows, like))  # type: ignore[union-attr, operator]
+        parts: list[Tensor] = []
+        for block in self.blocks:
+            assert isinstance(block, MixerBlock)
+            parts += block.mixer.start(rows, like)
+        return tuple(parts)
 
     def body(self, x: Tensor, inputs: Inputs, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See `StatefulModel.body`."""

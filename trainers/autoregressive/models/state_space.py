@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.autoregressive.models.fast.chunks import linear_attention
-from trainers.autoregressive.models.fast.diagonal import diagonal_convolution
+from trainers.autoregressive.models.fast.diagonal import diagonal_convolution, exponential
 from trainers.autoregressive.models.layers import RMSNorm
 from trainers.autoregressive.models.mixers import (
     NORM_EPS,
@@ -97,7 +97,7 @@ class DiagonalMixer(Mixer):
         poles = torch.complex(-rate.exp(), frequency)
         log_power = poles * self.log_step.to(kind).exp()[:, None]
         # Zero-order hold: the input is constant between two tokens.
-        held = (log_power.exp() - 1) / poles
+        held = (exponential(log_power) - 1) / poles
         return log_power, torch.view_as_complex(self.mix.to(kind).view(*self.shape, 2)) * held
 
     def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:

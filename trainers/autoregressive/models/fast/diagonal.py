@@ -3,8 +3,8 @@
 A channel has N complex states, s_t = p s_{t-1} + x_t, and gives y_t = 2 Re(c . s_t), which is the causal convolution with
 K_j = 2 Re(c . p^j) (Gu et al. 2022, arXiv 2206.11893). Only powers up to the length of a chunk are made; the Toeplitz matrix
 of the first C places of the kernel stands beside the matrices into the state and out of it. This costs C + 4 N products a
-token and channel. Unlike in a Fourier transform no token leaks into those before it by rounding, and a start from a state
-that is not zero is no case of its own.
+token and channel. A Fourier transform of the whole takes about three quarters of the time at 1,024 tokens, but in it each token
+leaks into those before it by rounding, so that the model is not quite causal, and it knows nothing of states.
 
 Shapes: R rows, L tokens, D channels, N complex states, n chunks of C tokens.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 32
-"""Tokens of a chunk; twice as many cost about the same, and the powers of a chunk are made anew in every step of training."""
+"""Tokens of a chunk: the fastest on a CPU at 256 tokens, and nearly so at 1,024. The powers are made anew in every step."""
 
 
 def diagonal_convolution(
@@ -35,9 +35,15 @@ def diagonal_convolution(
     with torch.autocast(state.device.type, enabled=False):
         x, log_power, mix = x.to(state.real.dtype), log_power.to(state.dtype), mix.to(state.dtype)
         if x.shape[1] == 1 and lengths is None:
-            state = log_power.exp() * state + x[:, 0, :, None]
+            state = exponential(log_power) * state + x[:, 0, :, None]
             return 2 * (mix * state).sum(-1).real[:, None], state
         return _chunked(x, log_power, mix, state, lengths, min(chunk, x.shape[1]))
+
+
+def exponential(z: Tensor) -> Tensor:
+    """Return e to the power of complex ``z``; the library's takes some five times as long as its real functions."""
+    size = z.real.exp()
+    return torch.complex(size * z.imag.cos(), size * z.imag.sin())
 
 
 def _chunked(
@@ -74,7 +80,7 @@ def _chunked(
     places = torch.arange(chunk, device=x.device) - (chunk - rest)[:, None]
     last = last.gather(-1, places.clamp(min=0).expand_as(last)) * (places >= 0)
     added = (last @ entering).view(channels, rows, 2, -1).permute(2, 1, 0, 3)
-    return y, (log_power * rest[:, None, None]).exp() * states[whole, row] + torch.complex(added[0], added[1])
+    return y, exponential(log_power * rest[:, None, None]) * states[whole, row] + torch.complex(added[0], added[1])
 
 
 def _toeplitz(kernel: Tensor) -> Tensor:
