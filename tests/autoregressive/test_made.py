@@ -120,7 +120,8 @@ def test_what_follows_the_last_token_that_counts_changes_nothing():
         for tail in (0, 1)
     ]
     torch.testing.assert_close(*found, atol=0, rtol=0)
-    assert float(found[0][::2].exp().sum() + found[0][1::2].exp().sum()) == pytest.approx(2, abs=1e-5)
+    # Each of the shorter documents is there twice.
+    assert float(found[0].detach().exp().sum()) == pytest.approx(2, abs=1e-5)
 
 
 def test_documents_of_two_lengths_are_refused():
