@@ -21,7 +21,8 @@ from trainers.autoregressive.model_folder import load_model
 from trainers.autoregressive.models.canvases import inside, resampled
 from trainers.autoregressive.models.family import TemplatePart
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.pixelcnn import PixelCNN, PixelCNNConfig
+from trainers.autoregressive.models.pixel_network import PixelCNNConfig
+from trainers.autoregressive.models.pixelcnn import PixelCNN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,21 +172,22 @@ def test_probabilities_of_all_pictures_sum_to_one(kind, shape, ids):
     assert float(each.double().sum(1).exp().sum().detach()) == pytest.approx(1, abs=1e-5)
 
 
-TEMPLATES = [
-    "text -> grey",
-    "image",
-    "codes",
-    "grey -> image",
-    "text image grey",
-    "grey image -> codes",
-]
+TEMPLATES = {
+    "text -> grey": False,
+    "image": False,
+    "codes": False,
+    "grey -> image": True,
+    "text image grey": True,
+    "grey image -> codes": True,
+}
+"""And whether an earlier grid is a condition."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", TEMPLATES)
 def test_drawing_equals_the_whole(kind, text):
     """Documents of different sizes in one batch, padded on the left, token by token and in pieces, beside each by itself."""
-    model = build(kind=kind, channels=3, grid_condition=text.count("g") > 1 or "codes" in text)
+    model = build(kind=kind, channels=3, grid_condition=TEMPLATES[text])
     rows = [document(text, seed) for seed in range(3)]
     alone = [model.logits(row)[0] for row in rows]
     lengths = [row.ids.shape[1] for row in rows]
@@ -342,6 +344,22 @@ def test_templates_that_it_cannot_serve_are_refused(parts, message):
 def test_configurations_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
         PixelCNNConfig(**values)
+
+
+def test_a_document_without_a_picture_is_read_and_drawn():
+    model = build()
+    ids, cells = torch.tensor([[1, 3, 5]]), torch.full((1, 3, 8), -1)
+    whole = model.logits(Inputs(ids, cells=cells))
+    assert torch.isfinite(whole).all()
+    torch.testing.assert_close(model.step(Inputs(ids, cells=cells), model.new_cache(1, 3)), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_parameters_are_counted_without_memory():
+    with torch.device("meta"):
+        model = PixelCNN.from_config({"width": 240, "channels": 3, "layers": 12, "grid_condition": True})
+    small = PixelCNN.from_config({"width": 6, "channels": 3, "layers": 2, "grid_condition": True})
+    assert len(list(model.parameters())) > len(list(small.parameters()))
+    assert all(parameter.is_meta for parameter in model.parameters())
 
 
 def test_cells_cannot_be_left_out():
