@@ -202,14 +202,15 @@ def test_drawing_equals_the_whole(kind, text):
             for row, n in zip(rows, lengths, strict=True)
         ]
     )
-    for cuts in (list(range(longest + 1)), [0, longest // 3, longest // 2, *range(longest // 2 + 1, longest), longest]):
-        cache = model.new_cache(3, longest, left_padding=padding)
-        found = [
-            model.step(Inputs(ids[:, start:stop], cells=cells[:, start:stop]), cache)
-            for start, stop in itertools.pairwise(cuts)
-        ]
-        for row, whole in enumerate(alone):
-            torch.testing.assert_close(torch.cat(found, 1)[row, longest - len(whole) :], whole, atol=1e-5, rtol=1e-5)
+    middle = longest // 2
+    cuts = [0, 2, middle // 2, middle, *range(middle + 1, longest - 3), longest]
+    cache = model.new_cache(3, longest, left_padding=padding)
+    found = [
+        model.step(Inputs(ids[:, start:stop], cells=cells[:, start:stop]), cache)
+        for start, stop in itertools.pairwise(cuts)
+    ]
+    for row, whole in enumerate(alone):
+        torch.testing.assert_close(torch.cat(found, 1)[row, longest - len(whole) :], whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -290,6 +291,33 @@ def test_the_condition_is_seen_where_it_is():
         if one and cell[0] == 0
     }
     assert found == set(itertools.product(range(3), range(3)))
+
+
+def test_a_condition_that_is_dropped_leaves_only_its_token():
+    """A picture without its condition in one batch with one that has it, as guidance draws them."""
+    vocabulary = Vocabulary(SPECS, SHAPES, ("grey",))
+    template, rng = SequenceTemplate.parse("grey -> image"), np.random.default_rng(0)
+    model = build(grid_condition=True, channels=3, vocab_size=vocabulary.size)
+    grids = grids_for(template, rng, image=(2, 3, 3), grey=(3, 2))
+    rows = []
+    for given in (grids, {"image": grids["image"]}):
+        ids = template.document(given, vocabulary).ids[:-1]
+        rows.append(inputs_of(template.grammar(vocabulary), ids, True, torch.device("cpu")))
+    whole, without = (model.logits(row)[0] for row in rows)
+    assert float((whole[-18:] - without[-18:]).detach().abs().max()) > 0.01
+    padding = torch.tensor([0, len(whole) - len(without)])
+    begin = len(whole) - 18
+    parts = [row.ids[0, : row.ids.shape[1] - 18] for row in rows]
+    ids = torch.stack((parts[0], torch.cat((torch.zeros(int(padding[1]), dtype=torch.int64), parts[1]))))
+    blank = torch.full((int(padding[1]), 8), -1)
+    cells = torch.stack((rows[0].cells[0, :begin], torch.cat((blank, rows[1].cells[0, :-18]))))
+    cache = model.new_cache(2, len(whole), left_padding=padding)
+    model.step(Inputs(ids, cells=cells), cache)
+    for place in range(-18, 0):
+        new = [row.ids[:, place, None] for row in rows], [row.cells[:, place, None] for row in rows]
+        found = model.step(Inputs(torch.cat(new[0]), cells=torch.cat(new[1])), cache)
+        torch.testing.assert_close(found[0, 0], whole[place], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[1, 0], without[place], atol=1e-5, rtol=1e-5)
 
 
 def test_a_condition_of_another_size_is_brought_to_that_of_the_picture():
