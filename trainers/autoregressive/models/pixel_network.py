@@ -41,7 +41,7 @@ class PixelCNNConfig(FamilyConfig):
     """Two stacks that see all pixels within the field, or one with a blind spot."""
     layers: int = 8
     """How many stand on each other."""
-    width: int = 64
+    width: int = 72
     """Channels of each; those of the ids of a pixel share them. A gated layer costs about nine times an original one."""
     kernel: int = 3
     """Rows and columns of the square that a layer's kernel is the upper half of; odd."""
