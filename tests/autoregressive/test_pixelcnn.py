@@ -21,7 +21,8 @@ from trainers.autoregressive.model_folder import load_model
 from trainers.autoregressive.models.canvases import inside, resampled
 from trainers.autoregressive.models.family import TemplatePart
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.pixelcnn import PixelCNN, PixelCNNConfig
+from trainers.autoregressive.models.pixel_network import PixelCNNConfig
+from trainers.autoregressive.models.pixelcnn import PixelCNN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,21 +172,22 @@ def test_probabilities_of_all_pictures_sum_to_one(kind, shape, ids):
     assert float(each.double().sum(1).exp().sum().detach()) == pytest.approx(1, abs=1e-5)
 
 
-TEMPLATES = [
-    "text -> grey",
-    "image",
-    "codes",
-    "grey -> image",
-    "text image grey",
-    "grey image -> codes",
-]
+TEMPLATES = {
+    "text -> grey": False,
+    "image": False,
+    "codes": False,
+    "grey -> image": True,
+    "text image grey": True,
+    "grey image -> codes": True,
+}
+"""And whether an earlier grid is a condition."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("text", TEMPLATES)
 def test_drawing_equals_the_whole(kind, text):
     """Documents of different sizes in one batch, padded on the left, token by token and in pieces, beside each by itself."""
-    model = build(kind=kind, channels=3, grid_condition=text.count("g") > 1 or "codes" in text)
+    model = build(kind=kind, channels=3, grid_condition=TEMPLATES[text])
     rows = [document(text, seed) for seed in range(3)]
     alone = [model.logits(row)[0] for row in rows]
     lengths = [row.ids.shape[1] for row in rows]
@@ -200,14 +202,15 @@ def test_drawing_equals_the_whole(kind, text):
             for row, n in zip(rows, lengths, strict=True)
         ]
     )
-    for cuts in (list(range(longest + 1)), [0, longest // 3, longest // 2, *range(longest // 2 + 1, longest), longest]):
-        cache = model.new_cache(3, longest, left_padding=padding)
-        found = [
-            model.step(Inputs(ids[:, start:stop], cells=cells[:, start:stop]), cache)
-            for start, stop in itertools.pairwise(cuts)
-        ]
-        for row, whole in enumerate(alone):
-            torch.testing.assert_close(torch.cat(found, 1)[row, longest - len(whole) :], whole, atol=1e-5, rtol=1e-5)
+    middle = longest // 2
+    cuts = [0, 2, middle // 2, middle, *range(middle + 1, longest - 3), longest]
+    cache = model.new_cache(3, longest, left_padding=padding)
+    found = [
+        model.step(Inputs(ids[:, start:stop], cells=cells[:, start:stop]), cache)
+        for start, stop in itertools.pairwise(cuts)
+    ]
+    for row, whole in enumerate(alone):
+        torch.testing.assert_close(torch.cat(found, 1)[row, longest - len(whole) :], whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -290,6 +293,33 @@ def test_the_condition_is_seen_where_it_is():
     assert found == set(itertools.product(range(3), range(3)))
 
 
+def test_a_condition_that_is_dropped_leaves_only_its_token():
+    """A picture without its condition in one batch with one that has it, as guidance draws them."""
+    vocabulary = Vocabulary(SPECS, SHAPES, ("grey",))
+    template, rng = SequenceTemplate.parse("grey -> image"), np.random.default_rng(0)
+    model = build(grid_condition=True, channels=3, vocab_size=vocabulary.size)
+    grids = grids_for(template, rng, image=(2, 3, 3), grey=(3, 2))
+    rows = []
+    for given in (grids, {"image": grids["image"]}):
+        ids = template.document(given, vocabulary).ids[:-1]
+        rows.append(inputs_of(template.grammar(vocabulary), ids, True, torch.device("cpu")))
+    whole, without = (model.logits(row)[0] for row in rows)
+    assert float((whole[-18:] - without[-18:]).detach().abs().max()) > 0.01
+    padding = torch.tensor([0, len(whole) - len(without)])
+    begin = len(whole) - 18
+    parts = [row.ids[0, : row.ids.shape[1] - 18] for row in rows]
+    ids = torch.stack((parts[0], torch.cat((torch.zeros(int(padding[1]), dtype=torch.int64), parts[1]))))
+    blank = torch.full((int(padding[1]), 8), -1)
+    cells = torch.stack((rows[0].cells[0, :begin], torch.cat((blank, rows[1].cells[0, :-18]))))
+    cache = model.new_cache(2, len(whole), left_padding=padding)
+    model.step(Inputs(ids, cells=cells), cache)
+    for place in range(-18, 0):
+        new = [row.ids[:, place, None] for row in rows], [row.cells[:, place, None] for row in rows]
+        found = model.step(Inputs(torch.cat(new[0]), cells=torch.cat(new[1])), cache)
+        torch.testing.assert_close(found[0, 0], whole[place], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[1, 0], without[place], atol=1e-5, rtol=1e-5)
+
+
 def test_a_condition_of_another_size_is_brought_to_that_of_the_picture():
     picture = torch.arange(6.0).view(1, 1, 2, 3)
     expected = picture.repeat_interleave(2, 2).repeat_interleave(3, 3)
@@ -342,6 +372,22 @@ def test_templates_that_it_cannot_serve_are_refused(parts, message):
 def test_configurations_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
         PixelCNNConfig(**values)
+
+
+def test_a_document_without_a_picture_is_read_and_drawn():
+    model = build()
+    ids, cells = torch.tensor([[1, 3, 5]]), torch.full((1, 3, 8), -1)
+    whole = model.logits(Inputs(ids, cells=cells))
+    assert torch.isfinite(whole).all()
+    torch.testing.assert_close(model.step(Inputs(ids, cells=cells), model.new_cache(1, 3)), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_parameters_are_counted_without_memory():
+    with torch.device("meta"):
+        model = PixelCNN.from_config({"width": 240, "channels": 3, "layers": 12, "grid_condition": True})
+    small = PixelCNN.from_config({"width": 6, "channels": 3, "layers": 2, "grid_condition": True})
+    assert len(list(model.parameters())) > len(list(small.parameters()))
+    assert all(parameter.is_meta for parameter in model.parameters())
 
 
 def test_cells_cannot_be_left_out():

@@ -40,12 +40,14 @@ class RowConv(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, out * gates, (1, taps), bias=bias)
-        theirs, ours = torch.arange(width) * channels // width, torch.arange(out) * channels // out
-        seen = theirs < ours[:, None] if strict else theirs <= ours[:, None]
-        mask = torch.ones(out * gates, width, 1, taps, dtype=torch.bool)
-        mask[..., 0, -1] = seen.repeat(gates, 1)
+        mask = None
         # Where nothing is hidden there is nothing to multiply.
-        self.register_buffer("mask", None if bool(seen.all()) else mask, persistent=False)
+        if channels > 1 or strict:
+            theirs, ours = torch.arange(width) * channels // width, torch.arange(out) * channels // out
+            seen = theirs < ours[:, None] if strict else theirs <= ours[:, None]
+            mask = torch.ones(out * gates, width, 1, taps, dtype=torch.bool)
+            mask[..., 0, -1] = seen.repeat(gates, 1)
+        self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, strip: Tensor) -> Tensor:
         """Return (N, out * gates, rows, columns) of (N, width, rows, columns + taps - 1)."""
