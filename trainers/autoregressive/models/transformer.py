@@ -45,7 +45,7 @@ from trainers.autoregressive.models.masks import (
     one_document,
     with_nothing,
 )
-from trainers.autoregressive.models.patterns import pattern_of
+from trainers.autoregressive.models.patterns import Pattern, pattern_of
 from trainers.autoregressive.models.positions import NextPlace, Rotation, Waves
 from trainers.autoregressive.models.steps import Joined
 
@@ -199,9 +199,11 @@ class Transformer(nn.Module):
             span: the queries and keys.
             whole: whether they are all places of their rows, so that what a pattern does not keep can be skipped.
         """
-        form, made = self.form, {}
+        form, made = self.form, dict[Pattern, Tensor | Sparse | None]()
         for pattern in dict.fromkeys(self.patterns):
-            found = sparse(span, pattern, form.sees, form.causal, form.ahead) if whole else None
+            found: Tensor | Sparse | None = None
+            if whole:
+                found = sparse(span, pattern, form.sees, form.causal, form.ahead)
             if found is None:
                 keeps = None if pattern.far is None else pattern.far.keeps
                 near = replace(span, window=_shorter(pattern.window, span.stop))
