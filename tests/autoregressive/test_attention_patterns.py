@@ -192,3 +192,39 @@ def test_the_stride_is_the_root_of_the_context() -> None:
     assert [TransformerConfig(context=n, attention="fixed").stride_length for n in (1, 4, 5, 784)] == [1, 2, 3, 28]
     assert TransformerConfig().to_dict() == TransformerConfig.from_dict(TransformerConfig().to_dict()).to_dict()
     assert "attention" not in TransformerConfig().to_dict(), "models from before there was the field are what they were"
+
+
+@pytest.mark.parametrize(
+    ("values", "layers"),
+    [
+        ({"attention": "strided", "stride": 7}, 2),
+        ({"attention": "strided", "stride": 7}, 3),
+        ({"attention": "fixed", "stride": 7, "summary_columns": 2}, 1),
+        ({"attention": "fixed", "stride": 7, "summary_columns": 2}, 2),
+        ({"window": 5}, 3),
+    ],
+)
+def test_the_reach_of_a_model_is_the_product_of_its_masks(values: dict[str, object], layers: int) -> None:
+    """By gradient: which tokens reach which logits, holes of the pattern and all."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 11, "context": LENGTH, "layers": layers, "width": 16, "heads": 2}
+    model = build_model("transformer", {**sizes, **values}).double()
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.15)
+    ids = torch.randint(0, 11, (1, LENGTH))
+    embedded = torch.randn(1, LENGTH, 16, dtype=torch.float64, requires_grad=True)
+    embedding = next(module for module in model.modules() if isinstance(module, torch.nn.Embedding))
+    handle = embedding.register_forward_hook(lambda *_: embedded)
+    logits = model.logits(Inputs(ids))
+    handle.remove()
+    kinds = [Pattern(7, None), Pattern(None, Columns(7))] if values.get("attention") == "strided" else None
+    kinds = kinds or [Pattern(None, Blocks(7, 2)) if "attention" in values else Pattern(5, None)]
+    reached = torch.eye(LENGTH)
+    for layer in range(layers):
+        reached = looked_at(kinds[layer % len(kinds)], "causal", 0, None).float() @ reached
+    # Two layers of strided reach everything before, and so do two of fixed; one of fixed has holes.
+    everything = torch.ones(LENGTH, LENGTH).tril() > 0
+    assert torch.equal(reached > 0, everything) == ("attention" in values and layers > 1)
+    for place in (0, 8, 20, LENGTH - 1):
+        (gradient,) = torch.autograd.grad(logits[0, place].square().sum(), embedded, retain_graph=True)
+        assert torch.equal(gradient[0].abs().sum(-1) > 0, reached[place] > 0), place

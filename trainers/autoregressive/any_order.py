@@ -127,7 +127,8 @@ def _log_probabilities(model: SequenceModel, inputs: Inputs, hidden: Tensor, mas
     found = []
     try:
         with torch.inference_mode():
-            for part in hidden.to(device).split(batch_size):
+            for start in range(0, len(hidden), batch_size):
+                part = hidden[start : start + batch_size].to(device)
                 repeated = inputs.rows(torch.zeros(len(part), dtype=torch.int64, device=inputs.ids.device))
                 logits = model.logits(replace(repeated, ids=torch.where(part, mask, ids))).double()[..., :mask]
                 each = logits.log_softmax(-1).gather(-1, ids.expand(len(part), -1)[..., None])

@@ -220,8 +220,7 @@ class Transformer(nn.Module):
             span: the queries and keys.
             whole: whether they are all places of their rows, so that what a pattern does not keep can be skipped.
         """
-        form = self.form
-        made: dict[Pattern, Tensor | Sparse | None] = {}
+        form, made = self.form, dict[Pattern, Tensor | Sparse | None]()
         for pattern in dict.fromkeys(self.patterns):
             found: Tensor | Sparse | None = None
             if whole:

@@ -60,21 +60,20 @@ class Sparse:
             keys: (B, K, T, E), where K divides H.
             values: (B, K, T, E).
         """
-        batch, heads, length, _ = queries.shape
+        batch, heads, length, size = queries.shape
         if self.along:
-            parts = [self._rows(_cut(x, self.block).transpose(2, 3)) for x in (queries, keys, values)]
+            asked, own, told = (self._rows(_cut(x, self.block).transpose(2, 3)) for x in (queries, keys, values))
         else:
-            parts = [
-                self._rows(_cut(queries, self.block)),
-                *(self._rows(self._looked_at(x)) for x in (keys, values)),
-            ]
-        seen = attend(*parts, self.mask, self.causal, ahead=True)
-        # (M * N, heads of several rows or of one, b, E), and back.
+            asked = self._rows(_cut(queries, self.block))
+            own, told = (self._rows(self._looked_at(x)) for x in (keys, values))
+        seen = attend(asked, own, told, self.mask, self.causal, ahead=True)
+        # (N, heads of all rows, b, E) or (rows * N, H, b, E), and back.
         if self.shared:
-            seen = seen.unflatten(1, (batch, heads)).permute(1, 2, 0, 3, 4)
+            seen = seen.view(-1, batch, heads, *seen.shape[-2:]).permute(1, 2, 0, 3, 4)
         else:
-            seen = seen.unflatten(0, (batch, -1)).transpose(1, 2)
-        return (seen.transpose(2, 3) if self.along else seen).flatten(2, 3)[:, :, :length]
+            seen = seen.view(batch, -1, *seen.shape[-3:]).transpose(1, 2)
+        seen = seen.transpose(2, 3) if self.along else seen
+        return seen.reshape(batch, heads, -1, size)[:, :, :length]
 
     def _rows(self, x: Tensor) -> Tensor:
         """Bring blocks (B, H, N, b, E) to the first axis; where they share a mask, rows of the batch become further heads."""
@@ -219,7 +218,7 @@ def _cut(x: Tensor, block: int, outside: int = 0) -> Tensor:
     axis = 1 if x.ndim == 2 else 2
     if missing := -x.shape[axis] % block:
         x = F.pad(x, (0, missing) if x.ndim == 2 else (0, 0, 0, missing), value=outside)
-    return x.unflatten(axis, (-1, block))
+    return x.reshape(*x.shape[:axis], -1, block, *x.shape[axis + 1 :])
 
 
 def _beside(blocks: Tensor, before: int, after: int, outside: int = 0) -> Tensor:
