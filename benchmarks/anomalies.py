@@ -86,6 +86,7 @@ def averaged(pictures: Pictures) -> Pictures:
 
 def shards_of(folder: Path, name: str, pictures: Pictures) -> str:
     """Write pictures as files and encode them; returns the shard set."""
+    name = f"{name}-{len(pictures)}"
     files = folder / "pictures" / name
     files.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures):
