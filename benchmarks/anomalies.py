@@ -17,9 +17,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import json
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import Part, held_out, in_part
 from trainers.autoregressive.anomalies import Rates, code_bytes, codes_of, compare, unit_of
-from trainers.autoregressive.model_folder import LoadedModel, load_model
+from trainers.autoregressive.model_folder import WEIGHTS_FILE, LoadedModel, load_model
 from trainers.autoregressive.options import TrainTransformerOptions
 from trainers.autoregressive.scored_data import open_shards
 from trainers.autoregressive.scoring import score_documents
@@ -47,10 +47,10 @@ FRACTION = 0.05
 SIDE, BLOCK = 28, 4
 BATCH = 32
 MODEL = {"layers": 2, "width": 128, "coordinates": True}
-TRIAL = (2, 6)
-"""Steps of two trials, whose difference is timed."""
-VALIDATED = 32
-"""Pictures of a validation."""
+TRIAL = 8
+"""Steps of the trial, whose last quarter is timed."""
+VALIDATED = 8
+"""Pictures of the only validation, at the end."""
 
 Pictures = NDArray[np.uint8]
 
@@ -86,6 +86,7 @@ def averaged(pictures: Pictures) -> Pictures:
 
 def shards_of(folder: Path, name: str, pictures: Pictures) -> str:
     """Write pictures as files and encode them; returns the shard set."""
+    name = f"{name}-{len(pictures)}"
     files = folder / "pictures" / name
     files.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures):
@@ -99,13 +100,13 @@ def encoded(folder: Path, name: str, data: Path) -> str:
     return out
 
 
-def options(folder: Path, shards: str, steps: int, out: str) -> TrainTransformerOptions:
-    config = folder / "model.json"
+def options(shards: str, steps: int, out: Path) -> TrainTransformerOptions:
+    config = out.parent / "family.json"
     write_json(config, MODEL)
     return TrainTransformerOptions(
         shards=(shards,),
         template=("image",),
-        out=str(folder / out),
+        out=str(out),
         family="recurrent",
         family_config=str(config),
         steps=steps,
@@ -119,29 +120,17 @@ def options(folder: Path, shards: str, steps: int, out: str) -> TrainTransformer
 
 
 def train(folder: Path, shards: str, minutes: float, progress: Progress) -> str:
-    """Train for so many minutes; returns the model."""
-    times = []
-    for steps in TRIAL:
-        began = time.perf_counter()
-        train_transformer(options(folder, shards, steps, f"trial-{steps}"))
-        times.append(time.perf_counter() - began)
-    steps = max(2, int(60 * minutes * (TRIAL[1] - TRIAL[0]) / max(0.01, times[1] - times[0])))
-    made = train_transformer(options(folder, shards, steps, f"model-{minutes:g}-minutes"), progress)
-    print(f"{made.parameters:,} parameters, {steps:,} steps of {BATCH} pictures in about {minutes:g} minutes: ", end="")
-    print(f"{made.metrics['image/bits_per_dimension']:.3f} bits a dimension on {VALIDATED} held-out pictures\n")
-    return made.model
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training")
-    parser.add_argument("--pictures", type=int, default=400, help="of each set that is scored")
-    parser.add_argument("--out", help="folder for everything; a temporary one by default")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as temporary, Progress() as progress:
-        measure(Path(given.out or temporary), given.minutes, given.pictures, progress)
+    """Train for so many minutes, unless it is done; returns the model."""
+    model = folder / f"model-{minutes:g}-minutes"
+    if not (model / WEIGHTS_FILE).exists():
+        with tempfile.TemporaryDirectory() as trial:
+            train_transformer(options(shards, TRIAL, Path(trial) / "model"))
+            log = (Path(trial) / "model" / "train_log.jsonl").read_text().splitlines()
+        rates = [line["tokens_per_second"] for line in map(json.loads, log) if "tokens_per_second" in line]
+        steps = max(2, int(60 * minutes * rates[-1] / (BATCH * SIDE * SIDE)))
+        made = train_transformer(options(shards, steps, model), progress)
+        print(f"{made.parameters:,} parameters, {steps:,} steps of {BATCH} pictures in about {minutes:g} minutes\n")
+    return str(model)
 
 
 def rates_of(loaded: LoadedModel, shards: str, part: Part, count: int) -> Rates:
@@ -178,6 +167,18 @@ def measure(folder: Path, minutes: float, count: int, progress: Progress) -> Non
             f"| {found.plain.more_bits_are_anomalous:.3f} | {found.corrected.more_bits_are_anomalous:.3f} |",
             flush=True,
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=4.0, help="of training")
+    parser.add_argument("--pictures", type=int, default=400, help="of each set that is scored")
+    parser.add_argument("--out", help="folder for everything; a temporary one by default")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as temporary, Progress() as progress:
+        measure(Path(given.out or temporary), given.minutes, given.pictures, progress)
 
 
 if __name__ == "__main__":

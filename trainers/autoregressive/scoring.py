@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from itertools import chain
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.packing import IGNORED, Ints, fill_places
@@ -124,6 +125,7 @@ def score_documents(
     check_scores(loaded.model)
     check_lengths(documents, chosen, loaded.model.config.context)
     template = documents.template
+    by_place = not isinstance(loaded.model, ScoresDocuments)
     units = {name: Units(loaded.tokenizers[template.stream_of(name)]) for name in template.target}
     for start in range(0, len(chosen), _BATCHES * batch_size):
         some = chosen[start : start + _BATCHES * batch_size]
@@ -136,15 +138,15 @@ def score_documents(
             np.add.at(whole, rows.owners, rows.nats.sum(1))
             row, place = np.nonzero(rows.counted)
             np.add.at(tokens, (rows.owners[row], rows.parts[row, place]), 1)
-            if rows.nats.shape == rows.counted.shape:
+            if by_place:
                 np.add.at(nats, (rows.owners[row], rows.parts[row, place]), rows.nats[row, place])
-        if isinstance(loaded.model, ScoresDocuments) and len(template.target) == 1:
+        alone = not by_place and len(template.target) == 1
+        if alone:
             nats[:, template.names.index(template.target[0])] = whole
-        known = not isinstance(loaded.model, ScoresDocuments) or len(template.target) == 1
         for number, document in enumerate(some.tolist()):
             grids = documents.grids(document)
             of = {name: template.names.index(name) for name in template.target}
-            streams = {name: float(nats[number, part]) for name, part in of.items()} if known else {}
+            streams = {name: float(nats[number, part]) for name, part in of.items()} if by_place or alone else {}
             counts = {name: units[name].count(grids[name]) if name in grids else 0 for name in of}
             rates: dict[str, float] = {}
             for name, value in streams.items():
@@ -256,7 +258,9 @@ def _rows(
     else:
         owners, pieces = np.arange(len(some)), some
     plan, owners = _one_a_row(documents.tokens - 1, pieces, owners, context)
-    device = next(model.parameters()).device
+    # One that learns by counting has buffers alone.
+    network = cast("nn.Module", model)
+    device = next(chain(network.parameters(), network.buffers())).device
     order = np.argsort(plan.length, kind="stable")
     start = 0
     while start < len(order):
