@@ -45,8 +45,8 @@ class ProbeOptions(ShardReading):
     """L2 penalty of the logistic regression on standardised features: 1 / C of scikit-learn."""
     finetune_steps: int = 0
     """Fine-tune all weights for so many steps on the same labelled samples; 0 does not."""
-    finetune_learning_rate: float = 3e-4
-    """Its highest learning rate."""
+    finetune_learning_rate: float = 3e-5
+    """Its highest learning rate. A high one tears down in a few steps what the head knows of the states."""
     batch_size: int = 32
     """Samples that are read at once, and that a step of fine-tuning sees."""
     seed: int = 0

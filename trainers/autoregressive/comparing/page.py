@@ -122,8 +122,9 @@ def _notes(options: CompareOptions, result: CompareResult, tokenizers: Sequence[
             f"{' '.join(str(one.steps) for one in result.tokenizers)} the same models are made anew."
         )
     lines = [
-        "Packed: each id in as many bits as its codebook needs. Entropy: of the ids on their own. Under the model: what the "
-        "Transformer makes of them, ends and shapes included"
+        "Packed: each id in as many bits as its codebook needs. Entropy: of the ids on their own, counted on these samples "
+        "themselves, so that it is too low where they are few. Under the model: what the Transformer, which has not seen them, "
+        "makes of them, ends and shapes included"
         f"{'; the captions are given and cost nothing' if options.captions is not None else ''}. Small under few steps may be "
         "large under many: compare at the time that you mean to spend.",
         f"{how} Batches are of about {options.batch_tokens:,} tokens. Validation is not part of the time.",

@@ -12,7 +12,6 @@ from trainers.autoregressive.comparing.result import Compared, CompareResult
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
-    from tokenize_kit.protocol import load_tokenizer
     from trainers.autoregressive.comparing.contestant import Contestant
 
 
