@@ -2,12 +2,12 @@
 
     python benchmarks/family.py [--minutes 4] [--long 10] [--best 3] [--only NAME...] [--threads N] [--out FOLDER]
 
-28x28 grey pictures of 8 bits, of the train part of the data: the last 5,000 held out, of which ``--measured`` are scored. All members get ``--minutes`` of training steps (a short run tells how many fit), in float32
-or bfloat16 as the processor has it; then the ``--best`` of them begin anew with ``--long`` minutes. What counts, counts one
-epoch. Bits a dimension are those of the held-out pictures, all of their tokens counted; milliseconds a token are of one picture
-drawn alone, with cache and, after 392 pixels, by reading all of it again. Beside them the classical codecs, all pictures on one
-sheet or each a file of its own. The folder keeps models and report.html; the same command goes on with what is missing. Run it
-alone.
+28x28 grey pictures of 8 bits, of the train part of the data: the last 5,000 held out, of which ``--measured`` are scored. All
+members get ``--minutes`` of training steps (a short run tells how many fit), in float32 or bfloat16 as the processor has it; then
+the ``--best`` of them begin anew with ``--long`` minutes. What counts, counts one epoch. Bits a dimension are those of the
+held-out pictures, all of their tokens counted; milliseconds a token are of one picture drawn alone, with cache and, after 392
+pixels, by reading all of it again. Beside them the classical codecs, all pictures on one sheet or each a file of its own. The
+folder keeps models and report.html; the same command goes on with what is missing. Run it alone.
 """
 
 from __future__ import annotations

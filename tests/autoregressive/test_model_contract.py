@@ -95,6 +95,7 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ("kernel-of-3", {"kernel": 3, "layers": 3}, 15),
         ("long", {"layers": 5, "cycle": 5}, CONTEXT),
         ("coordinates", {"coordinates": True, "layers": 4}, 9),
+        ("logistics", {"head": "logistics", "ordinal": ((1, 3),)}, 15),
     ],
     "linear-attention": [
         ("plain", {"kind": "plain"}, CONTEXT),
@@ -102,12 +103,14 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ("delta", {"kind": "delta", "head_size": 12}, CONTEXT),
         ("gated-delta", {}, CONTEXT),
         ("no-convolution", {"convolution": 0, "coordinates": True}, CONTEXT),
+        ("logistics", {"head": "logistics", "ordinal": ((1, 3),)}, CONTEXT),
     ],
     "state-space": [
         ("selective", {}, CONTEXT),
         ("no-convolution", {"convolution": 0}, CONTEXT),
         ("s4d", {"kind": "s4d"}, CONTEXT),
         ("s4d-inv", {"kind": "s4d", "spectrum": "inv"}, CONTEXT),
+        ("logistics", {"head": "logistics", "ordinal": ((1, 3),)}, CONTEXT),
     ],
     "histogram": [("all", {}, 0), ("by-place", {"by_place": True}, 0)],
     "logistics": [
@@ -128,6 +131,7 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ("gated", {}, CONTEXT),
         ("original", {"kind": "original"}, CONTEXT),
         ("conditioned", {"grid_condition": True}, CONTEXT),
+        ("logistics", {"head": "logistics", "ordinal": ((1, 3),)}, CONTEXT),
     ],
 }
 CASES = [

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainers.autoregressive.models import SequenceModel
+from trainers.autoregressive.models import SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
 
 
@@ -120,7 +120,7 @@ def _log_probabilities(model: SequenceModel, inputs: Inputs, hidden: Tensor, mas
         mask: see `order_log_likelihood`.
         batch_size: readings at once.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     ids = inputs.ids.to(device)
     was_training = isinstance(model, nn.Module) and model.training
     model.eval()

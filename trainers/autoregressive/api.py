@@ -30,7 +30,6 @@ from tokenize_kit.sequences.single import documents_of
 from tokenize_kit.sequences.vocabulary import unknown_stream
 from trainers.autoregressive.guidance import check_prompt, guidance_of
 from trainers.autoregressive.model_folder import LoadedModel, load_model
-from trainers.autoregressive.models import device_of
 from trainers.autoregressive.prompts import Prompt, encoded, grids_of, prompt_tokenizers
 from trainers.autoregressive.sample import checked_length, draw, lay_out
 from trainers.autoregressive.sampling_options import SamplingOptions

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tokenize_kit.sequences.packing import Ints
 from trainers.autoregressive.hidden_states import SampleReader, averaged
-from trainers.autoregressive.models import LayeredModel, SequenceModel
+from trainers.autoregressive.models import LayeredModel, SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.config import OptimizerConfig
 from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(head.weight))
             self.head.bias.copy_(torch.from_numpy(head.bias))
-        self.to(next(model.parameters()).device)
+        self.to(device_of(model))
 
     def forward(self, inputs: Inputs, counted: Tensor) -> Tensor:
         """Return logits (B, classes).

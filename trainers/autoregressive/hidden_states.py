@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenize_kit.sequences.packing import Ints
 from tokenize_kit.sequences.segment import NOWHERE
 from trainers.autoregressive.batches import single_rows
-from trainers.autoregressive.models import LayeredModel, SequenceModel
+from trainers.autoregressive.models import LayeredModel, SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class SampleReader:
     def __init__(self, model: SequenceModel, probed: Probed) -> None:
         self._needs, self._ahead = model.needs, int(model.causal)
         self._probed = probed
-        self._device = next(model.parameters()).device
+        self._device = device_of(model)
 
     def read(self, chosen: Ints) -> tuple[Inputs, Tensor]:
         """Return samples, one a row, and how much each place counts in their mean, float (B, T).

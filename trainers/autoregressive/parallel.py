@@ -24,7 +24,7 @@ from tokenize_kit.sequences.grammar import Grammar, GrammarState
 from tokenize_kit.sequences.segment import Segment
 from trainers.autoregressive.generation import Beginning, PlacedGrammar, inputs_of, sample
 from trainers.autoregressive.guidance import Guidance, guided
-from trainers.autoregressive.models import SequenceModel
+from trainers.autoregressive.models import SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.sampling_options import SamplingOptions
 
@@ -129,7 +129,7 @@ def decode_parallel(
     if model.causal:
         raise ValueError("a causal model draws token by token; parallel decoding is for models of hidden tokens")
     limit = model.config.context if max_length is None else max_length
-    device = next(model.parameters()).device
+    device = device_of(model)
     rows = []
     for index, beginning in enumerate(beginnings):
         own = [lay_out_whole(segments, cast("Grammar", grammar), ids) for grammar, ids in [beginning]]

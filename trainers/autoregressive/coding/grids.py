@@ -23,6 +23,7 @@ from trainers.autoregressive.coding.machine import FINGERPRINT_BYTES, Machine, c
 from trainers.autoregressive.coding.rows import Stream, Told, Windows, code_rows
 from trainers.autoregressive.coding.section import MOST_STREAMS, Section
 from trainers.autoregressive.model_folder import LoadedModel
+from trainers.autoregressive.models import device_of
 
 MOST_ROWS = 64
 """Rows side by side, if nothing else is asked for."""
@@ -103,7 +104,7 @@ class GridCoder:
             raise ValueError(_only_alone([loaded.template]))
         self.stream = Stream(loaded.model, loaded.template, part, loaded.vocabulary)
         self.fingerprint = model_fingerprint(loaded)[: 2 * FINGERPRINT_BYTES]
-        self.device = next(loaded.model.parameters()).device
+        self.device = device_of(loaded.model)
         loaded.model.eval()
 
     def encode(

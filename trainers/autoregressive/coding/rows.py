@@ -26,7 +26,7 @@ from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.coding.coder import Coder
 from trainers.autoregressive.coding.frame import Frame
-from trainers.autoregressive.models import SequenceModel
+from trainers.autoregressive.models import SequenceModel, device_of
 
 Ints = NDArray[np.int64]
 Told = Callable[[int], None]
@@ -152,7 +152,7 @@ def _code_window(
             f"a document of {last:,} tokens does not fit the model's context of {model.config.context:,}; use a model with a "
             "longer context"
         )
-    device = next(model.parameters()).device
+    device = device_of(model)
     cache = model.new_cache(len(content), last, device=device)
     read = 0
     whole = int(ends.min())

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokenize_kit.sequences.document import Role
+from trainers.autoregressive.models import device_of
 from trainers.autoregressive.models.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def likelihoods(loaded: LoadedModel, samples: Sequence[Mapping[str, NDArray[Any]
     template, model = loaded.template, loaded.model
     assert model.causal
     assert not model.needs
-    device = next(model.parameters()).device
+    device = device_of(model)
     documents = []
     for i, sample in enumerate(samples):
         for j, other in enumerate(samples):

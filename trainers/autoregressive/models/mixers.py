@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from trainers.autoregressive.models.config import TransformerConfig
 from trainers.autoregressive.models.coordinates import Coordinates
-from trainers.autoregressive.models.family import FamilyConfig
 from trainers.autoregressive.models.fast.short_convolution import short_convolution
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.layers import FeedForward, RMSNorm
+from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.stateful import State, StatefulModel
 
 NORM_EPS = 1e-5
@@ -31,7 +31,7 @@ STEPS = (0.001, 0.1)
 
 
 @dataclass(frozen=True)
-class MixerConfig(FamilyConfig):
+class MixerConfig(HeadConfig):
     """A stack of blocks, each a mixer and a gated feed-forward layer (SwiGLU)."""
 
     layers: int = 8

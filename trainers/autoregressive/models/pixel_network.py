@@ -24,17 +24,15 @@ from trainers.autoregressive.models.canvases import (
     own_cells,
     resampled,
 )
-from trainers.autoregressive.models.family import FamilyConfig
+from trainers.autoregressive.models.heads import head_of
 from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.pixel_layers import GatedLayer, MaskedLayer, PixelStack, RowConv
 from trainers.autoregressive.models.runs import runs_of
 
-LOGIT_STD = 0.3
-"""What the first logits have, so that the loss starts 0.045 above ln(vocab_size)."""
-
 
 @dataclass(frozen=True)
-class PixelCNNConfig(FamilyConfig):
+class PixelCNNConfig(HeadConfig):
     """A stack of layers over pictures. ``channels`` and ``grid_condition`` follow from the data."""
 
     kind: Literal["gated", "original"] = "gated"
@@ -86,7 +84,7 @@ class PixelNetwork(nn.Module):
         self.config: Any = config
         width, channels = config.width, config.channels
         self.embedding = nn.Embedding(config.vocab_size, width // channels)
-        self.unembedding = nn.Linear(width, config.vocab_size, bias=False)
+        self.unembedding = head_of(config, width)
         self.summary = nn.Sequential(nn.Linear(width // channels, width), nn.GELU(), nn.Linear(width, width))
         self.aligned = _Aligned(width) if config.grid_condition else None
         layer = GatedLayer if config.kind == "gated" else MaskedLayer
@@ -96,10 +94,9 @@ class PixelNetwork(nn.Module):
                 for number in range(config.layers)
             ]
         )
-        self.head = RowConv(width, channels * width, 1, channels)
+        self.features = RowConv(width, channels * width, 1, channels)
         self.norm = nn.RMSNorm(width)
         nn.init.normal_(self.embedding.weight)
-        nn.init.normal_(self.unembedding.weight, std=LOGIT_STD * width**-0.5)
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """Return the last hidden states (B, T, width).
@@ -143,7 +140,7 @@ class PixelNetwork(nn.Module):
             pictures = grids.paint(x, own, chosen, size, self.config.channels)
             start = self.summary(mean[grids.rows[chosen], grids.starts[chosen]])
             condition = self.condition(start, x, own, grids, chosen, size)
-            features = self.head(self.stack(pictures, condition))
+            features = self.features(self.stack(pictures, condition))
             numbers = grids.numbered(chosen)[grids.next_of]
             places = numbers >= 0
             one = cells[places]

@@ -37,7 +37,7 @@ from trainers.autoregressive.models.canvases import (
     own_cells,
 )
 from trainers.autoregressive.models.family import FamilyConfig, TemplatePart
-from trainers.autoregressive.models.fast.loss import linear_token_loss
+from trainers.autoregressive.models.heads import tables_of
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.losses import SequenceLoss
 from trainers.autoregressive.models.pixel_cache import Drawing, PixelCache
@@ -96,13 +96,18 @@ class PixelCNN(PixelNetwork):
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Return the logits (B, T, V) of each place."""
-        return F.linear(self.hidden(inputs), self.unembedding.weight)
+        return self.head(self.hidden(inputs))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., width)."""
+        result: Tensor = self.unembedding(hidden)
+        return result
 
     def loss(
         self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
     ) -> SequenceLoss:
         """Return the summed loss of predicting ``labels`` (B, T); see `SequenceModel.loss`."""
-        return linear_token_loss(self.hidden(inputs), self.unembedding.weight, labels, weights, z_loss=z_loss)
+        return self.unembedding.loss(self.hidden(inputs), labels, weights, z_loss=z_loss)
 
     def tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.tables`."""
@@ -110,7 +115,7 @@ class PixelCNN(PixelNetwork):
 
     def token_tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.token_tables`."""
-        return [*self.embedding.parameters(), *self.unembedding.parameters()]
+        return [*self.embedding.parameters(), *tables_of(self.unembedding)]
 
     def new_cache(
         self,
@@ -170,7 +175,7 @@ class PixelCNN(PixelNetwork):
             found = self._draw(cache, rows, begin + place, x[rows, place], own[rows, place], mean[rows, place])
             hidden[rows, place] = self.norm(found).to(hidden.dtype)
         cache.position = stop
-        return F.linear(hidden[:, -1:] if last_only else hidden, self.unembedding.weight)
+        return self.head(hidden[:, -1:] if last_only else hidden)
 
     def _draw(self, cache: PixelCache, rows: Tensor, place: int, x: Tensor, own: Tensor, mean: Tensor) -> Tensor:
         """Return what the head makes of the cells that come after one token of some rows, (N, width).
@@ -199,7 +204,7 @@ class PixelCNN(PixelNetwork):
                 condition = condition[each, :, cells[new][:, ROW]][:, :, None]
             drawing.begin_row(self.stack, rows[new], condition, cells[new][:, WIDTH])
         features = drawing.pixel(self.stack, rows, cells[:, COLUMN], cache.pixel[rows].flatten(1))
-        found: Tensor = self.head(features[..., None, None])[..., 0, 0].unflatten(1, (self.config.channels, -1))
+        found: Tensor = self.features(features[..., None, None])[..., 0, 0].unflatten(1, (self.config.channels, -1))
         return found[torch.arange(len(rows), device=rows.device), cells[:, CHANNEL]]
 
     def _read(self, cache: PixelCache, rows: Tensor, x: Tensor, own: Tensor, cells: Tensor) -> None:

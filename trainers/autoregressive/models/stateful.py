@@ -14,19 +14,15 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from trainers.autoregressive.models.family import FamilyConfig
-from trainers.autoregressive.models.fast.loss import linear_token_loss
+from trainers.autoregressive.models.heads import head_of, tables_of
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.losses import SequenceLoss
-from trainers.autoregressive.models.mixture import MixtureHead
 from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.runs import Runs, Shift, runs_of
 
 State = tuple[Tensor, ...]
 """What is carried on; the first axis of each is the row."""
 EMBEDDING_STD = 0.2
-LOGIT_STD = 0.3
-"""What the first logits have, so that the loss starts 0.045 above ln(vocab_size)."""
 
 
 class StateCache:
@@ -52,21 +48,16 @@ class StatefulModel(nn.Module):
         width: of what `body` takes and gives.
     """
 
-    configuration: ClassVar[type[FamilyConfig]]
+    configuration: ClassVar[type[HeadConfig]]
     """The class of the configuration."""
 
-    def __init__(self, config: FamilyConfig, width: int) -> None:
+    def __init__(self, config: HeadConfig, width: int) -> None:
         super().__init__()
         self.config: Any = config
         self.width = width
         self.embedding = nn.Embedding(config.vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
-        self.unembedding = self.mixture = None
-        if isinstance(config, HeadConfig) and config.head == "logistics":
-            self.mixture = MixtureHead(width, config.vocab_size, config.ordinal, config.mixtures)
-        else:
-            self.unembedding = nn.Linear(width, config.vocab_size, bias=False)
-            nn.init.normal_(self.unembedding.weight, std=LOGIT_STD * width**-0.5)
+        self.unembedding = head_of(config, width)
 
     def start(self, rows: int, like: Tensor) -> State:
         """Return the state before the first token.
@@ -124,9 +115,7 @@ class StatefulModel(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden states (..., width)."""
-        head = self.mixture if self.unembedding is None else self.unembedding
-        assert head is not None
-        result: Tensor = head(hidden)
+        result: Tensor = self.unembedding(hidden)
         return result
 
     def hidden(self, inputs: Inputs) -> Tensor:
@@ -159,19 +148,15 @@ class StatefulModel(nn.Module):
         self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
     ) -> SequenceLoss:
         """Return the summed loss of predicting ``labels`` (B, T); see `SequenceModel.loss`."""
-        if self.mixture is not None:
-            return self.mixture.loss(self.hidden(inputs), labels, weights, z_loss=z_loss)
-        assert self.unembedding is not None
-        return linear_token_loss(self.hidden(inputs), self.unembedding.weight, labels, weights, z_loss=z_loss)
+        return self.unembedding.loss(self.hidden(inputs), labels, weights, z_loss=z_loss)
 
     def tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.tables`."""
-        return self.token_tables() + ([] if self.mixture is None else [*self.mixture.parameters()])
+        return [*self.embedding.parameters(), *self.unembedding.parameters()]
 
     def token_tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.token_tables`."""
-        modules = (self.embedding, self.unembedding)
-        return [weight for module in modules if module is not None for weight in module.parameters()]
+        return [*self.embedding.parameters(), *tables_of(self.unembedding)]
 
     def new_cache(
         self,

@@ -355,8 +355,8 @@ class Transformer(nn.Module):
         plain = decode.knows(self)
         if compiled and not (plain and self.codebooks is None):
             raise ValueError(
-                "the step of a model with axial positions, drawn orders, an encoder, an attention pattern, a head of logistics or "
-                "several codebooks at a place cannot be compiled; leave it plain"
+                "the step of a model with axial positions, drawn orders, an encoder, an attention pattern, a head of logistics "
+                "or several codebooks at a place cannot be compiled; leave it plain"
             )
         if left_padding is not None and not bool((left_padding > 0).any()):
             left_padding = None

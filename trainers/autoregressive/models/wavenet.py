@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.autoregressive.models.coordinates import Coordinates
-from trainers.autoregressive.models.family import FamilyConfig
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.layers import RMSNorm
+from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.stateful import State, StatefulModel
 
 
 @dataclass(frozen=True)
-class WaveNetConfig(FamilyConfig):
+class WaveNetConfig(HeadConfig):
     """A stack of gated causal convolutions.
 
     The next token is predicted from the last 1 + (kernel - 1) * (the sum of all dilations): with the defaults from 2,047.
