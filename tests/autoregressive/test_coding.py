@@ -20,7 +20,7 @@ from tokenize_kit.tokenizers.audio.pcm import PCMTokenizer
 from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 from tokenize_kit.tokenizers.text.chars import CharsTokenizer
 from trainers.autoregressive.coding.coder import DisagreementError, Reader, Writer
-from trainers.autoregressive.coding.grids import GridCoder, coding_template, device_of
+from trainers.autoregressive.coding.grids import GridCoder, coding_template, recorded_device
 from trainers.autoregressive.coding.machine import computing
 from trainers.autoregressive.coding.rows import Windows
 from trainers.autoregressive.coding.section import Section
@@ -431,7 +431,7 @@ def test_what_was_coded_on_a_gpu_needs_one(small, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     section = replace(small[2], machine=replace(small[2].machine, device="cuda:NVIDIA H200"))
     with pytest.raises(ValueError, match=r"a\.tkc was coded on a GPU \(cuda:NVIDIA H200\)"):
-        device_of(section, "a.tkc")
+        recorded_device(section, "a.tkc")
 
 
 def test_options_out_of_range_and_grids_that_do_not_fit_are_refused(small, tmp_path):

@@ -61,14 +61,14 @@ class ModelEnd:
             VerificationError: the file is damaged, or another model coded it.
         """
         from tokenize_kit.container import check_maker
-        from trainers.autoregressive.coding.grids import GridCoder, check_model, device_of
+        from trainers.autoregressive.coding.grids import GridCoder, check_model, recorded_device
         from trainers.autoregressive.coding.machine import FINGERPRINT_BYTES, model_fingerprint
         from trainers.autoregressive.model_folder import load_model
 
         section = section_of(found, name)
         if folder is None:
             raise ValueError(f"{name} was coded by the model {section.model[:12]}; give its folder with --model")
-        loaded = load_model(folder, device_of(section, name))
+        loaded = load_model(folder, recorded_device(section, name))
         check_model(section, model_fingerprint(loaded)[: 2 * FINGERPRINT_BYTES], name)
         templates = loaded.templates or (loaded.template,)
         if section.template >= len(templates):

@@ -200,7 +200,7 @@ def check_model(section: Section, fingerprint: str, name: str) -> None:
         )
 
 
-def device_of(section: Section, name: str) -> torch.device:
+def recorded_device(section: Section, name: str) -> torch.device:
     """Return where a file must be decoded: the same kind of device as coded it.
 
     Raises:
