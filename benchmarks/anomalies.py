@@ -34,11 +34,11 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import Part, held_out, in_part
-from trainers.autoregressive.anomalies import Rates, code_bytes, codes_of, compare, unit_of
 from trainers.autoregressive.model_folder import WEIGHTS_FILE, LoadedModel, load_model
 from trainers.autoregressive.options import TrainTransformerOptions
-from trainers.autoregressive.scored_data import open_shards
-from trainers.autoregressive.scoring import score_documents
+from trainers.autoregressive.scoring.anomalies import Rates, code_bytes, codes_of, compare, unit_of
+from trainers.autoregressive.scoring.data import open_shards
+from trainers.autoregressive.scoring.scores import score_documents
 from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
 

@@ -29,10 +29,10 @@ from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import key_fractions
 from trainers.autoregressive.comparing.timing import steps_that_fit
-from trainers.autoregressive.linear_probe import fit_probe
 from trainers.autoregressive.options import TrainTransformerOptions, TransformerOverrides
-from trainers.autoregressive.probing import probe
-from trainers.autoregressive.probing_options import ProbeOptions, ProbeResult
+from trainers.autoregressive.probing.linear import fit_probe
+from trainers.autoregressive.probing.options import ProbeOptions, ProbeResult
+from trainers.autoregressive.probing.run import probe
 from trainers.autoregressive.train import train_transformer
 from trainers.config import OptimizerConfig
 from trainers.palette.train import TrainPaletteOptions, train_palette

@@ -343,14 +343,14 @@ def test_validation_is_that_of_the_slow_reference(template, layout, shards, tmp_
 
 
 def test_the_default_context_of_sounds_is_the_longest_one_or_a_number_of_steps(shards, tmp_path, monkeypatch):
-    from trainers.autoregressive import train
+    from trainers.autoregressive import model_settings
 
     def context():
         out = tmp_path / f"m{len(list(tmp_path.iterdir()))}"
         return train_transformer(options_for(shards, out, "audio:coarse-first", steps=1, preset="tiny")).context
 
     assert context() == 1 + 1 + 14 * 3 + 2
-    monkeypatch.setitem(train.DEFAULT_CONTEXT, "tiny", 10)
+    monkeypatch.setitem(model_settings.DEFAULT_CONTEXT, "tiny", 10)
     assert context() == 1 + 1 + 10 * 3 + 2
 
 

@@ -15,17 +15,17 @@ from tokenize_kit.cli.main import main
 from tokenize_kit.files import write_json
 from tokenize_kit.shards import Manifest, ShardSet, StreamInfo, dtype_for, open_shard
 from trainers.autoregressive.data import TokenData
-from trainers.autoregressive.finetuning import Classifier, finetune
-from trainers.autoregressive.hidden_states import SampleReader, states_of
-from trainers.autoregressive.linear_probe import fit_probe
 from trainers.autoregressive.model_folder import ModelConfigFile, load_model, write_model_folder, write_weights
 from trainers.autoregressive.models import LayeredModel, build_model
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.objectives import objective_named
-from trainers.autoregressive.probed_samples import open_probed
-from trainers.autoregressive.probing import probe
-from trainers.autoregressive.probing_options import ProbeOptions
-from trainers.autoregressive.raw_features import raw_features
+from trainers.autoregressive.probing.finetuning import Classifier, finetune
+from trainers.autoregressive.probing.hidden_states import SampleReader, states_of
+from trainers.autoregressive.probing.linear import fit_probe
+from trainers.autoregressive.probing.options import ProbeOptions
+from trainers.autoregressive.probing.raw_features import raw_features
+from trainers.autoregressive.probing.run import probe
+from trainers.autoregressive.probing.samples import open_probed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,9 +23,9 @@ from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.tokenizers.image.pixels import PixelTokenizer
 from trainers.autoregressive.model_folder import LoadedModel
 from trainers.autoregressive.models import build_model
-from trainers.autoregressive.score_options import ScoreOptions
-from trainers.autoregressive.score_report import add_maps
-from trainers.autoregressive.scored_data import are_shards, chosen_of, encode_as_trained, open_shards
+from trainers.autoregressive.scoring.data import are_shards, chosen_of, encode_as_trained, open_shards
+from trainers.autoregressive.scoring.options import ScoreOptions
+from trainers.autoregressive.scoring.report import add_maps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUIET = Progress(enabled=False)

@@ -17,14 +17,14 @@ from tokenize_kit.sequences.packing import IGNORED
 from tokenize_kit.sequences.single import documents_of
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.shards import StreamArray
-from trainers.autoregressive.anomalies import Rates, compare
 from trainers.autoregressive.batches import VALIDATION_EPOCH, drawn_seeds
 from trainers.autoregressive.generation import inputs_of
 from trainers.autoregressive.model_folder import LoadedModel
 from trainers.autoregressive.models import build_model
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.score_summary import Summary
-from trainers.autoregressive.scoring import Score, bits_of_grids, score_documents
+from trainers.autoregressive.scoring.anomalies import Rates, compare
+from trainers.autoregressive.scoring.scores import Score, bits_of_grids, score_documents
+from trainers.autoregressive.scoring.summary import Summary
 from trainers.autoregressive.task import LossOf, Validation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -146,7 +146,7 @@ def test_few_logits_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     logits = known.model.logits
     monkeypatch.setattr(known.model, "logits", lambda inputs: sizes.append(inputs.ids.numel()) or logits(inputs))
-    monkeypatch.setattr("trainers.autoregressive.scoring.LOGITS", 50 * made.vocabulary.size)
+    monkeypatch.setattr("trainers.autoregressive.scoring.scores.LOGITS", 50 * made.vocabulary.size)
     assert [score.nats for score in score_documents(known, made, np.arange(9))] == pytest.approx(expected, abs=1e-4)
     assert max(sizes) <= 50
 

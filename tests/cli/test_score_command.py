@@ -12,8 +12,8 @@ from PIL import Image
 
 from tokenize_kit.cli.main import main
 from tokenize_kit.sources.heldout import held_out
-from trainers.autoregressive import scoring
 from trainers.autoregressive.api import Model
+from trainers.autoregressive.scoring import scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRACTION = 0.3
@@ -135,8 +135,8 @@ def test_a_command_that_was_stopped_makes_the_same_files(place, score, tmp_path,
             raise KeyboardInterrupt
         return probabilities(*given)
 
-    probabilities = scoring.log_probabilities
-    monkeypatch.setattr(scoring, "log_probabilities", stopped)
+    probabilities = scores.log_probabilities
+    monkeypatch.setattr(scores, "log_probabilities", stopped)
     again = tmp_path / "again"
     assert "the same command scores all samples again" in score(*words, out=again, code=130)
     assert not (again / "scores.jsonl").exists()

@@ -133,7 +133,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "score",
-        "trainers.autoregressive.score:score",
+        "trainers.autoregressive.scoring.run:score",
         "say how probable a trained model finds samples, and what is surprising in them",
         (
             "score --model models/emoji --shards shards/emoji --part held-out --maps 8 --out scores/emoji",
@@ -143,7 +143,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "probe",
-        "trainers.autoregressive.probing:probe",
+        "trainers.autoregressive.probing.run:probe",
         "say how much of a label each layer of a trained model tells, beside raw ids and fine-tuning",
         (
             "probe --model models/clothes --shards shards/clothes --label label --out probes/clothes",

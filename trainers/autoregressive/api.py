@@ -33,7 +33,7 @@ from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.prompts import Prompt, encoded, grids_of, prompt_tokenizers
 from trainers.autoregressive.sample import checked_length, draw, lay_out
 from trainers.autoregressive.sampling_options import SamplingOptions
-from trainers.autoregressive.scoring import Score, check_scores, score_documents
+from trainers.autoregressive.scoring.scores import Score, check_scores, score_documents
 from trainers.autoregressive.streaming import check_comes_in_pieces, decoded, steps_of
 from trainers.runtime import resolve_device
 
@@ -211,7 +211,7 @@ class Model:
         Raises:
             FileNotFoundError, TypeError: as `generate`.
             ValueError: a part is missing, the sample is longer than the model's context and must not be cut (see
-                `trainers.autoregressive.scoring`), or the model gives no probability of a whole sample.
+                `trainers.autoregressive.scoring.scores`), or the model gives no probability of a whole sample.
         """
         loaded = self.loaded.using(template)
         check_scores(loaded.model)

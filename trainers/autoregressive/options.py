@@ -24,8 +24,10 @@ from trainers.settings import OPTION, listing, read_settings
 
 TRANSFORMER = "transformer"
 """The family that has presets, styles and forms."""
+DEFAULT_PRESET, DEFAULT_STYLE = "small", "llama"
+"""Of the transformer; other families have the context of this preset."""
 
-_OF_EVERY_MODEL = {"vocab_size": "follows from the data", "context": "is --context", "ordinal": "follows from the data"}
+_OF_EVERY_MODEL = {"vocab_size": "follows from the data", "context": "is --context"}
 """Fields of a configuration that other options or the data decide."""
 
 _OF_THE_TRANSFORMER = {
@@ -33,6 +35,7 @@ _OF_THE_TRANSFORMER = {
     "form": "is --form",
     "codebook_slots": "follows from the data",
     "told_next": "follows from the template",
+    "ordinal": "follows from the data",
 }
 
 
@@ -245,7 +248,9 @@ class TrainTransformerOptions(TrainSequenceOptions):
 
 
 def _elsewhere(family: str) -> dict[str, str]:
-    return _OF_THE_TRANSFORMER if family == TRANSFORMER else _OF_EVERY_MODEL
+    if family == TRANSFORMER:
+        return _OF_THE_TRANSFORMER
+    return _OF_EVERY_MODEL | dict(getattr(configuration_of(family), "of_the_data", {}))
 
 
 def _family_typed(typed: Sequence[str]) -> str | None:

@@ -177,7 +177,7 @@ def template_of(options: CompareOptions, one: Contestant) -> str:
 
 def plan_training(options: CompareOptions, one: Contestant, keys: Path) -> dict[str, Any]:
     """Return how many steps the Transformer of a tokenizer is trained, and how many tokens a row has."""
-    from trainers.autoregressive.train import default_context
+    from trainers.autoregressive.model_settings import default_context
 
     data = TokenData.open([str(one.shards)], template_of(options, one))
     context = options.context or default_context(data, options.preset)

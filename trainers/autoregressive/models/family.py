@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import Any, Protocol, Self, get_args, get_type_hints, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, get_args, get_type_hints, runtime_checkable
 
 
 @dataclass(frozen=True)
 class FamilyConfig:
     """Sizes that every family has. A subclass checks its own fields in ``__post_init__`` after ``super().__post_init__()``."""
 
+    of_the_data: ClassVar[Mapping[str, str]] = {}
+    """Fields that training sets, and what they follow from: no option may."""
     vocab_size: int = 256
     """Number of ids."""
     context: int = 256

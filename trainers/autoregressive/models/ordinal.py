@@ -5,9 +5,9 @@ It loads no torch, so that a command line can build its options from it. The hea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from trainers.autoregressive.models.family import FamilyConfig
 
@@ -22,6 +22,7 @@ Ranges = tuple[tuple[int, int], ...]
 class HeadConfig(FamilyConfig):
     """The fields of a family whose head can be one for ordered ids; it inherits from this instead of `FamilyConfig`."""
 
+    of_the_data: ClassVar[Mapping[str, str]] = {"ordinal": "follows from the data"}
     head: Literal["softmax", "logistics"] = "softmax"
     """What a distribution over the next id is made of: a number for each id, or for ids that are ordered (raw pixels, samples of
     sounds) a mixture of logistics along their order, and a number for each other id."""

@@ -6,8 +6,9 @@ picture.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +34,13 @@ from trainers.autoregressive.models.runs import runs_of
 
 @dataclass(frozen=True)
 class PixelCNNConfig(HeadConfig):
-    """A stack of layers over pictures. ``channels`` and ``grid_condition`` follow from the data."""
+    """A stack of layers over pictures."""
 
+    of_the_data: ClassVar[Mapping[str, str]] = {
+        **HeadConfig.of_the_data,
+        "channels": "follows from the templates",
+        "grid_condition": "follows from the templates",
+    }
     kind: Literal["gated", "original"] = "gated"
     """Two stacks that see all pixels within the field, or one with a blind spot."""
     layers: int = 8

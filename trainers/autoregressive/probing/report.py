@@ -12,7 +12,7 @@ from tokenize_kit.progress import several
 from tokenize_kit.report import Page
 
 if TYPE_CHECKING:
-    from trainers.autoregressive.probing_options import ProbeOptions, ProbeResult, ProbeRow
+    from trainers.autoregressive.probing.options import ProbeOptions, ProbeResult, ProbeRow
 
 Line = tuple[list[float], list[float]]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel
-from trainers.autoregressive.scoring import Score
+from trainers.autoregressive.scoring.scores import Score
 from trainers.autoregressive.units import Units
 
 

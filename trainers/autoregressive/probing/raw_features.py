@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from tokenize_kit.sequences.packing import Ints
 
 if TYPE_CHECKING:
-    from trainers.autoregressive.probed_samples import Probed
+    from trainers.autoregressive.probing.samples import Probed
 
 MOST_COLUMNS = 1 << 20
 """A probe with more columns times classes than this takes too long."""

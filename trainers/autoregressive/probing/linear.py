@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from trainers.autoregressive.finetuning import LinearHead
+from trainers.autoregressive.probing.finetuning import LinearHead
 
 if TYPE_CHECKING:
     from tokenize_kit.sequences.packing import Ints

@@ -23,7 +23,7 @@ from tokenize_kit.metrics.lossless import lossless_code_of
 from tokenize_kit.protocol import modality_of
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel
-from trainers.autoregressive.scoring import Score
+from trainers.autoregressive.scoring.scores import Score
 
 CONVENTION = (
     "AUROC is the probability that a sample of the second set has more bits than one of the first (more bits are anomalous) or "

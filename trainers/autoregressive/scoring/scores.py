@@ -1,6 +1,6 @@
 """How probable a trained model finds documents: one number for each, for each predicted part, and for each place.
 
-    from trainers.autoregressive.scoring import score_documents
+    from trainers.autoregressive.scoring.scores import score_documents
 
     for score in score_documents(loaded, data.documents, chosen):
         print(score.nats, score.bits_per_token, score.rates)
@@ -18,13 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.packing import IGNORED, Ints, fill_places
@@ -32,7 +31,7 @@ from tokenize_kit.sequences.plans import Plan
 from trainers.autoregressive.batches import VALIDATION_EPOCH, drawn_seeds, rows_of_plan
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel
-from trainers.autoregressive.models import SequenceModel
+from trainers.autoregressive.models import JointModel, SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.units import Units
 
@@ -67,22 +66,13 @@ class Score(NamedTuple):
         return bits_per(-self.nats, sum(self.tokens.values()))
 
 
-@runtime_checkable
-class ScoresDocuments(Protocol):
-    """A model whose probability of a document is no product over its logits, such as an average over orders."""
-
-    def document_log_probabilities(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        """Return the log-probability (B,) in nats of all labels (B, T) of each row but those that are -100."""
-        ...
-
-
 def check_scores(model: SequenceModel) -> None:
     """Refuse a model that gives no probability of a whole sample.
 
     Raises:
         ValueError: it sees all tokens and has no likelihood of its own.
     """
-    if not (model.causal or isinstance(model, ScoresDocuments)):
+    if not (model.causal or isinstance(model, JointModel)):
         raise ValueError(
             "the model sees all tokens, so it gives no probability of a whole sample; take a causal one, or one that is an "
             "average over orders"
@@ -99,7 +89,7 @@ def log_probabilities(model: SequenceModel, inputs: Inputs, labels: Tensor) -> T
         inputs: rows that hold one document each, or a piece of one.
         labels: int64 (B, T), -100 where there is nothing to predict.
     """
-    if isinstance(model, ScoresDocuments):
+    if isinstance(model, JointModel):
         return model.document_log_probabilities(inputs, labels)[:, None]
     logits = model.logits(inputs).float()
     each = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(-1)
@@ -125,7 +115,7 @@ def score_documents(
     check_scores(loaded.model)
     check_lengths(documents, chosen, loaded.model.config.context)
     template = documents.template
-    by_place = not isinstance(loaded.model, ScoresDocuments)
+    by_place = not isinstance(loaded.model, JointModel)
     units = {name: Units(loaded.tokenizers[template.stream_of(name)]) for name in template.target}
     for start in range(0, len(chosen), _BATCHES * batch_size):
         some = chosen[start : start + _BATCHES * batch_size]
@@ -179,7 +169,7 @@ def bits_of_grids(
         ValueError: as `score_documents`, or the model knows only the probability of a whole document.
     """
     check_scores(loaded.model)
-    if isinstance(loaded.model, ScoresDocuments):
+    if isinstance(loaded.model, JointModel):
         raise ValueError(
             "the model gives one probability of a whole document, so there are no bits a place to be shown"
         )
@@ -258,9 +248,7 @@ def _rows(
     else:
         owners, pieces = np.arange(len(some)), some
     plan, owners = _one_a_row(documents.tokens - 1, pieces, owners, context)
-    # One that learns by counting has buffers alone.
-    network = cast("nn.Module", model)
-    device = next(chain(network.parameters(), network.buffers())).device
+    device = device_of(model)
     order = np.argsort(plan.length, kind="stable")
     start = 0
     while start < len(order):

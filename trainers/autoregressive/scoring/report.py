@@ -13,10 +13,10 @@ from tokenize_kit.protocol import ShowsTokens
 from tokenize_kit.report import Page
 from tokenize_kit.report.bits import Bits, show_bits
 from tokenize_kit.sequences.packing import Ints
-from trainers.autoregressive.anomalies import CONVENTION, Rates
 from trainers.autoregressive.data import TokenData
 from trainers.autoregressive.model_folder import LoadedModel
-from trainers.autoregressive.scoring import bits_of_grids
+from trainers.autoregressive.scoring.anomalies import CONVENTION, Rates
+from trainers.autoregressive.scoring.scores import bits_of_grids
 
 _MOST_POINTS = 400
 """Of a curve; more cannot be seen."""

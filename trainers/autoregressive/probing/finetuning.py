@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tokenize_kit.sequences.packing import Ints
-from trainers.autoregressive.hidden_states import SampleReader, averaged
 from trainers.autoregressive.models import LayeredModel, SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.probing.hidden_states import SampleReader, averaged
 from trainers.config import OptimizerConfig
 from trainers.optim import build_optimizers, learning_rate_factor, set_learning_rate
 

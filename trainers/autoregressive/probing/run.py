@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.autoregressive.probing_options import (
+from trainers.autoregressive.probing.options import (
     CURVE_FILE,
     PROBE_FILE,
     REPORT_FILE,
@@ -24,10 +24,10 @@ from trainers.autoregressive.probing_options import (
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
     from tokenize_kit.sequences.packing import Ints
-    from trainers.autoregressive.finetuning import LinearHead
-    from trainers.autoregressive.hidden_states import SampleReader
     from trainers.autoregressive.model_folder import LoadedModel
-    from trainers.autoregressive.probed_samples import Probed
+    from trainers.autoregressive.probing.finetuning import LinearHead
+    from trainers.autoregressive.probing.hidden_states import SampleReader
+    from trainers.autoregressive.probing.samples import Probed
 
 
 def probe(options: ProbeOptions, progress: Progress | None = None) -> ProbeResult:
@@ -42,7 +42,7 @@ def probe(options: ProbeOptions, progress: Progress | None = None) -> ProbeResul
     from tokenize_kit.files import write_json
     from trainers.autoregressive.model_folder import load_model
     from trainers.autoregressive.models import LayeredModel
-    from trainers.autoregressive.probing_report import write_curve, write_page
+    from trainers.autoregressive.probing.report import write_curve, write_page
     from trainers.runtime import resolve_device
 
     loaded = load_model(options.model, resolve_device(options.device)).using(options.template)
@@ -72,10 +72,10 @@ def _probe(options: ProbeOptions, loaded: LoadedModel, progress: Progress | None
     import numpy as np
 
     from tokenize_kit.sources.heldout import read_keys
-    from trainers.autoregressive.hidden_states import SampleReader, states_of
-    from trainers.autoregressive.linear_probe import fit_probe
-    from trainers.autoregressive.probed_samples import open_probed
-    from trainers.autoregressive.raw_features import raw_features
+    from trainers.autoregressive.probing.hidden_states import SampleReader, states_of
+    from trainers.autoregressive.probing.linear import fit_probe
+    from trainers.autoregressive.probing.raw_features import raw_features
+    from trainers.autoregressive.probing.samples import open_probed
 
     probed = open_probed(
         loaded,
@@ -141,7 +141,7 @@ def _finetuned(
     head: LinearHead,
     progress: Progress | None,
 ) -> ProbeRow:
-    from trainers.autoregressive.finetuning import finetune, predicted
+    from trainers.autoregressive.probing.finetuning import finetune, predicted
 
     if progress is not None:
         progress.task(f"fine-tuning on {len(samples):,} labels", options.finetune_steps)

@@ -21,7 +21,7 @@ from tokenize_kit.shards.preparation import Preparation
 from tokenize_kit.sources.heldout import in_part, read_keys
 from trainers.autoregressive.data import TokenData
 from trainers.autoregressive.model_folder import LoadedModel
-from trainers.autoregressive.score_options import ScoreOptions
+from trainers.autoregressive.scoring.options import ScoreOptions
 
 
 def are_shards(paths: Sequence[str]) -> bool:

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tokenize_kit.progress import Progress, readable, several
-from trainers.autoregressive.score_options import ScoreOptions
+from trainers.autoregressive.scoring.options import ScoreOptions
 
 if TYPE_CHECKING:
     from tokenize_kit.sequences.packing import Ints
-    from trainers.autoregressive.anomalies import Rates
     from trainers.autoregressive.data import TokenData
-    from trainers.autoregressive.score_summary import Summary
-    from trainers.autoregressive.scoring import Score
+    from trainers.autoregressive.scoring.anomalies import Rates
+    from trainers.autoregressive.scoring.scores import Score
+    from trainers.autoregressive.scoring.summary import Summary
 
 SCORES_FILE = "scores.jsonl"
 AGAINST_FILE = "against.jsonl"
@@ -143,14 +143,15 @@ class _Run:
         from torch import nn
 
         from trainers.autoregressive.model_folder import load_model
+        from trainers.autoregressive.models import JointModel
         from trainers.autoregressive.samples_folder import BFLOAT16
-        from trainers.autoregressive.scoring import ScoresDocuments, check_scores
+        from trainers.autoregressive.scoring.scores import check_scores
         from trainers.runtime import resolve_device
 
         self.options, self.progress, self.out = options, progress, out
         self.loaded = load_model(options.model, resolve_device(options.device)).using(options.template)
         check_scores(self.loaded.model)
-        if options.maps and isinstance(self.loaded.model, ScoresDocuments):
+        if options.maps and isinstance(self.loaded.model, JointModel):
             raise ValueError(
                 f"--maps {options.maps}: the model gives one probability of a whole sample, so there are no bits a place; leave "
                 "--maps out"
@@ -162,7 +163,7 @@ class _Run:
     def run(self) -> ScoreResult:
         """Score the set, and the one that it is compared with."""
         from tokenize_kit.files import write_json
-        from trainers.autoregressive.anomalies import codes_of, compare
+        from trainers.autoregressive.scoring.anomalies import codes_of, compare
 
         options = self.options
         data, chosen = self._opened(options.shards, options.data, SHARDS, options)
@@ -175,7 +176,7 @@ class _Run:
             compared = (rates, other)
             values |= {"against": against.to_dict(), "anomalies": asdict(compare(*compared, codes_of(self.loaded)))}
         if options.maps or compared is not None:
-            from trainers.autoregressive.score_report import add_maps, score_page
+            from trainers.autoregressive.scoring.report import add_maps, score_page
 
             page = score_page(self.loaded, values, compared)
             if options.maps:
@@ -186,7 +187,7 @@ class _Run:
 
     def _second(self) -> tuple[TokenData, Ints] | None:
         """Open the second set, if there is one; all of it is compared, whatever the part of the first."""
-        from trainers.autoregressive.scored_data import are_shards
+        from trainers.autoregressive.scoring.data import are_shards
 
         against = self.options.against
         if not against:
@@ -198,8 +199,8 @@ class _Run:
         self, shards: tuple[str, ...], data: tuple[str, ...], name: str, options: ScoreOptions
     ) -> tuple[TokenData, Ints]:
         """Open shard sets, or encode files into the folder ``name``; returns the documents and which are scored."""
-        from trainers.autoregressive.scored_data import chosen_of, encode_as_trained, open_shards
-        from trainers.autoregressive.scoring import check_lengths
+        from trainers.autoregressive.scoring.data import chosen_of, encode_as_trained, open_shards
+        from trainers.autoregressive.scoring.scores import check_lengths
 
         if data:
             shards = (encode_as_trained(self.loaded, data, self.out / name, options, self.progress),)
@@ -211,9 +212,9 @@ class _Run:
     def _scored(self, data: TokenData, chosen: Ints, name: str) -> tuple[Summary, Rates]:
         """Write the lines of a set; returns what they add up to, and where two sets are compared the rates of its samples."""
         from tokenize_kit.files import atomic_write
-        from trainers.autoregressive.anomalies import Rates, code_bytes, unit_of
-        from trainers.autoregressive.score_summary import Summary
-        from trainers.autoregressive.scoring import score_documents
+        from trainers.autoregressive.scoring.anomalies import Rates, code_bytes, unit_of
+        from trainers.autoregressive.scoring.scores import score_documents
+        from trainers.autoregressive.scoring.summary import Summary
 
         summary = Summary(self.loaded)
         rates = Rates(unit_of(self.loaded))

@@ -18,7 +18,7 @@ from trainers.autoregressive.models.inputs import Inputs
 
 if TYPE_CHECKING:
     from tokenize_kit.progress import Progress
-    from trainers.autoregressive.probed_samples import Probed
+    from trainers.autoregressive.probing.samples import Probed
 
 Floats = NDArray[np.float32]
 
