@@ -6,7 +6,8 @@
 members get ``--minutes`` of training steps (a short run tells how many fit), in float32 or bfloat16 as the processor has it; then
 the ``--best`` of them begin anew with ``--long`` minutes. What counts, counts one epoch. Bits a dimension are those of the
 held-out pictures, all of their tokens counted; milliseconds a token are of one picture drawn alone, with cache and, after 392
-pixels, by reading all of it again. Beside them the classical codecs, all pictures on one sheet or each a file of its own. The
+pixels, by reading all of it again. File is what 64 of the pictures take when they are really coded, with headers and checksums,
+and came back from it. Beside them the classical codecs, all pictures on one sheet or each a file of its own. The
 folder keeps models and report.html; the same command goes on with what is missing. Run it alone.
 """
 
@@ -35,9 +36,15 @@ from tokenize_kit.progress import Progress
 from tokenize_kit.report import Page
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
+from trainers.autoregressive.coding.coder import Reader, Writer
+from trainers.autoregressive.coding.grids import GridCoder
+from trainers.autoregressive.coding.machine import Machine, computing
+from trainers.autoregressive.coding.rows import code_rows
+from trainers.autoregressive.coding.section import Section
 from trainers.autoregressive.comparing.timing import steps_that_fit
 from trainers.autoregressive.generation import inputs_of
 from trainers.autoregressive.model_folder import load_model
+from trainers.autoregressive.models import JointModel
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.options import GenerateOptions, TrainSequenceOptions
 from trainers.autoregressive.sample import generate_samples
@@ -47,6 +54,8 @@ from trainers.config import OptimizerConfig
 HELD_OUT = 5000
 SIDE = 28
 SAMPLES = 8
+CODED = 64
+"""Pictures that are really coded, all of them in one file."""
 ORDINAL = ("head=logistics",)
 
 
@@ -156,6 +165,7 @@ def made(name: str, root: Path, minutes: float, measured: int) -> dict[str, Any]
         "seconds": time.perf_counter() - began,
     }
     row["step"], row["whole"] = cost(folder)
+    row["coded"] = coded(folder, np.load(root / "held_out.npy")[: min(CODED, measured)])
     generate_samples(
         GenerateOptions(model=str(folder), out=str(folder / "samples"), count=SAMPLES, batch_size=SAMPLES, seed=1),
         Progress(enabled=False),
@@ -194,6 +204,25 @@ def cost(folder: Path) -> tuple[float | None, float | None]:
             model.logits(every)
             wholes.append(time.perf_counter() - began)
     return 1e3 * statistics.median(singles), 1e3 * statistics.median(wholes)
+
+
+def coded(folder: Path, pictures: np.ndarray) -> float | None:
+    """Return the bits a pixel of pictures that were coded into one stream of words and came back; None if it cannot be drawn."""
+    loaded = load_model(folder)
+    if not loaded.model.causal or isinstance(loaded.model, JointModel):
+        return None
+    coder, writer = GridCoder(loaded), Writer()
+    grids = [picture.astype(np.int64)[..., None] for picture in pictures]
+    with computing(coder.device):
+        code_rows(coder.stream, [grid.copy() for grid in grids], writer, None, None)
+        words = writer.finish()
+        back = [np.zeros_like(grid) for grid in grids]
+        reader = Reader(words, writer.pieces)
+        code_rows(coder.stream, back, reader, None, None)
+        reader.finish()
+    assert all(np.array_equal(one, other) for one, other in zip(grids, back, strict=True))
+    section = Section(coder.fingerprint, Machine.here(coder.device), 0, 1, 0, 0, tuple(writer.pieces), words)
+    return 8 * len(section.to_bytes()) / pictures.size
 
 
 def part(inputs: Inputs, start: int, stop: int) -> Inputs:
@@ -254,15 +283,18 @@ def main(words: Sequence[str] | None = None) -> None:
     prepare(options.out)
     codecs = classical(np.load(options.out / "held_out.npy"))
     print(f"{torch.get_num_threads()} threads, {options.measured} held-out pictures\n")
-    print("| model | minutes | bits a dimension | parameters | training tokens/s | ms a token, cached | without |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    print(
+        "| model | minutes | bits a dimension | file | parameters | training tokens/s | ms a token, cached | without |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     rows: dict[str, dict[str, Any]] = {}
 
     def show(name: str, minutes: float) -> None:
         row = rows[f"{name} for {minutes:g} minutes"] = made(name, options.out, minutes, options.measured)
         step, whole = ("" if row[one] is None else f"{row[one]:.1f}" for one in ("step", "whole"))
+        file = "" if row["coded"] is None else f"{row['coded']:.3f}"
         print(
-            f"| {name} | {minutes:g} | {row['bits']:.3f} | {row['parameters']:,} | {row['rate']:,.0f} | {step} | {whole} |",
+            f"| {name} | {minutes:g} | {row['bits']:.3f} | {file} | {row['parameters']:,} | {row['rate']:,.0f} | {step} | {whole} |",
             flush=True,
         )
 

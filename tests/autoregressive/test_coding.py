@@ -161,6 +161,13 @@ PARTS = {
         {},
         np.random.default_rng(2).integers(0, 256, (2, 3, 3)),
     ),
+    "of a PixelCNN": (
+        ("image",),
+        {"image": PixelTokenizer(3)},
+        {"image": [(2, 3, 3), (3, 2, 3)]},
+        {"family": "pixelcnn", "layers": 2, "width": 12, "channels": 3},
+        np.random.default_rng(2).integers(0, 256, (3, 2, 3)),
+    ),
     "without its caption": (
         ("text? -> image",),
         {"text": Letters(), "image": Shades()},
@@ -209,6 +216,7 @@ def test_a_frame_says_what_the_grammar_says(name, tmp_path):
             ("axial", list(known.place.axial)),
             ("following", list(known.following)),
             ("steps", [int(known.step[0]), known.step[1]]),
+            ("cells", list(known.cell)),
         ):
             if part in loaded.model.needs:
                 assert getattr(inputs, part)[0, place].tolist() == value
