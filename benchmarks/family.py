@@ -293,10 +293,8 @@ def main(words: Sequence[str] | None = None) -> None:
         row = rows[f"{name} for {minutes:g} minutes"] = made(name, options.out, minutes, options.measured)
         step, whole = ("" if row[one] is None else f"{row[one]:.1f}" for one in ("step", "whole"))
         file = "" if row["coded"] is None else f"{row['coded']:.3f}"
-        print(
-            f"| {name} | {minutes:g} | {row['bits']:.3f} | {file} | {row['parameters']:,} | {row['rate']:,.0f} | {step} | {whole} |",
-            flush=True,
-        )
+        sizes = f"{row['bits']:.3f} | {file} | {row['parameters']:,}"
+        print(f"| {name} | {minutes:g} | {sizes} | {row['rate']:,.0f} | {step} | {whole} |", flush=True)
 
     for name in options.only:
         show(name, options.minutes)
