@@ -32,6 +32,7 @@ from PIL import Image
 from tokenize_kit.cli.create import CreatePixelsOptions, create_pixels
 from tokenize_kit.files import read_signed, signed, write_json
 from tokenize_kit.media.image import read_image
+from tokenize_kit.media.picture_plugins import JPEG_XL
 from tokenize_kit.progress import Progress
 from tokenize_kit.report import Page
 from tokenize_kit.shards.encode import encode
@@ -235,10 +236,14 @@ def classical(pictures: np.ndarray) -> dict[str, float]:
     rows = len(pictures) // 100
     sheet = pictures[: rows * 100].reshape(rows, 100, SIDE, SIDE).transpose(0, 2, 1, 3).reshape(rows * SIDE, 100 * SIDE)
     found = {}
-    for name, kind, how in (
+    kinds: list[tuple[str, str, dict[str, Any]]] = [
         ("PNG", "PNG", {"optimize": True}),
         ("WebP", "WEBP", {"lossless": True, "quality": 100, "method": 6}),
-    ):
+    ]
+    if JPEG_XL.installed:
+        JPEG_XL.load()
+        kinds.append(("JPEG XL", "JXL", {"lossless": True, "effort": 9}))
+    for name, kind, how in kinds:
         for label, items in ((f"{name}, one sheet", [sheet]), (f"{name}, a file each", list(pictures[:500]))):
             size = 0
             for item in items:
