@@ -191,7 +191,8 @@ def test_the_help_shows_the_fields_of_a_family(family, capsys, monkeypatch):
     assert main(["train", "sequence", "--family", family, "--help"]) == 0
     shown = capsys.readouterr().out.partition(f"--set NAME=VALUE, of the family {family}: ")[2].splitlines()
     told = {line.split()[0] for line in shown if line.startswith("  ") and line[2] != " " and "by default" in line}
-    hidden = {"vocab_size", "context"} | ({"form", "codebook_slots", "told_next"} if family == "transformer" else set())
+    own = {"transformer": {"form", "codebook_slots", "told_next"}, "pixelcnn": {"channels", "grid_condition"}}
+    hidden = {"vocab_size", "context", "ordinal"} | own.get(family, set())
     assert told == {field.name for field in dataclasses.fields(kind)} - hidden
     for name in told:
         assert documents[name]

@@ -43,7 +43,7 @@ def slow_logits(model, ids):
             total = total + out[: config.skip_width]
             if index < config.layers - 1:
                 x = x + out[config.skip_width :]
-        hidden = torch.relu(model.head.weight @ torch.relu(total) + model.head.bias)
+        hidden = torch.relu(model.joining.weight @ torch.relu(total) + model.joining.bias)
         hidden = hidden / (hidden.square().mean() + 1e-5).sqrt() * model.norm.weight
         logits.append(model.unembedding.weight @ hidden)
     return torch.stack(logits)

@@ -40,7 +40,7 @@ PARTS = {
         "optimizer": (OptimizerConfig, set()),
     },
     "train transformer": {
-        "model": (TransformerConfig, {"vocab_size", "context", "form", "codebook_slots", "told_next"}),
+        "model": (TransformerConfig, {"vocab_size", "context", "form", "codebook_slots", "told_next", "ordinal"}),
         "optimizer": (OptimizerConfig, set()),
     },
 }

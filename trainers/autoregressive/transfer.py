@@ -182,6 +182,6 @@ def _parameters(model: SequenceModel) -> dict[str, nn.Parameter]:
 
 def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return what two configurations do not share of what may decide the shapes of matrices."""
-    free = ("vocab_size", "context", "dropout")
+    free = ("vocab_size", "context", "dropout", "ordinal")
     names = [name for name in dict.fromkeys((*ours, *theirs)) if name not in free]
     return [(name, theirs.get(name), ours.get(name)) for name in names if theirs.get(name) != ours.get(name)]
