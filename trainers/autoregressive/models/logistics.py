@@ -7,7 +7,9 @@ of one an id, which thus can be learned from a few values of each dimension. It 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ from trainers.autoregressive.models.rereading import RereadingModel, Whole, ever
 class LogisticsConfig(FamilyConfig):
     """How many logistics are mixed, and for which places."""
 
+    of_the_data: ClassVar[Mapping[str, str]] = {"ordinal": "follows from the data"}
     by_place: bool = False
     """Whether each place of a document has a mixture of its own."""
     mixtures: int = MIXTURES
