@@ -179,7 +179,7 @@ def test_a_slow_machine_has_fewer_steps_and_keeps_them(tmp_path, monkeypatch):
 
 
 def test_the_pace_falls_with_the_speed_and_stays_in_its_bounds():
-    fast, slow, slower, slowest = (pace(6, Speed(seconds, seconds)) for seconds in (0.001, 0.12, 0.2, 10))
+    fast, slow, slower, slowest = (pace(6, Speed(seconds, seconds)) for seconds in (0.001, 0.05, 0.1, 10))
     assert fast == 1 > slow > slower > slowest == LEAST
 
 
