@@ -149,6 +149,7 @@ def picture(height, width, seed=0):
 
 
 PICTURES = {"image": [(3, 4), (2, 2)]}
+SMALL_PIXELCNN = {"family": "pixelcnn", "layers": 1, "width": 12, "first_kernel": 3}
 PARTS = {
     "text": (("text",), {"text": Letters()}, None, {}, np.arange(40) % 27),
     "picture": (("image",), {"image": Shades()}, PICTURES, {}, picture(3, 4)),
@@ -161,6 +162,7 @@ PARTS = {
         {},
         np.random.default_rng(2).integers(0, 256, (2, 3, 3)),
     ),
+    "pixelcnn": (("image",), {"image": Shades()}, PICTURES, SMALL_PIXELCNN, picture(3, 4)),
     "without its caption": (
         ("text? -> image",),
         {"text": Letters(), "image": Shades()},
@@ -209,6 +211,7 @@ def test_a_frame_says_what_the_grammar_says(name, tmp_path):
             ("axial", list(known.place.axial)),
             ("following", list(known.following)),
             ("steps", [int(known.step[0]), known.step[1]]),
+            ("cells", list(known.cell)),
         ):
             if part in loaded.model.needs:
                 assert getattr(inputs, part)[0, place].tolist() == value
@@ -447,6 +450,8 @@ def test_options_out_of_range_and_grids_that_do_not_fit_are_refused(small, tmp_p
     pictures = GridCoder(part_of("picture", tmp_path / "pictures", context=8)[0])
     with pytest.raises(ValueError, match="knows only"):
         pictures.encode(picture(5, 5))
+    with pytest.raises(ValueError, match="--streams 2: a sample of 'image' has a known shape"):
+        pictures.encode(picture(3, 4), 2)
     with pytest.raises(ValueError, match=r"a document of \d+ tokens does not fit the model's context of 8"):
         pictures.encode(picture(3, 4))
 

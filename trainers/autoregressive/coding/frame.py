@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenize_kit.sequences.document import Role
-from tokenize_kit.sequences.segment import NOWHERE
+from tokenize_kit.sequences.segment import CELL, NOWHERE
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.models.inputs import Inputs
@@ -92,11 +92,15 @@ class Frame:
         steps = np.stack([np.ones(length, np.int64), np.zeros(length, np.int64)], 1)
         opens, slots = segment.joint(place[own], count[own], shapes[own])
         steps[ids - 1, 0], steps[ids - 1, 1] = opens, slots
+        cells = np.full((length, len(CELL)), NOWHERE)
+        if segment.is_plane:
+            cells[ids - 1] = segment.cells(number, flat[own], shapes[own])
         parts = {
             "given": document.roles == Role.CONDITION,
             "axial": axial,
             "following": following,
             "steps": steps,
+            "cells": cells,
         }
         stop = int(ids[-1]) + 1
         known = {name: torch.from_numpy(value[None, :stop]) for name, value in parts.items() if name in needs}
