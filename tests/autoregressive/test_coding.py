@@ -455,6 +455,8 @@ def test_options_out_of_range_and_grids_that_do_not_fit_are_refused(small, tmp_p
     pictures = GridCoder(part_of("picture", tmp_path / "pictures", context=8)[0])
     with pytest.raises(ValueError, match="knows only"):
         pictures.encode(picture(5, 5))
+    with pytest.raises(ValueError, match="--streams 2: a sample of 'image' has a known shape"):
+        pictures.encode(picture(3, 4), 2)
     with pytest.raises(ValueError, match=r"a document of \d+ tokens does not fit the model's context of 8"):
         pictures.encode(picture(3, 4))
 

@@ -189,6 +189,13 @@ def test_documents_of_two_lengths_are_refused(tmp_path):
         train_transformer(counting(data, tmp_path / "model", "bayes", {}))
 
 
+@pytest.mark.parametrize(("option", "value"), [("ema", 0.9), ("z_loss", 0.1), ("init_from", "elsewhere")])
+def test_options_of_weights_are_refused_where_there_are_none(shades, tmp_path, option, value):
+    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} {value}: .* only counts and has no weights"):
+        train_transformer(counting(shades, tmp_path / "model", "histogram", {}, **{option: value}))
+    assert not (tmp_path / "model").exists()
+
+
 def test_columns_of_labels_are_variables(tmp_path):
     words = [("a", "b"), ("b", "c"), ("c", "a")] * 8
     grids = {f"word{number}": [np.array([LETTERS.index(pair[number])]) for pair in words] for number in range(2)}

@@ -123,6 +123,7 @@ def test_coordinates_come_in_beside_the_ids():
     [
         ({"kernel": 1}, "kernel 1 must be at least 2"),
         ({"cycle": 0}, "cycle 0 must be at least 1"),
+        ({"cycle": 80, "layers": 70}, "cycle 80 of 70 layers gives a dilation of 2 to the 69"),
         ({"dropout": 1.0}, r"dropout 1.0 must be in \[0, 1\)"),
     ],
 )

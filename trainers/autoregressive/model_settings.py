@@ -153,5 +153,11 @@ def check_model(options: TrainSequenceOptions, data: MixedData, objective: Objec
             f"the template {str(drawn)!r} has an order that is drawn, but {family} does not ask which place "
             "comes next; take another order"
         )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        without_gradient = {"--ema": options.ema, "--z-loss": options.z_loss or None, "--init-from": options.init_from}
+        if given := next(
+            (f"{option} {value}" for option, value in without_gradient.items() if value is not None), None
+        ):
+            raise ValueError(f"{given}: {family} only counts and has no weights; leave {given.split()[0]} out")
     if options.compile and not isinstance(model, Fusable):
         raise ValueError(f"--compile: {family} has no parts that can be compiled; leave --compile out")

@@ -129,6 +129,10 @@ class GridCoder:
             raise ValueError(f"a carry of {carry} is not between 0 and 0.75 of a window")
         if streams is not None and not 1 <= streams <= MOST_STREAMS:
             raise ValueError(f"--streams {streams} must be from 1 to {MOST_STREAMS}")
+        if not self.stream.is_open and (streams or 1) > 1:
+            raise ValueError(
+                f"--streams {streams}: a sample of {self.stream.part!r} has a known shape and is not cut; leave --streams out"
+            )
         known = self.loaded.vocabulary.stream(self.loaded.template.stream_of(self.stream.part))
         ids = np.array(grid, np.int64)
         shared_ids(ids, known)

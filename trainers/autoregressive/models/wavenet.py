@@ -25,6 +25,9 @@ from trainers.autoregressive.models.layers import RMSNorm
 from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.stateful import State, StatefulModel
 
+MOST_DOUBLINGS = 20
+"""Of a dilation: a step of generation keeps as many places as it is long."""
+
 
 @dataclass(frozen=True)
 class WaveNetConfig(HeadConfig):
@@ -53,6 +56,11 @@ class WaveNetConfig(HeadConfig):
         self.at_least(1, "layers", "cycle", "width", "skip_width")
         self.at_least(2, "kernel")
         self.probability("dropout")
+        if (doublings := min(self.cycle, self.layers) - 1) > MOST_DOUBLINGS:
+            raise ValueError(
+                f"cycle {self.cycle} of {self.layers} layers gives a dilation of 2 to the {doublings}, which no context needs; "
+                f"take a cycle of at most {MOST_DOUBLINGS + 1}"
+            )
 
     @property
     def dilations(self) -> tuple[int, ...]:
