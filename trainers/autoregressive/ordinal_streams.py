@@ -44,5 +44,5 @@ def told_ordinal(
         return {"ordinal": ranges}
     raise ValueError(
         f"a mixture of logistics is for ids that are ordered, such as raw pixels and samples of sounds, and none of the streams "
-        f"{', '.join(vocabulary.streams)} has such ids; take the head softmax, or the family histogram"
+        f"{', '.join(vocabulary.streams)} has such ids; take the head softmax, or of the family logistics the histogram"
     )
