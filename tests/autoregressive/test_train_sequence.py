@@ -3,13 +3,11 @@
 import dataclasses
 import json
 import shlex
-import subprocess
-import sys
 from importlib.metadata import entry_points
 
 import pytest
 import torch
-from test_train import HERE, assert_same_run, log_without_timing, options_for, train_until, weights
+from test_train import assert_same_run, log_without_timing, options_for, train_until, weights
 from toys.world import text_samples, write_shards
 
 from tokenize_kit.cli.main import main
@@ -129,23 +127,6 @@ def test_init_from_takes_over_what_another_model_of_the_family_shares(texts, pic
         train_sequence(dataclasses.replace(second, out=str(tmp_path / "wide"), set=wide))
     with pytest.raises(ValueError, match="is a model of the family 'wavenet', this one is 'recurrent'"):
         train_sequence(dataclasses.replace(second, out=str(tmp_path / "other"), family="recurrent", set=()))
-
-
-def test_two_processes_equal_one_with_the_joint_batch(pictures, tmp_path):
-    sizes = ("layers=3", "cycle=2", "width=16", "skip_width=16", "coordinates=true")
-    changes = {"template": "text -> image", "context": 40, "steps": 2, "set": sizes, "precision": "32-true"}
-    train_sequence(sequence_options(pictures, tmp_path / "one", "wavenet", batch_size=4, **changes))
-    script = tmp_path / "train.py"
-    script.write_text(
-        f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]\n"
-        "import test_train_sequence as here, torch\ntorch.set_num_threads(1)\n"
-        f"changes = {changes}\n"
-        f"options = here.sequence_options({pictures!r}, sys.argv[1], 'wavenet', batch_size=2, devices=2, **changes)\n"
-        "here.train_sequence(options)\n"
-    )
-    subprocess.run([sys.executable, str(script), str(tmp_path / "two")], check=True, timeout=300)
-    one, two = weights(tmp_path / "one")["last"], weights(tmp_path / "two")["last"]
-    assert all(torch.allclose(one[key], two[key], atol=2e-5) for key in one)
 
 
 @pytest.mark.parametrize(
