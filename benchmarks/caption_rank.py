@@ -37,21 +37,19 @@ from tokenize_kit.media.image import read_image
 from tokenize_kit.media.image.tensors import resize_image
 from tokenize_kit.progress import Progress
 from tokenize_kit.protocol import load_tokenizer
-from tokenize_kit.sequences.document import Role
 from tokenize_kit.shards import ShardSet
 from tokenize_kit.shards.encode import encode
 from tokenize_kit.shards.options import EncodeOptions
 from tokenize_kit.sources.heldout import held_out
 from trainers.autoregressive.api import Model
+from trainers.autoregressive.comparing.rank import likelihoods, ranks
 from trainers.autoregressive.model_folder import LoadedModel, load_model
-from trainers.autoregressive.models.inputs import Inputs
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 HELD_OUT = 0.05
 """Part of the samples that `train transformer` holds out if nothing else is said."""
 EQUAL = 0.02
 """Nats that two readings of the same tokens may differ by in bfloat16."""
-BATCH = 64
 SIDE = 16
 """Pixels of the pictures that the classifier sees."""
 
@@ -66,46 +64,15 @@ def held_out_grids(shards: Sequence[str], most: int | None) -> list[Grids]:
     return found[:most]
 
 
-def likelihoods(loaded: LoadedModel, samples: Sequence[Grids]) -> NDArray[np.float64]:
-    """Return the log-probability in nats of what is predicted of sample i given the condition of sample j, (i, j)."""
-    template, model = loaded.template, loaded.model.eval()
-    given = {template.stream_of(name) for name in template.names} - {template.stream_of(one) for one in template.target}
-    documents = []
-    for i, sample in enumerate(samples):
-        for j, other in enumerate(samples):
-            grids = {
-                name: (other if template.stream_of(name) in given else sample)[template.stream_of(name)]
-                for name in template.names
-            }
-            documents.append((i, j, template.document(grids, loaded.vocabulary)))
-    documents.sort(key=lambda one: len(one[2]))
-    found = np.zeros((len(samples), len(samples)))
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for start in range(0, len(documents), BATCH):
-            part = documents[start : start + BATCH]
-            longest = max(len(document) for *_, document in part)
-            ids = torch.zeros(len(part), longest, dtype=torch.int64)
-            counts = torch.zeros(len(part), longest)
-            for row, (_, _, document) in enumerate(part):
-                ids[row, : len(document)] = torch.from_numpy(document.ids)
-                counts[row, : len(document)] = torch.from_numpy((document.roles == Role.TARGET).astype(np.float32))
-            logits = model.logits(Inputs(ids[:, :-1])).float()
-            each = logits.gather(-1, ids[:, 1:, None])[..., 0] - logits.logsumexp(-1)
-            for (i, j, _), value in zip(part, (each * counts[:, 1:]).sum(1).tolist(), strict=True):
-                found[i, j] = value
-    return found
-
-
-def ranks(found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rank of the true condition of each sample; equal ones share the mean of their ranks."""
-    true = np.diag(found)[:, None]
-    better = (found > true + EQUAL).sum(1)
-    equal = (np.abs(found - true) <= EQUAL).sum(1)
-    return 1 + better + (equal - 1) / 2
+def read(loaded: LoadedModel, samples: Sequence[Grids]) -> NDArray[np.float64]:
+    """Return the log-probability of sample i given the condition of sample j, (i, j), computed in bfloat16."""
+    loaded.model.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        return likelihoods(loaded, samples)
 
 
 def row(said: str, found: NDArray[np.float64]) -> None:
-    rank = ranks(found)
+    rank = ranks(found, EQUAL)
     print(
         f"| {said} | {len(rank)} | {np.median(rank):.1f} | {100 * (rank == 1).mean():.0f} % | {rank.mean():.1f} "
         f"| {(len(rank) + 1) / 2:.0f}, {100 / len(rank):.1f} % |",
@@ -191,7 +158,7 @@ def main() -> None:
     if given.model is not None:
         loaded = load_model(given.model).using(given.template)
         head()
-        row(f"{loaded.template}", likelihoods(loaded, held_out_grids(given.shards, given.most)))
+        row(f"{loaded.template}", read(loaded, held_out_grids(given.shards, given.most)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.demo or Path(temporary) / "demo"
@@ -210,7 +177,7 @@ def main() -> None:
         head()
         for said, shards in sets.items():
             samples = held_out_grids([shards], given.most)
-            row(f"a picture: its {said}", likelihoods(loaded, samples))
+            row(f"a picture: its {said}", read(loaded, samples))
         if given.subgroups is not None:
             agreement(model, given.subgroups, given.guidance, folder / "tokenizers" / "learned")
 

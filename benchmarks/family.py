@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -68,8 +68,13 @@ class Member:
     settings: tuple[str, ...] = ()
     batch_size: int = 8
     learning_rate: float = 2e-3
-    optimizer: str = "muon"
+    optimizer: Literal["adamw", "muon"] = "muon"
     objective: str = "next-token"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it learns by counting, in one epoch."""
+        return self.family in ("histogram", "bayes")
 
 
 _SMALL = ("layers=4", "width=128", "heads=4")
@@ -116,6 +121,12 @@ def options_of(
     member: Member, root: Path, out: Path, measured: int, steps: int, context: int | None
 ) -> TrainSequenceOptions:
     """Return how a member is trained."""
+    trained = OptimizerConfig(
+        optimizer=member.optimizer,
+        learning_rate=member.learning_rate,
+        warmup_steps=min(50, steps),
+        decay_fraction=0.5,
+    )
     return TrainSequenceOptions(
         family=member.family,
         set=member.settings,
@@ -123,12 +134,7 @@ def options_of(
         shards=(str(root / "shards"),),
         template=("image",),
         out=str(out),
-        optimizer=OptimizerConfig(
-            optimizer=member.optimizer,  # type: ignore[arg-type]
-            learning_rate=member.learning_rate,
-            warmup_steps=min(50, steps),
-            decay_fraction=0.5,
-        ),
+        optimizer=OptimizerConfig() if member.counts else trained,
         batch_size=member.batch_size,
         context=context,
         steps=steps,
@@ -147,13 +153,12 @@ def made(name: str, root: Path, minutes: float, measured: int) -> dict[str, Any]
     file = folder.with_suffix(".json")
     if file.is_file():
         return dict(read_signed(file))
-    counting = member.family in ("histogram", "bayes")
     plan = folder.with_suffix(".plan.json")
     if plan.is_file():
         steps = int(read_signed(plan)["steps"])
     else:
         trial = options_of(member, root, folder, 1, 20, None)
-        steps = -(-55_000 // member.batch_size) if counting else steps_that_fit(trial, 60 * minutes)[0]
+        steps = -(-55_000 // member.batch_size) if member.counts else steps_that_fit(trial, 60 * minutes)[0]
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_json(plan, signed({"steps": steps}))
     began = time.perf_counter()

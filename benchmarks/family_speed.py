@@ -97,8 +97,11 @@ def build(name: str, values: dict[str, Any], width: int, context: int) -> Sequen
     with torch.device("meta"):
         known = build_model(name, {}).config.to_dict()
     size = 64 if width % 64 == 0 else 32
-    more = {"heads": width // size} if "heads" in known else {"head_size": size} if "head_size" in known else {}
-    more |= {"layers": LAYERS} if name in SAME_LAYERS else {}
+    more = {"layers": LAYERS} if name in SAME_LAYERS else {}
+    if "heads" in known:
+        more["heads"] = width // size
+    elif "head_size" in known and values.get("kind") != "s4d":
+        more["head_size"] = size
     torch.manual_seed(0)
     return build_model(name, {"vocab_size": VOCAB, "context": context, "width": width, **more, **values})
 

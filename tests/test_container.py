@@ -80,7 +80,7 @@ def test_any_mixture_of_widths(data):
 def test_pieces_are_packed_as_the_whole(monkeypatch):
     ids = np.random.default_rng(0).integers(0, 8, (1001, 3))
     whole = pack_ids(ids, [3, 3, 5])
-    monkeypatch.setattr("tokenize_kit.container._CHUNK_BITS", 300)
+    monkeypatch.setattr("tokenize_kit.container.bits._CHUNK_BITS", 300)
     assert pack_ids(ids, [3, 3, 5]) == whole
     assert np.array_equal(unpack_ids(whole, 1001, [3, 3, 5]), ids)
 
@@ -435,7 +435,7 @@ def test_damaged_files_of_a_codec_are_refused_before_anything_is_decoded(tmp_pat
 
 
 def test_a_long_sound_is_never_held_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("tokenize_kit.container._STEPS_AT_ONCE", 10)
+    monkeypatch.setattr("tokenize_kit.container.samples._STEPS_AT_ONCE", 10)
     codec = toy_codec("frames")
     alive, most = weakref.WeakSet(), [0, 0]
 

@@ -21,6 +21,7 @@ from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.options import GenerateOptions, TransformerOverrides
 from trainers.autoregressive.sample import generate_samples
 from trainers.autoregressive.train import train_transformer
+from trainers.config import OptimizerConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COUNT = 60
@@ -39,6 +40,7 @@ def counting(data, out, family, config, **changes):
     values = {
         "template": "image",
         "model": TransformerOverrides(),
+        "optimizer": OptimizerConfig(),
         "family": family,
         "family_config": str(file),
         "context": None,
@@ -189,10 +191,18 @@ def test_documents_of_two_lengths_are_refused(tmp_path):
         train_transformer(counting(data, tmp_path / "model", "bayes", {}))
 
 
-@pytest.mark.parametrize(("option", "value"), [("ema", 0.9), ("z_loss", 0.1), ("init_from", "elsewhere")])
-def test_options_of_weights_are_refused_where_there_are_none(shades, tmp_path, option, value):
-    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} {value}: .* only counts and has no weights"):
-        train_transformer(counting(shades, tmp_path / "model", "histogram", {}, **{option: value}))
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ema": 0.9}, "--ema 0.9"),
+        ({"z_loss": 0.1}, "--z-loss 0.1"),
+        ({"init_from": "elsewhere"}, "--init-from elsewhere"),
+        ({"optimizer": OptimizerConfig(learning_rate=5.0)}, "--optimizer.learning-rate 5.0"),
+    ],
+)
+def test_options_of_weights_are_refused_where_there_are_none(shades, tmp_path, changes, said):
+    with pytest.raises(ValueError, match=f"{said}: .* only counts and has no weights"):
+        train_transformer(counting(shades, tmp_path / "model", "histogram", {}, **changes))
     assert not (tmp_path / "model").exists()
 
 

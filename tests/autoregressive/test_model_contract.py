@@ -30,7 +30,7 @@ SMALL: dict[str, dict[str, object]] = {
     "recurrent": {"layers": 2, "width": 32},
     "wavenet": {"layers": 6, "cycle": 3, "width": 32, "skip_width": 32},
     "linear-attention": {"layers": 2, "width": 32, "heads": 4},
-    "state-space": {"layers": 2, "width": 32, "state": 16, "head_size": 16},
+    "state-space": {"layers": 2, "width": 32, "state": 16},
     "histogram": {},
     "logistics": {},
     "bayes": {"samples": 40},
@@ -106,11 +106,11 @@ FAMILIES: dict[str, list[tuple[str, dict[str, object], int]]] = {
         ("logistics", {"head": "logistics", "ordinal": ((1, 3),)}, CONTEXT),
     ],
     "state-space": [
-        ("selective", {}, CONTEXT),
-        ("no-convolution", {"convolution": 0}, CONTEXT),
+        ("selective", {"head_size": 16}, CONTEXT),
+        ("no-convolution", {"head_size": 16, "convolution": 0}, CONTEXT),
         ("s4d", {"kind": "s4d"}, CONTEXT),
         ("s4d-inv", {"kind": "s4d", "spectrum": "inv"}, CONTEXT),
-        ("logistics", {"head": "logistics", "ordinal": ((1, 3),)}, CONTEXT),
+        ("logistics", {"head_size": 16, "head": "logistics", "ordinal": ((1, 3),)}, CONTEXT),
     ],
     "histogram": [("all", {}, 0), ("by-place", {"by_place": True}, 0)],
     "logistics": [

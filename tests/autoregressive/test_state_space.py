@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def small(kind: str, **more: Any) -> StateSpace:
     """A model with weights as if trained."""
     torch.manual_seed(0)
-    values = {"vocab_size": VOCAB, "context": 80, "layers": 2, "width": 32, "head_size": 16, "state": 8, "kind": kind}
-    model = StateSpace.from_config(values | more)
+    values = {"vocab_size": VOCAB, "context": 80, "layers": 2, "width": 32, "state": 8, "kind": kind}
+    model = StateSpace.from_config(values | ({"head_size": 16} if kind == "selective" else {}) | more)
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.15)
     return model
@@ -141,13 +141,18 @@ def test_pieces_equal_the_whole(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "below"), [("s4d", 1.6), ("selective", 0.5)])
 def test_learns_to_repeat(kind: str, below: float) -> None:
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCAB, "context": TOKENS, "layers": 2, "width": 32, "head_size": 16, "state": 16}
-    assert loss_after_learning(StateSpace.from_config({**sizes, "kind": kind})) < below
+    sizes = {"vocab_size": VOCAB, "context": TOKENS, "layers": 2, "width": 32, "state": 16}
+    heads = {"head_size": 16} if kind == "selective" else {}
+    assert loss_after_learning(StateSpace.from_config({**sizes, **heads, "kind": kind})) < below
 
 
 def test_bad_configurations_are_refused() -> None:
     with pytest.raises(ValueError, match="width 30 is not a multiple of head_size 64"):
         StateSpaceConfig(width=30)
+    with pytest.raises(ValueError, match="convolution 2 is for the kind selective, not for s4d; leave it out"):
+        StateSpaceConfig(kind="s4d", convolution=2)
+    with pytest.raises(ValueError, match="spectrum inv is for the kind s4d, not for selective; leave it out"):
+        StateSpaceConfig(spectrum="inv")
     with pytest.raises(ValueError, match="state 5 must be even for s4d"):
         StateSpaceConfig(kind="s4d", state=5)
     with pytest.raises(ValueError, match="did you mean 'selective'"):

@@ -431,3 +431,20 @@ def test_a_named_pipe_is_looked_into(capsys, tmp_path):
     facts = told(capsys, tmp_path / "pipe")
     writer.join()
     assert (facts["kind"], facts["rows"]) == ("jsonl from a pipe", 8)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "last"),
+    [("score", "scores", "summary"), ("probe", "probe", "results"), ("compare", "comparison", "results")],
+)
+def test_what_the_uses_of_a_model_found(capsys, tmp_path, command, kind, last):
+    folder = tmp_path / "found"
+    folder.mkdir()
+    (folder / f"{command}.json").write_text('{"format_version": 1, "model": "models/a", "limit": null}')
+    facts = told(capsys, folder)
+    assert (facts["kind"], facts["options"]) == (kind, {"model": "models/a"})
+    assert f"run the same 'tokenize-kit {command}' again" in facts["next"]
+    (folder / f"{last}.json").write_text('{"samples": 3}')
+    facts = told(capsys, folder)
+    assert (facts["kind"], facts["results"]) == (kind, {"samples": 3})
+    assert "next" not in facts

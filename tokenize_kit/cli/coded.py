@@ -1,6 +1,4 @@
-"""A model as one end of a ``.tkc`` file: joins `tokenize_kit.container`, which knows no model, and the coder of a model
-folder.
-"""
+"""A model as one end of a ``.tkc`` file: it joins `tokenize_kit.container`, which knows no model, and a model folder's coder."""
 
 from __future__ import annotations
 

@@ -226,9 +226,8 @@ def decompress_command(options: DecompressOptions, progress: Progress) -> Decomp
     Raises:
         FileNotFoundError: the file, the tokenizer or the model is not there.
         ValueError: it is no .tkc file, or ``target`` has another ending than such a sample is written with.
-        VerificationError: it is damaged, another tokenizer or model made it, or this machine computes other logits than that
-        which
-            coded it.
+        VerificationError: it is damaged, another tokenizer or model made it, or this machine computes other logits than the one
+            that coded it.
     """
     from tokenize_kit.cli.coded import ModelEnd
     from tokenize_kit.container import CodedSample, from_file, takes_pieces

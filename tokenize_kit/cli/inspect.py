@@ -89,6 +89,7 @@ def _folder_facts(path: Path, options: InspectOptions) -> tuple[str, dict[str, A
         look_decoded,
         look_encode_run,
         look_evaluation,
+        look_figures,
         look_samples,
         look_training_run,
     )
@@ -111,6 +112,8 @@ def _folder_facts(path: Path, options: InspectOptions) -> tuple[str, dict[str, A
         return "decoded samples", facts
     if facts := look_evaluation(path):
         return "evaluation", facts
+    if found := look_figures(path):
+        return found
     if facts := look_folder(path, options.rows):
         return "folder of data", facts
     raise ValueError(f"{path} holds no {CONFIG_FILE}, dataset.json or model_config.json: not a folder of tokenize-kit")

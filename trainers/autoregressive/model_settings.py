@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from trainers.autoregressive.options import DEFAULT_PRESET, DEFAULT_STYLE, TRANSFORMER, TrainSequenceOptions
+from trainers.config import OptimizerConfig
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Tokenizer
@@ -155,9 +157,13 @@ def check_model(options: TrainSequenceOptions, data: MixedData, objective: Objec
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         without_gradient = {"--ema": options.ema, "--z-loss": options.z_loss or None, "--init-from": options.init_from}
-        if given := next(
-            (f"{option} {value}" for option, value in without_gradient.items() if value is not None), None
-        ):
-            raise ValueError(f"{given}: {family} only counts and has no weights; leave {given.split()[0]} out")
+        changed = OptimizerConfig()
+        for field in fields(changed):
+            value = getattr(options.optimizer, field.name)
+            if value != getattr(changed, field.name):
+                without_gradient[f"--optimizer.{field.name.replace('_', '-')}"] = value
+        for option, value in without_gradient.items():
+            if value is not None:
+                raise ValueError(f"{option} {value}: {family} only counts and has no weights; leave {option} out")
     if options.compile and not isinstance(model, Fusable):
         raise ValueError(f"--compile: {family} has no parts that can be compiled; leave --compile out")

@@ -74,7 +74,10 @@ class Workshop:
         remove_abandoned_below(self.out)
         write_json(file, signed(wanted if self.pace == 1 else wanted | {"pace": self.pace}))
         if self.pace < 1:
-            self.progress.note(f"a slow machine: the trainings have {self.pace:.0%} of their steps")
+            self.progress.note(
+                f"a slow machine: the trainings have {self.pace:.0%} of their steps, to end in about {self.options.minutes:g} "
+                "minutes; a larger --minutes gives them more"
+            )
         self.options = self.options.at(self.pace)
 
     def stage(self, name: str, work: Callable[[], T]) -> T:

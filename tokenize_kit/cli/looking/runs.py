@@ -125,6 +125,34 @@ def look_evaluation(folder: Path) -> dict[str, Any] | None:
     return {name: values[name] for name in names} if set(names) <= set(values) else None
 
 
+def look_figures(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    """Return what `score`, `probe` or `compare` found, or is to find where it has not ended, after a name for it.
+
+    None if the folder is none of theirs.
+    """
+    from trainers.autoregressive.comparing.options import COMPARE_FILE
+    from trainers.autoregressive.comparing.options import RESULTS_FILE as COMPARED_FILE
+    from trainers.autoregressive.probing.options import PROBE_FILE
+    from trainers.autoregressive.probing.options import RESULTS_FILE as PROBED_FILE
+    from trainers.autoregressive.scoring.options import SCORE_FILE, SUMMARY_FILE
+
+    for command, kind, record, last in (
+        ("score", "scores", SCORE_FILE, SUMMARY_FILE),
+        ("probe", "probe", PROBE_FILE, PROBED_FILE),
+        ("compare", "comparison", COMPARE_FILE, COMPARED_FILE),
+    ):
+        if not (folder / record).is_file() or "format_version" not in (asked := read_json_object(folder / record)):
+            continue
+        left_out = ("format_version", "command", "sha256", "fingerprints")
+        facts: dict[str, Any] = {
+            "options": {name: value for name, value in asked.items() if name not in left_out and value}
+        }
+        if not (folder / last).is_file():
+            return kind, facts | {"next": f"it has not ended; run the same 'tokenize-kit {command}' again"}
+        return kind, facts | {"results": read_json_object(folder / last)}
+    return None
+
+
 def look_training_run(folder: Path) -> dict[str, Any]:
     """Return how far a training is, by its checkpoint and its log.
 

@@ -30,12 +30,21 @@ def caption_ranks(loaded: LoadedModel, samples: Sequence[Mapping[str, NDArray[An
         loaded: a causal model that asks for nothing but ids, of a template with a condition.
         samples: the grids of the streams of each sample.
     """
-    found = likelihoods(loaded, samples)
+    return ranks(likelihoods(loaded, samples))
+
+
+def ranks(found: NDArray[np.float64], nearly: float = EQUAL) -> NDArray[np.float64]:
+    """Return the rank of the true condition of each sample, (N,); equal ones share the mean of their ranks.
+
+    Args:
+        found: (N, N), log-probabilities of sample i given the condition of sample j.
+        nearly: what equal ones may differ by, in nats.
+    """
     true = np.diag(found)[:, None]
-    equal = np.abs(found - true) <= EQUAL
+    equal = np.abs(found - true) <= nearly
     better = (found > true) & ~equal
-    ranks: NDArray[np.float64] = 1 + better.sum(1) + (equal.sum(1) - 1) / 2
-    return ranks
+    result: NDArray[np.float64] = 1 + better.sum(1) + (equal.sum(1) - 1) / 2
+    return result
 
 
 def likelihoods(loaded: LoadedModel, samples: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.float64]:

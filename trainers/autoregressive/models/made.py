@@ -111,7 +111,7 @@ class MADE(FixedLengthModel):
         Raises:
             ValueError: the documents are not of one length, or longer than the context.
         """
-        self._check(inputs)
+        self.check_length(inputs)
         weights = (labels >= 0).float()
         return self._mixed(Whole.of(inputs.ids, labels, weights), self.settled_length(weights))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.autoregressive.models.base import HeadedModel
 from trainers.autoregressive.models.canvases import (
     CHANNEL,
     COLUMN,
@@ -25,7 +26,6 @@ from trainers.autoregressive.models.canvases import (
     own_cells,
     resampled,
 )
-from trainers.autoregressive.models.heads import head_of
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.pixel_layers import GatedLayer, MaskedLayer, PixelStack, RowConv
@@ -78,7 +78,7 @@ class PixelCNNConfig(HeadConfig):
         return self.first_kernel // 2 + (self.layers - 1) * (self.kernel // 2)
 
 
-class PixelNetwork(nn.Module):
+class PixelNetwork(HeadedModel):
     """Hidden states of documents with pictures.
 
     Args:
@@ -86,11 +86,8 @@ class PixelNetwork(nn.Module):
     """
 
     def __init__(self, config: PixelCNNConfig) -> None:
-        super().__init__()
-        self.config: Any = config
         width, channels = config.width, config.channels
-        self.embedding = nn.Embedding(config.vocab_size, width // channels)
-        self.unembedding = head_of(config, width)
+        super().__init__(config, width // channels, width)
         self.summary = nn.Sequential(nn.Linear(width // channels, width), nn.GELU(), nn.Linear(width, width))
         self.aligned = _Aligned(width) if config.grid_condition else None
         layer = GatedLayer if config.kind == "gated" else MaskedLayer
@@ -110,9 +107,8 @@ class PixelNetwork(nn.Module):
         Raises:
             ValueError: the rows are longer than the context, or the cells are missing.
         """
+        self.check_length(inputs)
         count, length = inputs.ids.shape
-        if length > self.config.context:
-            raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
         x: Tensor = self.embedding(inputs.ids)
         cells = inputs.of("cells")
         if inputs.documents is None:

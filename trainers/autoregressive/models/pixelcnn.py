@@ -18,12 +18,12 @@ not predicted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.autoregressive.models.canvases import (
     CHANNEL,
@@ -36,10 +36,8 @@ from trainers.autoregressive.models.canvases import (
     Grids,
     own_cells,
 )
-from trainers.autoregressive.models.family import FamilyConfig, TemplatePart
-from trainers.autoregressive.models.heads import tables_of
+from trainers.autoregressive.models.family import TemplatePart
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.losses import SequenceLoss
 from trainers.autoregressive.models.pixel_cache import Drawing, PixelCache
 from trainers.autoregressive.models.pixel_network import PixelCNNConfig, PixelNetwork
 
@@ -47,17 +45,7 @@ from trainers.autoregressive.models.pixel_network import PixelCNNConfig, PixelNe
 class PixelCNN(PixelNetwork):
     """Convolutions over pictures; see `SequenceModel` for the shapes of the methods."""
 
-    configuration: ClassVar[type[FamilyConfig]] = PixelCNNConfig
-    """The class of the configuration."""
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build a freshly initialised model from the plain form of its configuration.
-
-        Raises:
-            ValueError: a field is unknown or out of range.
-        """
-        return cls(PixelCNNConfig.from_dict(config))
+    configuration = PixelCNNConfig
 
     @classmethod
     def settings_for(cls, templates: Sequence[Sequence[TemplatePart]]) -> dict[str, Any]:
@@ -85,38 +73,6 @@ class PixelCNN(PixelNetwork):
         """See `SequenceModel.needs`."""
         return frozenset({"cells"})
 
-    @property
-    def causal(self) -> bool:
-        """See `SequenceModel.causal`."""
-        return True
-
-    def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
-        """Return the logits (B, T, V) of each place of ``ids`` (B, T); see `Inputs` for the further ``places``."""
-        return self.logits(Inputs(ids, **places))
-
-    def logits(self, inputs: Inputs) -> Tensor:
-        """Return the logits (B, T, V) of each place."""
-        return self.head(self.hidden(inputs))
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) of hidden states (..., width)."""
-        result: Tensor = self.unembedding(hidden)
-        return result
-
-    def loss(
-        self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
-    ) -> SequenceLoss:
-        """Return the summed loss of predicting ``labels`` (B, T); see `SequenceModel.loss`."""
-        return self.unembedding.loss(self.hidden(inputs), labels, weights, z_loss=z_loss)
-
-    def tables(self) -> list[nn.Parameter]:
-        """See `SequenceModel.tables`."""
-        return [*self.embedding.parameters(), *self.unembedding.parameters()]
-
-    def token_tables(self) -> list[nn.Parameter]:
-        """See `SequenceModel.token_tables`."""
-        return [*self.embedding.parameters(), *tables_of(self.unembedding)]
-
     def new_cache(
         self,
         batch: int,
@@ -132,11 +88,7 @@ class PixelCNN(PixelNetwork):
         Raises:
             ValueError: ``length`` is beyond the context, or a compiled step is asked for.
         """
-        if compiled:
-            raise ValueError("only the Transformer has a step that can be compiled; leave it plain")
-        longest = length if left_padding is None else length - int(left_padding.max())
-        if longest > self.config.context:
-            raise ValueError(f"a cache of {longest} tokens does not fit the model's context of {self.config.context}")
+        self.check_cache(length, left_padding, compiled)
         weight = self.embedding.weight
         like = torch.empty(0, device=device or weight.device, dtype=dtype or weight.dtype)
         padding = None if left_padding is None else left_padding.to(like.device)
@@ -153,8 +105,7 @@ class PixelCNN(PixelNetwork):
         """
         batch, count = inputs.ids.shape
         begin, stop = cache.position, cache.position + count
-        if stop > cache.length or stop - int(cache.padding.min()) > self.config.context:
-            raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
+        self.check_step(stop, cache.length, cache.padding)
         cache.ids[:, begin:stop], cache.cells[:, begin:stop] = inputs.ids, inputs.of("cells")
         cells = cache.cells[:, begin:stop]
         own = own_cells(cache.cells[:, max(begin - 1, 0) : stop])[:, -count:]

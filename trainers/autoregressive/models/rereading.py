@@ -7,12 +7,13 @@ here, and generation keeps the tokens and reads them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from trainers.autoregressive.models.base import FamilyModel
 from trainers.autoregressive.models.family import FamilyConfig
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.losses import SequenceLoss, token_loss
@@ -53,19 +54,8 @@ class TokenCache:
         return TokenCache(self.ids[rows], self.length, self.left_padding[rows])
 
 
-class RereadingModel(nn.Module):
-    """Base of the families without a state; see `trainers.autoregressive.models.SequenceModel` for the shapes of the methods.
-
-    Args:
-        config: the family's configuration.
-    """
-
-    configuration: ClassVar[type[FamilyConfig]]
-    """The class of the configuration."""
-
-    def __init__(self, config: FamilyConfig) -> None:
-        super().__init__()
-        self.config: Any = config
+class RereadingModel(FamilyModel):
+    """Base of the families without a state; see `trainers.autoregressive.models.SequenceModel` for the shapes of the methods."""
 
     def after(self, ids: Tensor, places: Tensor) -> Tensor:
         """Return the logits (R, P, V) of the tokens after some places of documents.
@@ -84,36 +74,13 @@ class RereadingModel(nn.Module):
     def count(self, documents: Sequence[Whole]) -> None:
         """Learn from the documents of a batch, if that is by counting; all processes call it once a batch, in training mode."""
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build a freshly initialised model from the plain form of its configuration.
-
-        Raises:
-            ValueError: a field is unknown or out of range.
-        """
-        return cls(cls.configuration.from_dict(config))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """See `SequenceModel.needs`: only ids."""
-        return frozenset()
-
-    @property
-    def causal(self) -> bool:
-        """See `SequenceModel.causal`."""
-        return True
-
-    def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
-        """Return the logits (B, T, V) of each place of ``ids`` (B, T); see `Inputs` for the further ``places``."""
-        return self.logits(Inputs(ids, **places))
-
     def logits(self, inputs: Inputs) -> Tensor:
         """Return the logits (B, T, V) of each place.
 
         Raises:
             ValueError: the rows are longer than the context.
         """
-        self._check(inputs)
+        self.check_length(inputs)
         if inputs.documents is None:
             return self.after(inputs.ids, every_place(inputs.ids))
         result: Tensor | None = None
@@ -134,7 +101,7 @@ class RereadingModel(nn.Module):
         Raises:
             ValueError: the rows are longer than the context, or the documents are none that the model can learn.
         """
-        self._check(inputs)
+        self.check_length(inputs)
         documents = list(documents_of(inputs, labels, weights))
         parts = [self.document_loss(whole, z_loss) for whole in documents]
         if self.training:
@@ -164,11 +131,7 @@ class RereadingModel(nn.Module):
         Raises:
             ValueError: ``length`` is beyond the context, or a compiled step is asked for.
         """
-        if compiled:
-            raise ValueError("only the Transformer has a step that can be compiled; leave it plain")
-        longest = length if left_padding is None else length - int(left_padding.max())
-        if longest > self.config.context:
-            raise ValueError(f"a cache of {longest} tokens does not fit the model's context of {self.config.context}")
+        self.check_cache(length, left_padding, compiled)
         ids = torch.zeros(batch, 0, dtype=torch.int64, device=device)
         padding = torch.zeros(batch, dtype=torch.int64) if left_padding is None else left_padding
         return TokenCache(ids, length, padding.to(ids.device))
@@ -181,8 +144,7 @@ class RereadingModel(nn.Module):
             ValueError: the tokens do not fit the cache.
         """
         start, stop = cache.position, cache.position + inputs.ids.shape[1]
-        if stop > cache.length or stop - int(cache.left_padding.min()) > self.config.context:
-            raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
+        self.check_step(stop, cache.length, cache.left_padding)
         cache.ids = torch.cat((cache.ids.to(inputs.ids.device), inputs.ids), 1)
         padding = cache.left_padding.to(inputs.ids.device)[:, None]
         places = torch.arange(stop, device=inputs.ids.device)
@@ -190,11 +152,6 @@ class RereadingModel(nn.Module):
         ids = cache.ids.gather(1, (places + padding).clamp(max=stop - 1))[:, : self.config.context]
         asked = (places[stop - 1 :] if last_only else places[start:]) - padding
         return self.after(ids, asked.clamp(min=0))
-
-    def _check(self, inputs: Inputs) -> None:
-        length = inputs.ids.shape[1]
-        if length > self.config.context:
-            raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
 
 
 def every_place(like: Tensor) -> Tensor:

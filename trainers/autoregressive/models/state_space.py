@@ -56,6 +56,11 @@ class StateSpaceConfig(MixerConfig):
         super().__post_init__()
         self.at_least(1, "state", "head_size")
         self.at_least(0, "convolution")
+        others = ("head_size", "convolution") if self.kind == "s4d" else ("spectrum",)
+        for name in others:
+            if (value := getattr(self, name)) != getattr(StateSpaceConfig, name):
+                kind = "selective" if self.kind == "s4d" else "s4d"
+                raise ValueError(f"{name} {value} is for the kind {kind}, not for {self.kind}; leave it out")
         if self.kind == "selective" and self.width % self.head_size:
             raise ValueError(f"width {self.width} is not a multiple of head_size {self.head_size}; change one of them")
         if self.kind == "s4d" and self.state % 2:

@@ -1,22 +1,20 @@
 """The frame of every family that reads tokens one after the other and carries a state of fixed size from one to the next.
 
 A member says what its state is before the first token (`StatefulModel.start`) and what it makes of further tokens
-(`StatefulModel.body`); embedding, head, loss, packed documents, left padding and generation are here. One function is both forms:
+(`StatefulModel.body`); packed documents, left padding and generation are here. One function is both forms:
 a whole document is a `body` from the start, a step of generation one of a single token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainers.autoregressive.models.heads import head_of, tables_of
+from trainers.autoregressive.models.base import HeadedModel
 from trainers.autoregressive.models.inputs import Inputs
-from trainers.autoregressive.models.losses import SequenceLoss
 from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.runs import Runs, Shift, runs_of
 
@@ -40,7 +38,7 @@ class StateCache:
         return chosen
 
 
-class StatefulModel(nn.Module):
+class StatefulModel(HeadedModel):
     """Base of the families with a state; see `trainers.autoregressive.models.SequenceModel` for the shapes of the methods.
 
     Args:
@@ -48,16 +46,10 @@ class StatefulModel(nn.Module):
         width: of what `body` takes and gives.
     """
 
-    configuration: ClassVar[type[HeadConfig]]
-    """The class of the configuration."""
-
     def __init__(self, config: HeadConfig, width: int) -> None:
-        super().__init__()
-        self.config: Any = config
+        super().__init__(config, width, width)
         self.width = width
-        self.embedding = nn.Embedding(config.vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
-        self.unembedding = head_of(config, width)
 
     def start(self, rows: int, like: Tensor) -> State:
         """Return the state before the first token.
@@ -86,38 +78,6 @@ class StatefulModel(nn.Module):
         """Do what `body` does while sequences are drawn: without gradients, and ``state`` may be written into."""
         return self.body(x, inputs, state, None)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build a freshly initialised model from the plain form of its configuration.
-
-        Raises:
-            ValueError: a field is unknown or out of range.
-        """
-        return cls(cls.configuration.from_dict(config))  # type: ignore[call-arg]
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """See `SequenceModel.needs`: only ids, unless a member says otherwise."""
-        return frozenset()
-
-    @property
-    def causal(self) -> bool:
-        """See `SequenceModel.causal`."""
-        return True
-
-    def forward(self, ids: Tensor, **places: Tensor | None) -> Tensor:
-        """Return the logits (B, T, V) of each place of ``ids`` (B, T); see `Inputs` for the further ``places``."""
-        return self.logits(Inputs(ids, **places))
-
-    def logits(self, inputs: Inputs) -> Tensor:
-        """Return the logits (B, T, V) of each place."""
-        return self.head(self.hidden(inputs))
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) of hidden states (..., width)."""
-        result: Tensor = self.unembedding(hidden)
-        return result
-
     def hidden(self, inputs: Inputs) -> Tensor:
         """Return the last hidden states (B, T, width).
 
@@ -135,29 +95,6 @@ class StatefulModel(nn.Module):
             result = runs.scatter(result, found)
         return result
 
-    def check_length(self, inputs: Inputs) -> None:
-        """Refuse rows that are longer than the context.
-
-        Raises:
-            ValueError: they are.
-        """
-        if (length := inputs.ids.shape[1]) > self.config.context:
-            raise ValueError(f"a sequence of {length} tokens does not fit the model's context of {self.config.context}")
-
-    def loss(
-        self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0
-    ) -> SequenceLoss:
-        """Return the summed loss of predicting ``labels`` (B, T); see `SequenceModel.loss`."""
-        return self.unembedding.loss(self.hidden(inputs), labels, weights, z_loss=z_loss)
-
-    def tables(self) -> list[nn.Parameter]:
-        """See `SequenceModel.tables`."""
-        return [*self.embedding.parameters(), *self.unembedding.parameters()]
-
-    def token_tables(self) -> list[nn.Parameter]:
-        """See `SequenceModel.token_tables`."""
-        return [*self.embedding.parameters(), *tables_of(self.unembedding)]
-
     def new_cache(
         self,
         batch: int,
@@ -173,11 +110,7 @@ class StatefulModel(nn.Module):
         Raises:
             ValueError: ``length`` is beyond the context, or a compiled step is asked for.
         """
-        if compiled:
-            raise ValueError("only the Transformer has a step that can be compiled; leave it plain")
-        longest = length if left_padding is None else length - int(left_padding.max())
-        if longest > self.config.context:
-            raise ValueError(f"a cache of {longest} tokens does not fit the model's context of {self.config.context}")
+        self.check_cache(length, left_padding, compiled)
         weight = self.embedding.weight
         like = torch.empty(0, device=device or weight.device, dtype=dtype or weight.dtype)
         padding = None if left_padding is None else left_padding.to(like.device)
@@ -192,9 +125,7 @@ class StatefulModel(nn.Module):
         """
         count = inputs.ids.shape[1]
         stop = cache.position + count
-        shortest = 0 if cache.left_padding is None else int(cache.left_padding.min())
-        if stop > cache.length or stop - shortest > self.config.context:
-            raise ValueError(f"{stop} tokens do not fit the cache of {min(cache.length, self.config.context)}")
+        self.check_step(stop, cache.length, cache.left_padding)
         shift = Shift.of(cache.left_padding, cache.position, count)
         x: Tensor = self.embedding(inputs.ids)
         if shift is None:

@@ -18,21 +18,14 @@ import numpy as np
 from tokenize_kit.sequences.packing import Rows
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.objectives import Ints, Prepared
-from trainers.autoregressive.objectives.hiding import hide
+from trainers.autoregressive.objectives.hiding import Hiding, hide
 
 
 @dataclass(frozen=True)
-class AnyOrder:
+class AnyOrder(Hiding):
     """See the module. Condition and structure are never hidden."""
 
-    ahead: int = 0
-    extra_ids: int = 1
-    causal: bool = False
     whole: bool = True
-
-    def places(self, tokens: Ints) -> Ints:
-        """See `Objective.places`: every token has a place."""
-        return tokens
 
     def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Prepared:
         """See `Objective.prepare`."""

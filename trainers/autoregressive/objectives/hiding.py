@@ -1,8 +1,9 @@
-"""Rows of which each document has a number of its own of hidden tokens, as any-order and maskgit want them."""
+"""What objectives of hidden tokens share, and rows of which each document has a number of its own of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,20 @@ Floats = NDArray[np.float64]
 
 _OF_DOCUMENTS = 0x68696464656E
 """Sets the bits that say how many are hidden apart from those that say which."""
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """An objective whose label is the token at its own place, which is hidden behind an id after those of the vocabulary."""
+
+    ahead: int = 0
+    extra_ids: int = 1
+    causal: bool = False
+    whole: bool = False
+
+    def places(self, tokens: Ints) -> Ints:
+        """See `Objective.places`: every token has a place."""
+        return tokens
 
 
 def hide(

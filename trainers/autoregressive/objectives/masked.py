@@ -15,7 +15,7 @@ from tokenize_kit.sequences.orders.random import mixed
 from tokenize_kit.sequences.packing import IGNORED, Rows
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.objectives import Ints, Prepared
-from trainers.autoregressive.objectives.hiding import uniform
+from trainers.autoregressive.objectives.hiding import Hiding, uniform
 
 CHOSEN = 0.15
 """Part of the tokens that is predicted."""
@@ -24,17 +24,8 @@ HIDDEN, CHANGED = 0.8, 0.1
 
 
 @dataclass(frozen=True)
-class Masked:
+class Masked(Hiding):
     """See the module."""
-
-    ahead: int = 0
-    extra_ids: int = 1
-    causal: bool = False
-    whole: bool = False
-
-    def places(self, tokens: Ints) -> Ints:
-        """See `Objective.places`: every token has a place."""
-        return tokens
 
     def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Prepared:
         """See `Objective.prepare`."""

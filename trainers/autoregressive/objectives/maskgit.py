@@ -14,21 +14,12 @@ import numpy as np
 from tokenize_kit.sequences.packing import Rows
 from tokenize_kit.sequences.vocabulary import Vocabulary
 from trainers.autoregressive.objectives import Ints, Prepared
-from trainers.autoregressive.objectives.hiding import Floats, hide
+from trainers.autoregressive.objectives.hiding import Floats, Hiding, hide
 
 
 @dataclass(frozen=True)
-class MaskGIT:
+class MaskGIT(Hiding):
     """See the module. Condition and structure are never hidden."""
-
-    ahead: int = 0
-    extra_ids: int = 1
-    causal: bool = False
-    whole: bool = False
-
-    def places(self, tokens: Ints) -> Ints:
-        """See `Objective.places`: every token has a place."""
-        return tokens
 
     def prepare(self, rows: Rows, vocabulary: Vocabulary, numbers: Ints, seed: int) -> Prepared:
         """See `Objective.prepare`."""

@@ -8,6 +8,11 @@ from typing import Literal
 from tokenize_kit.errors import UsageError
 from tokenize_kit.shards.options import ShardReading
 
+SCORE_FILE = "score.json"
+"""Says what is scored."""
+SUMMARY_FILE = "summary.json"
+"""The totals, written last."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions(ShardReading):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tokenize_kit.progress import Progress, readable, several
-from trainers.autoregressive.scoring.options import ScoreOptions
+from trainers.autoregressive.scoring.options import SCORE_FILE, SUMMARY_FILE, ScoreOptions
 
 if TYPE_CHECKING:
     from tokenize_kit.sequences.packing import Ints
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 SCORES_FILE = "scores.jsonl"
 AGAINST_FILE = "against.jsonl"
-SUMMARY_FILE = "summary.json"
-SCORE_FILE = "score.json"
 REPORT_FILE = "report.html"
 MAPS = "maps"
 SHARDS = "shards"
