@@ -45,7 +45,7 @@ from trainers.autoregressive.coding.section import Section
 from trainers.autoregressive.comparing.timing import steps_that_fit
 from trainers.autoregressive.generation import inputs_of
 from trainers.autoregressive.model_folder import load_model
-from trainers.autoregressive.models import JointModel
+from trainers.autoregressive.models import as_joint
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.options import GenerateOptions, TrainSequenceOptions
 from trainers.autoregressive.sample import generate_samples
@@ -81,7 +81,7 @@ _SMALL = ("layers=4", "width=128", "heads=4")
 MEMBERS = {
     "histogram": Member("histogram", ("by_place=true",), 64),
     "logistics": Member("logistics", ("by_place=true",), 64, 1e-2, "adamw"),
-    "bayes, the pixel to the left": Member("bayes", (), 64),
+    "bayes, the pixel to the left": Member("bayes", ("smoothing=0.02", "samples=55000"), 64),
     "made": Member("made", ("width=384",), 32, 1e-3, "adamw"),
     "recurrent": Member("recurrent", ("cell=lstm", "layers=2", "width=192", *ORDINAL), 16),
     "recurrent, coordinates": Member("recurrent", ("layers=2", "width=192", "coordinates=true", *ORDINAL), 16),
@@ -112,6 +112,7 @@ def prepare(root: Path) -> Path:
     )
     pictures = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16).reshape(-1, SIDE, SIDE)
     np.save(root / "held_out.npy", pictures[-HELD_OUT:])
+    write_json(root / "left.json", {"edges": [[place, place + 1] for place in range(SIDE * SIDE + 1)]})
     keys = [f"{path.name}@{row}" for row in range(len(pictures) - HELD_OUT, len(pictures))]
     (root / "keys.txt").write_text("\n".join(keys) + "\n")
     return root / "shards"
@@ -130,6 +131,7 @@ def options_of(
     return TrainSequenceOptions(
         family=member.family,
         set=member.settings,
+        family_config=str(root / "left.json") if member.family == "bayes" else None,
         objective=member.objective,
         shards=(str(root / "shards"),),
         template=("image",),
@@ -215,10 +217,10 @@ def cost(folder: Path) -> tuple[float | None, float | None]:
 def coded(folder: Path, pictures: np.ndarray) -> float | None:
     """Return the bits a pixel of pictures that were coded into one stream of words and came back; None if it cannot be drawn."""
     loaded = load_model(folder)
-    if not loaded.model.causal or isinstance(loaded.model, JointModel):
+    if not loaded.model.causal or as_joint(loaded.model) is not None:
         return None
     coder, writer = GridCoder(loaded), Writer()
-    grids = [picture.astype(np.int64)[..., None] for picture in pictures]
+    grids = [picture.astype(np.int64) for picture in pictures]
     with computing(coder.device):
         code_rows(coder.stream, [grid.copy() for grid in grids], writer, None, None)
         words = writer.finish()

@@ -6,6 +6,9 @@ here are the cases that a script wants to tell apart.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
 
 
@@ -14,6 +17,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, (RuntimeError, OSError)) and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def did_you_mean(value: str, known: Iterable[str]) -> str:
+    """Return the end of a message about a name that is not known: the closest one that is, or nothing."""
+    close = get_close_matches(value, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class UsageError(ValueError):

@@ -10,10 +10,10 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from tokenize_kit.errors import did_you_mean
 from trainers.overrides import field_documents
 
 OPTION = "--set"
@@ -47,13 +47,15 @@ def read_settings(
         if elsewhere and name in elsewhere:
             raise ValueError(f"{OPTION} {word}: {name} {elsewhere[name]}; leave it out")
         if name not in known:
-            raise ValueError(f"{OPTION} {word}: {of} has no {name!r} (it has {', '.join(known)}){_hint(name, known)}")
+            raise ValueError(
+                f"{OPTION} {word}: {of} has no {name!r} (it has {', '.join(known)}){did_you_mean(name, known)}"
+            )
         if name in found:
             raise ValueError(f"{OPTION} {word}: {name} is given twice; give it once")
         try:
             found[name] = _value(value, hints[name])
         except ValueError:
-            hint = _hint(value, [str(one) for one in _choices(hints[name])])
+            hint = did_you_mean(value, [str(one) for one in _choices(hints[name])])
             raise ValueError(f"{OPTION} {word}: {name} is {words_of_type(hints[name])}, not {value!r}{hint}") from None
     return found
 
@@ -146,8 +148,3 @@ def _spelt(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _hint(value: str, known: list[str]) -> str:
-    close = get_close_matches(value, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

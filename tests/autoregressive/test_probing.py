@@ -122,6 +122,9 @@ def opened(model, shards, label="shade", **changes):
         ("transformer", {"layers": 2, "width": 16, "heads": 2, "codebooks": "heads", "codebook_slots": 3}),
         ("recurrent", {"layers": 2, "width": 16}),
         ("recurrent", {"layers": 1, "width": 16, "cell": "gru", "coordinates": True}),
+        ("wavenet", {"layers": 3, "width": 16, "skip_width": 8, "coordinates": True}),
+        ("linear-attention", {"layers": 2, "width": 16, "heads": 2, "coordinates": True}),
+        ("state-space", {"layers": 2, "width": 16, "kind": "s4d"}),
     ],
 )
 def test_the_last_states_through_the_head_are_the_logits(family, values):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp
 from toys.codec import ToyCodec
 from toys.world import LETTERS, Letters, Shades, picture_samples, text_samples
 
@@ -17,7 +19,8 @@ from tokenize_kit.sequences.packing import IGNORED
 from tokenize_kit.sequences.single import documents_of
 from tokenize_kit.sequences.template import SequenceTemplate
 from tokenize_kit.shards import StreamArray
-from trainers.autoregressive.batches import VALIDATION_EPOCH, drawn_seeds
+from trainers.autoregressive.any_order import order_log_likelihood
+from trainers.autoregressive.batches import VALIDATION_EPOCH, drawn_seeds, single_rows
 from trainers.autoregressive.generation import inputs_of
 from trainers.autoregressive.model_folder import LoadedModel
 from trainers.autoregressive.models import build_model
@@ -257,7 +260,7 @@ def test_a_model_with_a_probability_of_its_own_is_asked_for_it() -> None:
     plain = [
         [score.nats for score in score_documents(one, made, np.arange(5))] for one in (known, loaded(made, "recurrent"))
     ]
-    model.document_log_probabilities = average
+    model.document_log_probabilities, model.joint = average, True
     scores = [*score_documents(known, made, np.arange(5), batch_size=2)]
     assert [score.nats for score in scores] == pytest.approx(np.logaddexp(*plain) - math.log(2), abs=1e-4)
     assert [score.streams["image"] for score in scores] == [score.nats for score in scores]
@@ -265,10 +268,50 @@ def test_a_model_with_a_probability_of_its_own_is_asked_for_it() -> None:
         bits_of_grids(known, made, 0)
 
 
-def test_a_model_that_sees_all_tokens_is_refused() -> None:
+def hiding(made: Documents, **more: object) -> LoadedModel:
+    """A model of hidden tokens; the id after the vocabulary's is the mask."""
+    return loaded(made, "transformer", form="bidirectional", vocab_size=made.vocabulary.size + 1, **more)
+
+
+def test_a_model_that_sees_all_tokens_and_can_hide_none_is_refused() -> None:
     made = documents("text", samples(3))
-    with pytest.raises(ValueError, match="sees all tokens, so it gives no probability"):
+    with pytest.raises(ValueError, match=r"sees all tokens and has no id that hides one.*--objective any-order"):
         next(score_documents(loaded(made, "transformer", form="bidirectional"), made, np.arange(3)))
+
+
+@pytest.mark.parametrize("template", ["image", "text -> image"])
+def test_a_score_of_hidden_tokens_is_the_mean_over_all_orders(template: str) -> None:
+    grids = [one for one in samples(12, longest=2) if one["image"].shape == (2, 2)][:1]
+    made = documents(template, grids)
+    known = hiding(made)
+    mask = made.vocabulary.size
+    rows = single_rows(made, np.arange(1), 64, 0)[0]
+    places = np.flatnonzero((rows.labels[0] >= 0).numpy()).tolist()
+    orders = [
+        float(order_log_likelihood(known.model, rows.inputs, order, mask).sum())
+        for order in itertools.permutations(places)
+    ]
+    (score,) = score_documents(known, made, np.arange(1), readings=4000)
+    assert score.nats == pytest.approx(np.mean(orders), abs=0.02)
+    assert score.nats < logsumexp(orders) - math.log(len(orders)), "a bound"
+    assert score.streams == {"image": pytest.approx(score.nats)}
+    assert score.tokens == {"image": len(places)}
+    (bits,) = bits_of_grids(known, made, 0, readings=4000).values()
+    assert bits.shape == (2, 2)
+    assert bits.sum() <= -score.nats / math.log(2) + 1e-9
+
+
+def test_estimates_depend_on_the_document_alone() -> None:
+    made = documents("text -> image", samples(6))
+    known = hiding(made)
+    alone = [next(score_documents(known, made, np.array([number]), readings=3)).nats for number in range(6)]
+    together = [score.nats for score in score_documents(known, made, np.arange(6), batch_size=4, readings=3)]
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert len(set(alone)) == 6
+    long = documents("text", samples(6, longest=9))
+    (piece,) = score_documents(hiding(long, context=4), long, np.array([5]))
+    assert piece.pieces > 1
+    assert math.isfinite(piece.nats)
 
 
 @pytest.mark.parametrize(

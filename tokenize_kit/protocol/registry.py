@@ -6,9 +6,10 @@ what is registered; imports point down although names reach up.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tokenize_kit.errors import did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -56,9 +57,10 @@ class Registry(Generic[T]):
         """
         if name not in self._registered:
             if name not in self._points:
-                close = get_close_matches(name, self.names(), n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ValueError(f"no {self.what} is named {name!r} (known: {', '.join(self.names())}){hint}")
+                names = self.names()
+                raise ValueError(
+                    f"no {self.what} is named {name!r} (known: {', '.join(names)}){did_you_mean(name, names)}"
+                )
             return self._loaded(name)
         return self._registered[name]
 

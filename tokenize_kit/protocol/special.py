@@ -7,9 +7,9 @@ speak for somebody else. Data that are written with them (dialogues in ChatML, c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
 
+from tokenize_kit.errors import did_you_mean
 from tokenize_kit.protocol.tokenizer import SpecialTokens, Tokenizer
 
 if TYPE_CHECKING:
@@ -91,8 +91,6 @@ def _finds(tokenizer: SpecialTokens, token: str) -> bool:
 def unknown_special(token: str, known: Iterable[str]) -> str:
     """Return what is said of a token that is not one of the special ones, with the closest one and some of them."""
     names = list(known)
-    close = get_close_matches(token, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(sorted(names)[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{token!r} is no special token of this vocabulary, which has {listed or 'none'}{more}{hint}"
+    return f"{token!r} is no special token of this vocabulary, which has {listed or 'none'}{more}{did_you_mean(token, names)}"

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from trainers.autoregressive.models import SequenceModel, device_of
 from trainers.autoregressive.models.inputs import Inputs
 
+READING_SEED = 0x72656164
+"""Sets what is hidden for scores apart from what training hides."""
+
 
 class Bound(NamedTuple):
     """An estimate of the mean over orders of the log-likelihood of a document, which is at most its log-likelihood."""
@@ -97,6 +100,44 @@ def bound_log_likelihood(
     found = torch.where(hidden, each, 0.0).sum(1).numpy() * (number / counts)
     error = float(found.std(ddof=1) / draws**0.5) if draws > 1 else float("nan")
     return Bound(float(found.mean()), error)
+
+
+def hidden_log_probabilities(
+    model: SequenceModel, inputs: Inputs, labels: Tensor, mask: int, readings: int, seeds: Sequence[int]
+) -> Tensor:
+    """Return the estimate of `bound_log_likelihood` of several documents, by what each place has part in it.
+
+    Args:
+        model: of hidden tokens, in evaluation mode.
+        inputs: B rows of one document each, with all ids.
+        labels: int64 (B, T), the id at its own place where one is predicted, below 0 elsewhere.
+        mask: see `order_log_likelihood`.
+        readings: how many of each document.
+        seeds: (B,), what is hidden of a row is a function of its own.
+
+    Returns:
+        float64 (B, T), in nats; the sum of a row is the estimate of its document.
+    """
+    counted = labels >= 0
+    where = counted.cpu().numpy()
+    number = where.sum(1)
+    draws = [np.random.Generator(np.random.PCG64([READING_SEED, seed])) for seed in seeds]
+    starts = np.array([draw.random() for draw in draws])
+    total = torch.zeros(labels.shape, dtype=torch.float64, device=labels.device)
+    ids = labels.clamp(min=0)[..., None]
+    with torch.inference_mode():
+        for reading in range(readings):
+            many = 1 + ((starts + reading / readings) % 1 * number).astype(np.int64)
+            noise = np.full(where.shape, 2.0)
+            noise[where] = np.concatenate([draw.random(count) for draw, count in zip(draws, number, strict=True)])
+            rank = noise.argsort(1).argsort(1)
+            hidden = torch.from_numpy(where & (rank < many[:, None])).to(labels.device)
+            logits = model.logits(replace(inputs, ids=torch.where(hidden, mask, inputs.ids)))[..., :mask].double()
+            each = (logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True))[..., 0]
+            total += (
+                torch.where(hidden, each, 0.0) * torch.from_numpy(number / many / readings).to(labels.device)[:, None]
+            )
+    return total
 
 
 def _check(model: SequenceModel, inputs: Inputs, places: Sequence[int]) -> None:

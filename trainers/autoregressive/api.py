@@ -33,7 +33,7 @@ from trainers.autoregressive.model_folder import LoadedModel, load_model
 from trainers.autoregressive.prompts import Prompt, encoded, grids_of, prompt_tokenizers
 from trainers.autoregressive.sample import checked_length, draw, lay_out
 from trainers.autoregressive.sampling_options import SamplingOptions
-from trainers.autoregressive.scoring.scores import Score, check_scores, score_documents
+from trainers.autoregressive.scoring.scores import Reader, Score, score_documents
 from trainers.autoregressive.streaming import check_comes_in_pieces, decoded, steps_of
 from trainers.runtime import resolve_device
 
@@ -214,7 +214,7 @@ class Model:
                 `trainers.autoregressive.scoring.scores`), or the model gives no probability of a whole sample.
         """
         loaded = self.loaded.using(template)
-        check_scores(loaded.model)
+        Reader(loaded)
         tokenizers = prompt_tokenizers(loaded, None)
         with tempfile.TemporaryDirectory() as folder:
             prompt = _prompt(loaded, _joined(given, streams), Path(folder))

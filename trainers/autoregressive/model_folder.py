@@ -12,14 +12,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from tokenize_kit.errors import VerificationError
+from tokenize_kit.errors import VerificationError, did_you_mean
 from tokenize_kit.files import copy_folder, is_signed, read_signed, signed, write_json
 from tokenize_kit.protocol import Tokenizer, load_tokenizer
 from tokenize_kit.sequences.template import SequenceTemplate
@@ -132,10 +131,9 @@ class LoadedModel:
         known = {str(one): one for one in self.templates or (self.template,)}
         name = str(SequenceTemplate.parse(template))
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(
-                f"the model was not trained on the template {name!r} (it knows: {', '.join(map(repr, known))}){hint}"
+                f"the model was not trained on the template {name!r} (it knows: {', '.join(map(repr, known))})"
+                f"{did_you_mean(name, known)}"
             )
         return replace(self, template=known[name])
 

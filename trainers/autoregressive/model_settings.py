@@ -61,9 +61,7 @@ def model_config(
         )
     changes = options.settings()
     if options.family != TRANSFORMER:
-        from tokenize_kit.files import read_json_object
-
-        values = read_json_object(options.family_config) if options.family_config is not None else {}
+        values = _of_file(options.family, options.family_config) if options.family_config is not None else {}
         values |= changes | _settings_of_the_data(options.family, data)
         values |= told_ordinal(options.family, values, data.vocabulary, tokenizers)
         return {**values, "vocab_size": vocab_size, "context": context}
@@ -76,6 +74,28 @@ def model_config(
     changes |= told_ordinal(options.family, changes, data.vocabulary, tokenizers)
     size, style = options.preset or DEFAULT_PRESET, options.style or DEFAULT_STYLE
     return preset(size, style, vocab_size=vocab_size, context=context, **changes).to_dict()
+
+
+def _of_file(family: str, file: str) -> dict[str, Any]:
+    """Return the fields of ``--family-config``.
+
+    Raises:
+        ValueError: one is none of the family's.
+    """
+    from tokenize_kit.errors import did_you_mean
+    from tokenize_kit.files import read_json_object
+    from trainers.autoregressive.models import configuration_of
+
+    values = read_json_object(file)
+    if (kind := configuration_of(family)) is not None:
+        known = [field.name for field in fields(kind)]
+        for name in values:
+            if name not in known:
+                raise ValueError(
+                    f"--family-config {file}: {family} has no field {name!r} (it has {', '.join(known)})"
+                    f"{did_you_mean(name, known)}"
+                )
+    return values
 
 
 def _settings_of_the_data(family: str, data: MixedData) -> dict[str, Any]:

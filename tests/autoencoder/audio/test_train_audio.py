@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -307,24 +305,6 @@ def script_of(tmp_path, out, changes):
         f"t.train_audio(t.options_for(sys.argv[1], {str(out)!r}, **t.{changes}))\n"
     )
     return [sys.executable, str(script)]
-
-
-LONG = {**EVERYTHING, "steps": 40, "accumulate": 1, "validate_every": 20}
-
-
-def test_a_real_sigkill_in_the_discriminators_phase_continues_to_the_same_bits(tones, tmp_path):
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([*script_of(tmp_path, killed, "LONG"), str(tones)])
-    # Until the discriminators have been in for a while.
-    while process.poll() is None and not any(
-        int(path.name[5:]) >= 15 for path in killed.glob("checkpoints/step_????????")
-    ):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    train_audio(options_for(tones, tmp_path / "whole", **LONG))
-    assert 15 <= train_audio(options_for(tones, killed, **LONG)).resumed_from < 40
-    assert_same_run(tmp_path / "whole", killed)
 
 
 JOINT = {

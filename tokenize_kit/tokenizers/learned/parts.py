@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from difflib import get_close_matches
 from typing import Any
+
+from tokenize_kit.errors import did_you_mean
 
 LEFT_OUT_UNSET = {"left out unset": True}
 """Metadata of a field that came later: while it is None a saved configuration does not have it, and stays the same bytes."""
@@ -54,7 +55,5 @@ def build_options(kind: type[Any], values: Mapping[str, Any]) -> Any:
     known = [item.name for item in fields(kind)]
     for name in values:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"unknown option {name!r} of {kind.__name__}{hint}")
+            raise ValueError(f"unknown option {name!r} of {kind.__name__}{did_you_mean(name, known)}")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

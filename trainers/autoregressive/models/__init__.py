@@ -176,6 +176,11 @@ class JointModel(Protocol):
     what scores a document asks this.
     """
 
+    @property
+    def joint(self) -> bool:
+        """Whether it is a mixture of more than one; else its `SequenceModel.logits` say all."""
+        ...
+
     def document_log_probabilities(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """Return the log-probability of documents in nats, float32 (B,).
 
@@ -184,6 +189,11 @@ class JointModel(Protocol):
             labels: int64 (B, T), the tokens that count; below 0 where none does.
         """
         ...
+
+
+def as_joint(model: SequenceModel) -> JointModel | None:
+    """Return the model if the probability of a document is not the product of its steps, else None."""
+    return model if isinstance(model, JointModel) and model.joint else None
 
 
 def device_of(model: SequenceModel) -> torch.device:

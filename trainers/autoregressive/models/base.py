@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from trainers.autoregressive.models.embeddings import embedding_of, rows_of_ids
 from trainers.autoregressive.models.family import FamilyConfig
 from trainers.autoregressive.models.heads import head_of, tables_of
 from trainers.autoregressive.models.inputs import Inputs
@@ -106,7 +107,7 @@ class HeadedModel(FamilyModel):
 
     def __init__(self, config: HeadConfig, channels: int, width: int) -> None:
         super().__init__(config)
-        self.embedding = nn.Embedding(config.vocab_size, channels)
+        self.embedding = embedding_of(config.vocab_size, channels, config.ordinal)
         self.unembedding = head_of(config, width)
 
     def hidden(self, inputs: Inputs) -> Tensor:
@@ -134,4 +135,4 @@ class HeadedModel(FamilyModel):
 
     def token_tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.token_tables`."""
-        return [*self.embedding.parameters(), *tables_of(self.unembedding)]
+        return [*rows_of_ids(self.embedding), *tables_of(self.unembedding)]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from math import isqrt, log
 from typing import Any, Literal, get_args, get_type_hints
 
+from tokenize_kit.errors import did_you_mean
 from tokenize_kit.protocol.registry import FORMS
 from trainers.autoregressive.models.ordinal import MIXTURES, Ranges, checked_head
 
@@ -129,8 +129,7 @@ class TransformerConfig:
         for name, kind in get_type_hints(type(self)).items():
             choices = get_args(kind)
             if choices and isinstance(choices[0], str) and getattr(self, name) not in choices:
-                close = get_close_matches(str(getattr(self, name)), choices, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
+                hint = did_you_mean(str(getattr(self, name)), choices)
                 raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(choices)}{hint}")
         if self.form not in FORMS:
             raise ValueError(_unknown("form", self.form, FORMS.names()))
@@ -437,6 +436,4 @@ def check_names(values: Mapping[str, Any]) -> None:
 
 
 def _unknown(kind: str, value: str, known: list[str]) -> str:
-    close = get_close_matches(value, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {value!r} (known: {', '.join(known)}){hint}"
+    return f"unknown {kind} {value!r} (known: {', '.join(known)}){did_you_mean(value, known)}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from typing import Any, ClassVar, Protocol, Self, get_args, get_type_hints, runtime_checkable
+
+from tokenize_kit.errors import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class FamilyConfig:
         for name, kind in get_type_hints(type(self)).items():
             choices = get_args(kind)
             if choices and isinstance(choices[0], str) and (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} {value!r} is not one of {', '.join(choices)}{_hint(str(value), choices)}")
+                raise ValueError(
+                    f"{name} {value!r} is not one of {', '.join(choices)}{did_you_mean(str(value), choices)}"
+                )
 
     def at_least(self, least: float, *names: str) -> None:
         """Refuse fields below ``least``; None is let through.
@@ -64,7 +67,7 @@ class FamilyConfig:
         known = tuple(field.name for field in fields(cls))
         for name in values:
             if name not in known:
-                raise ValueError(f"unknown field {name!r} (known: {', '.join(known)}){_hint(name, known)}")
+                raise ValueError(f"unknown field {name!r} (known: {', '.join(known)}){did_you_mean(name, known)}")
         given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
         return cls(**given)
 
@@ -99,8 +102,3 @@ class FitsTemplates(Protocol):
             ValueError: it cannot serve one of them; says which part, and what to do.
         """
         ...
-
-
-def _hint(value: str, known: tuple[str, ...]) -> str:
-    close = get_close_matches(value, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -101,6 +101,11 @@ class MADE(FixedLengthModel):
         features = self._features(self._units(whole.ids, end + 1, order), order, asked)
         return linear_token_loss(features, self.unembedding.weight, whole.labels, whole.weights, z_loss=z_loss)
 
+    @property
+    def joint(self) -> bool:
+        """See `trainers.autoregressive.models.JointModel`: with several orders."""
+        return self.config.orders > 1
+
     def document_log_probabilities(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """Return the log-probability of documents in nats, float32 (B,): of the average over the orders.
 

@@ -146,14 +146,30 @@ class MixerModel(StatefulModel):
 
     def body(self, x: Tensor, inputs: Inputs, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """See `StatefulModel.body`."""
+        return self._through(x, inputs, state, lengths, {})
+
+    def layer_states(self, inputs: Inputs) -> dict[str, Tensor]:
+        """See `trainers.autoregressive.models.LayeredModel`."""
+        seen: dict[str, Tensor] = {}
+        x: Tensor = self.embedding(inputs.ids)
+        self._through(x, inputs, self.start(len(x), x), None, seen)
+        return seen
+
+    def _through(
+        self, x: Tensor, inputs: Inputs, state: State, lengths: Tensor | None, seen: dict[str, Tensor]
+    ) -> tuple[Tensor, State]:
+        """Do what `body` does, and put into ``seen`` what comes out of each block."""
         if self.coordinates is not None:
             x = x + self.coordinates(inputs.of("axial"))
+        seen["embedding"] = x
         parts = len(state) // len(self.blocks)
         after: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x, carried = block(x, state[index * parts : (index + 1) * parts], lengths)
+            seen[f"layer {index + 1}"] = x
             after += carried
-        return self.norm(x), tuple(after)
+        result = seen["norm"] = self.norm(x)
+        return result, tuple(after)
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -26,6 +26,7 @@ from trainers.autoregressive.models.canvases import (
     own_cells,
     resampled,
 )
+from trainers.autoregressive.models.embeddings import reset_embedding
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.pixel_layers import GatedLayer, MaskedLayer, PixelStack, RowConv
@@ -99,7 +100,7 @@ class PixelNetwork(HeadedModel):
         )
         self.features = RowConv(width, channels * width, 1, channels)
         self.norm = nn.RMSNorm(width)
-        nn.init.normal_(self.embedding.weight)
+        reset_embedding(self.embedding, 1.0)
 
     def hidden(self, inputs: Inputs) -> Tensor:
         """Return the last hidden states (B, T, width).

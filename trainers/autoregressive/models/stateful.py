@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.autoregressive.models.base import HeadedModel
+from trainers.autoregressive.models.embeddings import reset_embedding
 from trainers.autoregressive.models.inputs import Inputs
 from trainers.autoregressive.models.ordinal import HeadConfig
 from trainers.autoregressive.models.runs import Runs, Shift, runs_of
@@ -49,7 +50,7 @@ class StatefulModel(HeadedModel):
     def __init__(self, config: HeadConfig, width: int) -> None:
         super().__init__(config, width, width)
         self.width = width
-        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        reset_embedding(self.embedding, EMBEDDING_STD)
 
     def start(self, rows: int, like: Tensor) -> State:
         """Return the state before the first token.

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from trainers.autoregressive.models.cache import LayerCache, Memory, RowsCache, TransformerCache
 from trainers.autoregressive.models.codebooks import codebooks_of
 from trainers.autoregressive.models.config import TransformerConfig
+from trainers.autoregressive.models.embeddings import embedding_of, reset_embedding, rows_of_ids
 from trainers.autoregressive.models.fast import decode
 from trainers.autoregressive.models.fast.counted import counted_places
 from trainers.autoregressive.models.fast.fused import Fusion
@@ -65,7 +66,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.embedding = embedding_of(config.vocab_size, config.width, config.ordinal)
         self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.form = form_named(config.form)
@@ -111,7 +112,7 @@ class Transformer(nn.Module):
         """
         head_std = LOGIT_STD * float(self.config.width**-0.5)
         embedding_std = EMBEDDING_STD / self.config.embedding_scale
-        nn.init.normal_(self.embedding.weight, std=head_std if self.config.tied_head else embedding_std)
+        reset_embedding(self.embedding, head_std if self.config.tied_head else embedding_std)
         if self.unembedding is not None:
             nn.init.normal_(self.unembedding.weight, std=head_std)
         if self.positions is not None:
@@ -296,8 +297,8 @@ class Transformer(nn.Module):
 
     def token_tables(self) -> list[nn.Parameter]:
         """See `SequenceModel.token_tables`."""
-        modules = (self.embedding, self.unembedding)
-        return [weight for module in modules if module is not None for weight in module.parameters()]
+        head = [] if self.unembedding is None else [*self.unembedding.parameters()]
+        return [*rows_of_ids(self.embedding), *head]
 
     def loss(
         self, inputs: Inputs, labels: Tensor, weights: Tensor | None = None, *, z_loss: float = 0.0

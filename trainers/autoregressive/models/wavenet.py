@@ -137,13 +137,26 @@ class WaveNet(StatefulModel):
         Raises:
             ValueError: the rows are longer than the context, or a part of the inputs is missing that the model needs.
         """
+        return self._whole(inputs, {})
+
+    def layer_states(self, inputs: Inputs) -> dict[str, Tensor]:
+        """See `trainers.autoregressive.models.LayeredModel`; the last layer leaves nothing but its part of the sum of all."""
+        seen: dict[str, Tensor] = {}
+        self._whole(inputs, seen)
+        return seen
+
+    def _whole(self, inputs: Inputs, seen: dict[str, Tensor]) -> Tensor:
+        """Return what `hidden` does, and put into ``seen`` what comes out of each layer."""
         self.check_length(inputs)
-        x = self._entered(self.embedding(inputs.ids), inputs)
+        x = seen["embedding"] = self._entered(self.embedding(inputs.ids), inputs)
         total = x.new_zeros(1)
-        for layer, dilation in zip(self.layers, self.config.dilations, strict=True):
+        for index, (layer, dilation) in enumerate(zip(self.layers, self.config.dilations, strict=True)):
             x, skip = layer(x, self._taken_in(x, dilation, inputs.documents))
             total = total + skip
-        return self._left(total)
+            if index + 1 < len(self.layers):
+                seen[f"layer {index + 1}"] = x
+        result = seen["all layers"] = self._left(total)
+        return result
 
     def _taken_in(self, x: Tensor, dilation: int, documents: Tensor | None) -> Tensor:
         """Return for each place of rows (B, T, W) what a convolution takes in (B, T, kernel * W), zeros from other documents."""

@@ -46,6 +46,9 @@ class ScoreOptions(ShardReading):
     """Score only the first N samples."""
     batch_size: int = 16
     """Samples that are scored side by side."""
+    readings: int = 32
+    """Of a model of hidden tokens how often a sample is read, each time with others hidden; its score is the estimate of a
+    bound."""
     maps: int = 0
     """Show where the bits of the first N samples are: pictures in OUT/maps, and all of them in report.html."""
     against: tuple[str, ...] = ()
@@ -70,7 +73,7 @@ class ScoreOptions(ShardReading):
         if bool(self.shards) == bool(self.data):
             what = "both are" if self.shards else "neither is"
             raise UsageError(f"--shards and --data say what is scored, and {what} given; give one of them")
-        for name, least in (("limit", 1), ("batch_size", 1), ("maps", 0)):
+        for name, least in (("limit", 1), ("batch_size", 1), ("readings", 1), ("maps", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}")

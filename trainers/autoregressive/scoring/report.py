@@ -41,7 +41,7 @@ def score_page(loaded: LoadedModel, values: Mapping[str, Any], compared: tuple[R
     return page
 
 
-def add_maps(page: Page, loaded: LoadedModel, data: TokenData, chosen: Ints, folder: Path) -> list[Path]:
+def add_maps(page: Page, loaded: LoadedModel, data: TokenData, chosen: Ints, folder: Path, readings: int) -> list[Path]:
     """Show where the bits of documents are, and write the pictures that are worth it; returns their files.
 
     Args:
@@ -50,6 +50,7 @@ def add_maps(page: Page, loaded: LoadedModel, data: TokenData, chosen: Ints, fol
         data: its documents.
         chosen: (n,), which of them.
         folder: for the pictures, ``00000.png`` or where several parts are predicted ``00000.image.png``.
+        readings: see `score_documents`.
 
     Raises:
         ValueError: the model knows only the probability of a whole sample.
@@ -60,7 +61,7 @@ def add_maps(page: Page, loaded: LoadedModel, data: TokenData, chosen: Ints, fol
     )
     files = []
     for number, document in enumerate(chosen.tolist()):
-        bits = bits_of_grids(loaded, data.documents, document)
+        bits = bits_of_grids(loaded, data.documents, document, readings=readings)
         grids = data.documents.grids(document)
         for name, places in bits.items():
             stream = loaded.template.stream_of(name)

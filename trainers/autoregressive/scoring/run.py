@@ -141,15 +141,15 @@ class _Run:
         from torch import nn
 
         from trainers.autoregressive.model_folder import load_model
-        from trainers.autoregressive.models import JointModel
+        from trainers.autoregressive.models import as_joint
         from trainers.autoregressive.samples_folder import BFLOAT16
-        from trainers.autoregressive.scoring.scores import check_scores
+        from trainers.autoregressive.scoring.scores import Reader
         from trainers.runtime import resolve_device
 
         self.options, self.progress, self.out = options, progress, out
         self.loaded = load_model(options.model, resolve_device(options.device)).using(options.template)
-        check_scores(self.loaded.model)
-        if options.maps and isinstance(self.loaded.model, JointModel):
+        reader = Reader(self.loaded, options.readings)
+        if options.maps and as_joint(self.loaded.model) is not None:
             raise ValueError(
                 f"--maps {options.maps}: the model gives one probability of a whole sample, so there are no bits a place; leave "
                 "--maps out"
@@ -157,6 +157,11 @@ class _Run:
         cast("nn.Module", self.loaded.model).to(torch.bfloat16 if options.precision in BFLOAT16 else torch.float32)
         if self.loaded.note:
             progress.note(self.loaded.note)
+        if reader.bound:
+            progress.note(
+                "the model predicts hidden tokens: its bits are an upper bound, estimated from "
+                f"{several(options.readings, 'readings')} of each sample"
+            )
 
     def run(self) -> ScoreResult:
         """Score the set, and the one that it is compared with."""
@@ -178,7 +183,7 @@ class _Run:
 
             page = score_page(self.loaded, values, compared)
             if options.maps:
-                add_maps(page, self.loaded, data, chosen[: options.maps], self.out / MAPS)
+                add_maps(page, self.loaded, data, chosen[: options.maps], self.out / MAPS, options.readings)
             page.write(self.out / REPORT_FILE)
         write_json(self.out / SUMMARY_FILE, values)
         return ScoreResult(str(self.out), **values)
@@ -217,7 +222,9 @@ class _Run:
         summary = Summary(self.loaded)
         rates = Rates(unit_of(self.loaded))
         self.progress.task("score", len(chosen))
-        scores = score_documents(self.loaded, data.documents, chosen, batch_size=self.options.batch_size)
+        scores = score_documents(
+            self.loaded, data.documents, chosen, batch_size=self.options.batch_size, readings=self.options.readings
+        )
         with atomic_write(self.out / name) as file:
             for number, (document, one) in enumerate(zip(chosen.tolist(), scores, strict=True), 1):
                 summary.add(one)

@@ -10,8 +10,9 @@ document. One that is longer than the model's context and may be cut is scored i
 ``context`` tokens from its beginning, the sounds of a codec between two time steps; each piece is predicted from nothing but
 itself. Of a template with an arrow what is right of it counts, given what is left.
 
-How a model gives a probability is in `log_probabilities` alone: from its logits if it is causal, or from a method
-``document_log_probabilities(inputs, labels) -> (B,)`` if it has one, as an average over several orders.
+How a model gives a probability is in `Reader` alone: from its logits if it is causal; from a method
+``document_log_probabilities(inputs, labels) -> (B,)`` if it has one, as an average over several orders; and of a model of hidden
+tokens a bound on it, from several readings in which some of them are hidden (`trainers.autoregressive.any_order`).
 """
 
 from __future__ import annotations
@@ -28,15 +29,20 @@ from torch import Tensor
 from tokenize_kit.sequences.documents import Documents
 from tokenize_kit.sequences.packing import IGNORED, Ints, fill_places
 from tokenize_kit.sequences.plans import Plan
+from trainers.autoregressive.any_order import hidden_log_probabilities
 from trainers.autoregressive.batches import VALIDATION_EPOCH, drawn_seeds, rows_of_plan
 from trainers.autoregressive.likelihood import bits_per
 from trainers.autoregressive.model_folder import LoadedModel
-from trainers.autoregressive.models import JointModel, SequenceModel, device_of
+from trainers.autoregressive.models import as_joint, device_of
 from trainers.autoregressive.models.inputs import Inputs
+from trainers.autoregressive.objectives.next_token import NextToken
 from trainers.autoregressive.units import Units
 
 LOGITS = 1 << 26
 """The most logits that are held at once; rows are scored one after the other where a batch would have more."""
+
+READINGS = 32
+"""Of each document by a model of hidden tokens."""
 
 _BATCHES = 16
 """Batches of documents that are sorted by length together, so that short ones do not wait for long ones."""
@@ -66,38 +72,57 @@ class Score(NamedTuple):
         return bits_per(-self.nats, sum(self.tokens.values()))
 
 
-def check_scores(model: SequenceModel) -> None:
-    """Refuse a model that gives no probability of a whole sample.
-
-    Raises:
-        ValueError: it sees all tokens and has no likelihood of its own.
-    """
-    if not (model.causal or isinstance(model, JointModel)):
-        raise ValueError(
-            "the model sees all tokens, so it gives no probability of a whole sample; take a causal one, or one that is an "
-            "average over orders"
-        )
-
-
-@torch.inference_mode()
-def log_probabilities(model: SequenceModel, inputs: Inputs, labels: Tensor) -> Tensor:
-    """Return how probable labels are, in nats: (B, T) of each label, 0 where it is -100; or (B, 1) where a model knows only the
-    probability of all of a row.
+class Reader:
+    """Asks a model how probable ids are.
 
     Args:
-        model: for which `check_scores` holds.
-        inputs: rows that hold one document each, or a piece of one.
-        labels: int64 (B, T), -100 where there is nothing to predict.
+        loaded: the model.
+        readings: of each document, where scores are estimates of a bound.
+
+    Raises:
+        ValueError: the model sees all tokens and has no id that hides one.
     """
-    if isinstance(model, JointModel):
-        return model.document_log_probabilities(inputs, labels)[:, None]
-    logits = model.logits(inputs).float()
-    each = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(-1)
-    return each.masked_fill(labels == IGNORED, 0.0)
+
+    def __init__(self, loaded: LoadedModel, readings: int = READINGS) -> None:
+        self.model, self.mask, self.readings = loaded.model, loaded.vocabulary.size, readings
+        self.joint = as_joint(loaded.model)
+        self.bound = not loaded.model.causal and self.joint is None
+        """Whether scores are estimates of a bound on the likelihood, as the model predicts hidden tokens."""
+        self.ahead = 0 if self.bound else 1
+        """How many places after the one that predicts a token it stands."""
+        if self.bound and loaded.model.config.vocab_size <= self.mask:
+            raise ValueError(
+                "the model sees all tokens and has no id that hides one, so it gives no probability of a sample; take a causal "
+                "one, or train with --objective any-order"
+            )
+
+    @torch.inference_mode()
+    def log_probabilities(self, inputs: Inputs, labels: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Return how probable labels are, in nats: (B, T) of each label, 0 where it is -100; or (B, 1) where a model knows
+        only the probability of all of a row.
+
+        Args:
+            inputs: rows that hold one document each, or a piece of one.
+            labels: int64 (B, T), -100 where there is nothing to predict; `ahead` of the ids.
+            seeds: (B,), of what is hidden.
+        """
+        if self.joint is not None:
+            return self.joint.document_log_probabilities(inputs, labels)[:, None]
+        if self.bound:
+            return hidden_log_probabilities(self.model, inputs, labels, self.mask, self.readings, seeds)
+        logits = self.model.logits(inputs).float()
+        each = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(-1)
+        return each.masked_fill(labels == IGNORED, 0.0)
 
 
 def score_documents(
-    loaded: LoadedModel, documents: Documents, chosen: Ints, *, seeds: Ints | None = None, batch_size: int = 16
+    loaded: LoadedModel,
+    documents: Documents,
+    chosen: Ints,
+    *,
+    seeds: Ints | None = None,
+    batch_size: int = 16,
+    readings: int = READINGS,
 ) -> Iterator[Score]:
     """Yield the score of each document, in the order of ``chosen``; no more than some batches are held at once.
 
@@ -107,15 +132,16 @@ def score_documents(
         chosen: (n,), which of them.
         seeds: (documents,), of orders that are drawn; those of training's validation if None.
         batch_size: documents that are scored side by side; the scores do not depend on it beyond rounding.
+        readings: of each document by a model of hidden tokens, whose scores are estimates of a bound.
 
     Raises:
-        ValueError: the model gives no probability of a sample (`check_scores`), or a document must not be cut and is longer than
-            its context; before the first is scored.
+        ValueError: the model gives no probability of a sample (`Reader`), or a document must not be cut and is longer than its
+            context; before the first is scored.
     """
-    check_scores(loaded.model)
+    reader = Reader(loaded, readings)
     check_lengths(documents, chosen, loaded.model.config.context)
     template = documents.template
-    by_place = not isinstance(loaded.model, JointModel)
+    by_place = reader.joint is None
     units = {name: Units(loaded.tokenizers[template.stream_of(name)]) for name in template.target}
     for start in range(0, len(chosen), _BATCHES * batch_size):
         some = chosen[start : start + _BATCHES * batch_size]
@@ -123,7 +149,7 @@ def score_documents(
         tokens = np.zeros((len(some), len(template.names)), np.int64)
         pieces = np.zeros(len(some), np.int64)
         whole = np.zeros(len(some))
-        for rows in _rows(loaded.model, documents, some, seeds, batch_size):
+        for rows in _rows(reader, documents, some, seeds, batch_size):
             np.add.at(pieces, rows.owners, 1)
             np.add.at(whole, rows.owners, rows.nats.sum(1))
             row, place = np.nonzero(rows.counted)
@@ -152,7 +178,13 @@ def score_documents(
 
 
 def bits_of_grids(
-    loaded: LoadedModel, documents: Documents, document: int, *, seeds: Ints | None = None, batch_size: int = 16
+    loaded: LoadedModel,
+    documents: Documents,
+    document: int,
+    *,
+    seeds: Ints | None = None,
+    batch_size: int = 16,
+    readings: int = READINGS,
 ) -> dict[str, NDArray[np.float64]]:
     """Return what each id of the predicted grids of a document takes, in bits, in the shape of the grid; by part.
 
@@ -164,12 +196,13 @@ def bits_of_grids(
         document: which of them.
         seeds: the same.
         batch_size: pieces of a long document that are scored side by side.
+        readings: as in `score_documents`.
 
     Raises:
         ValueError: as `score_documents`, or the model knows only the probability of a whole document.
     """
-    check_scores(loaded.model)
-    if isinstance(loaded.model, JointModel):
+    reader = Reader(loaded, readings)
+    if reader.joint is not None:
         raise ValueError(
             "the model gives one probability of a whole document, so there are no bits a place to be shown"
         )
@@ -179,13 +212,13 @@ def bits_of_grids(
     for table in documents.segments:
         if not table.segment.condition and table.count[document] >= 0:
             flat[table.segment.name] = np.zeros(int(table.count[document]))
-    for rows in _rows(loaded.model, documents, chosen, seeds, batch_size):
+    for rows in _rows(reader, documents, chosen, seeds, batch_size):
         for row, piece in enumerate(rows.pieces.tolist()):
             for part, table in enumerate(rows.documents.segments):
                 (places,) = np.nonzero(rows.counted[row] & (rows.parts[row] == part))
                 known = (table.count[piece], table.shape[piece], 0 if rows.seeds is None else rows.seeds[piece])
                 count, shape, seed = (np.full(len(places), value, np.int64) for value in known)
-                inside = rows.first[row] + places + 1 - table.begin[piece]
+                inside = rows.first[row] + places + reader.ahead - table.begin[piece]
                 special, found = table.segment.read(inside, count, shape, seed)
                 own = special < 0
                 shift = table.start[piece] - documents.segments[part].start[document]
@@ -229,13 +262,12 @@ class _Rows:
     parts: Ints
     """(rows, places): which part of the template that is of."""
     nats: NDArray[np.float64]
-    """(rows, places), or (rows, 1); see `log_probabilities`."""
+    """(rows, places), or (rows, 1); see `Reader.log_probabilities`."""
 
 
-def _rows(
-    model: SequenceModel, documents: Documents, some: Ints, seeds: Ints | None, batch_size: int
-) -> Iterator[_Rows]:
+def _rows(reader: Reader, documents: Documents, some: Ints, seeds: Ints | None, batch_size: int) -> Iterator[_Rows]:
     """Score documents, the shortest first."""
+    model, ahead = reader.model, reader.ahead
     context, target = model.config.context, documents.template.target
     only = documents.template.names.index(target[0]) if len(target) == 1 else None
     if seeds is None:
@@ -247,7 +279,7 @@ def _rows(
         seeds = None if seeds is None else seeds[some[owners]]
     else:
         owners, pieces = np.arange(len(some)), some
-    plan, owners = _one_a_row(documents.tokens - 1, pieces, owners, context)
+    plan, owners = _one_a_row(documents.tokens - ahead, pieces, owners, context)
     device = device_of(model)
     order = np.argsort(plan.length, kind="stable")
     start = 0
@@ -257,13 +289,15 @@ def _rows(
         mine = mine[:fitting]
         start += len(mine)
         longest = int(plan.length[mine].max())
-        batch = rows_of_plan(documents, plan, mine, longest, needs=model.needs, seeds=seeds)
+        batch = rows_of_plan(documents, plan, mine, longest, NextToken(ahead), model.needs, seeds)
         moved = batch.to(device)
-        nats = log_probabilities(model, moved.inputs, moved.labels).double().cpu().numpy()
+        # What is hidden follows from the document and from where in it the row begins.
+        own = (some[owners[mine]] * (1 << 32) + plan.first[mine]).tolist()
+        nats = reader.log_probabilities(moved.inputs, moved.labels, own).double().cpu().numpy()
         counted = (batch.labels != IGNORED).numpy()
         parts = np.full(counted.shape, -1 if only is None else only)
         if only is None:
-            parts = fill_places(documents, plan, mine, longest, 1, seeds).segments
+            parts = fill_places(documents, plan, mine, longest, ahead, seeds).segments
         yield _Rows(documents, seeds, owners[mine], plan.document[mine], plan.first[mine], counted, parts, nats)
 
 

@@ -14,8 +14,9 @@ import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+from tokenize_kit.errors import did_you_mean
 
 Value: TypeAlias = "bool | int | float | str | list[Any] | None"
 
@@ -95,7 +96,7 @@ def completed(
             has the wrong type.
     """
     if name not in CLASSES:
-        raise ValueError(f"library_class {name!r} is not one of {', '.join(CLASSES)}{_hint(name, CLASSES)}")
+        raise ValueError(f"library_class {name!r} is not one of {', '.join(CLASSES)}{did_you_mean(name, CLASSES)}")
     known = _signature(name)
     given = option_values(options)
     for option, value in given.items():
@@ -175,7 +176,7 @@ def _check(name: str, option: str, value: Value, known: Mapping[str, inspect.Par
     if option not in known:
         allowed = [other for other in known if other not in refused_by(name)]
         raise ValueError(
-            f"unknown library_options {option} of {name}{_hint(option, allowed) or '; it has ' + ', '.join(allowed)}"
+            f"unknown library_options {option} of {name}{did_you_mean(option, allowed) or '; it has ' + ', '.join(allowed)}"
         )
     default = known[option].default
     if isinstance(default, bool):
@@ -235,8 +236,3 @@ def _written(value: Value | Sequence[Any]) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return str(value)
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
