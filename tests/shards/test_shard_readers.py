@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokenize_kit.shards import ShardSet
+from tokenize_kit.shards.card import write_card
 from tokenize_kit.shards.encode import EncodeOptions, encode
 from trainers.bpe.train import TrainBPEOptions, train_bpe
 
@@ -68,8 +69,30 @@ def test_duckdb(place, monkeypatch, tmp_path):
 
 
 def test_shard_set(place, monkeypatch, tmp_path, capsys):
-    run("ShardSet.open", place, monkeypatch, tmp_path)
+    run("stream_arrays", place, monkeypatch, tmp_path)
     assert capsys.readouterr().out.startswith(f"{len(place[1])} {{'text': {sum(map(len, place[1]))}}}")
+
+
+def test_data_sets_of_torch(place, monkeypatch, tmp_path, capsys):
+    run("ShardStream", place, monkeypatch, tmp_path)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "corpus.jsonl@0 10"
+    assert said[1].endswith("torch.int64")
+
+
+def test_the_card_says_what_the_streams_are_and_is_not_written_over(place, tmp_path):
+    shards = place[0] / "shards" / "text"
+    card = (shards / "README.md").read_text(encoding="utf-8")
+    manifest = ShardSet.open(shards).manifest
+    assert 'data_files: "*.arrow"' in card.split("---")[1]
+    ids = sum(map(len, place[1]))
+    stream = manifest.streams["text"]
+    (axis,) = stream.spec.axes
+    assert f"| `text` | bpe | `{stream.fingerprint[:12]}` | {axis} | 600 | {ids:,} | uint16 |" in card
+    assert f"{len(place[1]):,} samples in {len(manifest.files)} Arrow files" in card
+    (tmp_path / "README.md").write_text("my own words")
+    write_card(tmp_path, manifest)
+    assert (tmp_path / "README.md").read_text() == "my own words"
 
 
 def test_units_of_a_scheduler(place, monkeypatch, tmp_path):
@@ -79,4 +102,4 @@ def test_units_of_a_scheduler(place, monkeypatch, tmp_path):
 
 
 def test_every_block_is_run():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenize_kit.shards.format import Manifest, StreamInfo, dtype_for
     from tokenize_kit.shards.reader import Record, ShardSet, StreamArray
+    from tokenize_kit.shards.torch_data import ShardDataset, ShardStream
     from tokenize_kit.shards.writer import ShardWriter, open_shard
 
 _HOMES = {
@@ -20,6 +21,8 @@ _HOMES = {
     "Record": "reader",
     "ShardSet": "reader",
     "StreamArray": "reader",
+    "ShardDataset": "torch_data",
+    "ShardStream": "torch_data",
     "ShardWriter": "writer",
     "open_shard": "writer",
 }
@@ -27,7 +30,9 @@ _HOMES = {
 __all__ = [
     "Manifest",
     "Record",
+    "ShardDataset",
     "ShardSet",
+    "ShardStream",
     "ShardWriter",
     "StreamArray",
     "StreamInfo",

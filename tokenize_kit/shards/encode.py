@@ -373,6 +373,7 @@ class _Run:
         )
 
     def _finish(self, results: Sequence[UnitResult], plan: dict[str, Any]) -> None:
+        from tokenize_kit.shards.card import write_card
         from tokenize_kit.shards.format import FAILURES_FILE, INCOMPLETE_FILE, Manifest
         from tokenize_kit.shards.ledger import listed
         from tokenize_kit.sources.blocks import count_lost
@@ -400,6 +401,7 @@ class _Run:
             count_lost(failures),
             count_lost(incomplete),
         )
+        write_card(self.out, manifest)
         write_json(self.out / "dataset.json", manifest.to_dict())
         # Left behind by killed processes; what another run writes here at this moment is its own.
         remove_abandoned_below(self.out)

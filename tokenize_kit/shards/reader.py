@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +124,25 @@ class ShardSet:
 
     def __len__(self) -> int:
         return self.num_rows
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        """Return one sample, as `record` does, or those of a slice."""
+        if isinstance(index, slice):
+            return [self.record(number) for number in range(*index.indices(self.num_rows))]
+        return self.record(index)
+
+    def __iter__(self) -> Iterator[Record]:
+        return self.records()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to open the same set: not what is mapped here."""
+        return {**self.__dict__, "_tables": {}, "_arrays": {}, "_note": None}
 
     @property
     def num_tokens(self) -> dict[str, int]:

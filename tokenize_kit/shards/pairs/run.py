@@ -176,6 +176,7 @@ class _Run:
 
     def _finish(self, entries: Sequence[FileEntry], plan: dict[str, Any]) -> None:
         from tokenize_kit.files import write_json, write_text
+        from tokenize_kit.shards.card import write_card
         from tokenize_kit.shards.format import FAILURES_FILE, MANIFEST_FILE, Manifest
 
         name = self._maker.info.name
@@ -191,6 +192,7 @@ class _Run:
         manifest = Manifest(
             {name: self._maker.info}, COLUMNS, tuple(entries), plan["options"], plan["inputs"], failures=0
         )
+        write_card(self._out, manifest)
         write_json(self._out / MANIFEST_FILE, manifest.to_dict())
 
 
