@@ -52,10 +52,13 @@ _OF_A_RUN = (
     "tokenizers",
     "train_log.jsonl",
     "tensorboard",
+    "tracked.json",
+    "wandb",
     CHECKPOINTS,
     "pictures",
     "sounds",
     "texts",
+    "videos",
 )
 """What a run writes besides its weights and its decoded data."""
 _PREFIX = "step_"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tokenize_kit.protocol.registry import TRACKERS
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -57,6 +59,10 @@ class OptimizerConfig:
             )
 
 
+TENSORBOARD = "tensorboard"
+"""The tracker of a run that asks for none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """How long and on what a training runs; see `trainers.loop`."""
@@ -81,6 +87,9 @@ class LoopConfig:
     discriminator is trained against, whose losses are no judge."""
     log_every: int = 10
     """Steps between two lines of the log, which hold the mean over these steps."""
+    track: str = TENSORBOARD
+    """Where the numbers and samples of the log are shown besides: tensorboard (files in OUT/tensorboard), wandb, trackio, none,
+    or what a package registers. The weights do not depend on it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU if there is one."""
     devices: int = 1
@@ -97,6 +106,7 @@ class LoopConfig:
         for name in ("steps", "accumulate", "log_every", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
+        TRACKERS.check(self.track)
         if self.keep not in (None, "best", "last"):
             raise ValueError(f"--keep {self.keep} must be best or last")
         for name in ("validate_every", "checkpoint_every"):

@@ -1,4 +1,4 @@
-"""Samples that a run shows of its work, of any kind of data: written, and shown on TensorBoard, as their modality declares."""
+"""Samples that a run shows of its work, of any kind of data: written, and shown on a tracker, as their modality declares."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tokenize_kit.protocol import TokenSpec
 
 if TYPE_CHECKING:
     from tokenize_kit.protocol import Sample
+    from trainers.trackers import Tracker
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Exhibit:
     """Frames a second of a video."""
 
 
-def hang(exhibit: Exhibit, name: str, step: int, out: Path, board: Any) -> None:
-    """Write an exhibit of step ``step`` into the folder of a run, as ``FOLDER/00000200-NAME.SUFFIX``, and on its TensorBoard.
+def hang(exhibit: Exhibit, name: str, step: int, out: Path, board: Tracker) -> None:
+    """Write an exhibit of step ``step`` into the folder of a run, as ``FOLDER/00000200-NAME.SUFFIX``, and on its tracker.
 
     Raises:
         ValueError: samples of this modality cannot be written.

@@ -145,7 +145,7 @@ class _Loop:
         if resumed:
             self.progress.note(f"continuing {self.out} from step {resumed}")
         if self.runtime.rank == 0:
-            self.log = RunLog(self.out, self.memory.step)
+            self.log = RunLog(self.out, self.memory.step, self.config.track)
             self.stack.callback(self.log.close)
         self.progress.task("train", self.config.steps)
         self.clock = (time.monotonic(), 0)

@@ -15,7 +15,7 @@ def test_a_full_disk_under_tensorboard_is_one_error_with_its_path(tmp_path, capf
     def full(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    log._board.file_writer.event_writer._async_writer._worker._record_writer.write = full
+    log._tracker.writer.file_writer.event_writer._async_writer._worker._record_writer.write = full
 
     def write():
         for step in range(200):

@@ -330,10 +330,10 @@ class Modality(ABC):
         return cast("Tensor", sample).clone()
 
     def board(self, writer: Any, name: str, sample: Sample, step: int, spec: TokenSpec) -> None:  # noqa: B027
-        """Show a sample on TensorBoard, if that can show such; by default it cannot.
+        """Show a sample where a training is tracked, if that can show such; by default it cannot.
 
         Args:
-            writer: a ``torch.utils.tensorboard.SummaryWriter``.
+            writer: with the methods of a ``torch.utils.tensorboard.SummaryWriter``, see `trainers.trackers.Tracker`.
             name: the tag.
             sample: of that spec.
             step: of the training.

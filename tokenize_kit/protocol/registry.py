@@ -55,14 +55,18 @@ class Registry(Generic[T]):
         Raises:
             ValueError: nothing is registered under that name; the message suggests the closest one.
         """
-        if name not in self._registered:
-            if name not in self._points:
-                names = self.names()
-                raise ValueError(
-                    f"no {self.what} is named {name!r} (known: {', '.join(names)}){did_you_mean(name, names)}"
-                )
-            return self._loaded(name)
-        return self._registered[name]
+        self.check(name)
+        return self._registered[name] if name in self._registered else self._loaded(name)
+
+    def check(self, name: str) -> None:
+        """Refuse a name under which nothing is registered, without loading what is.
+
+        Raises:
+            ValueError: as `get`.
+        """
+        if name not in self:
+            names = self.names()
+            raise ValueError(f"no {self.what} is named {name!r} (known: {', '.join(names)}){did_you_mean(name, names)}")
 
     def place_of(self, name: str) -> str:
         """Return ``module:attribute`` of what is registered as ``name``, without loading it.
@@ -138,6 +142,9 @@ EXECUTORS: Registry[Any] = Registry("tokenize_kit.executors", "executor")
 
 ORDERS: Registry[Any] = Registry("tokenize_kit.orders", "order")
 """How the places of a grid follow each other in a sequence, one object each; see `tokenize_kit.sequences.orders`."""
+
+TRACKERS: Registry[Any] = Registry("tokenize_kit.trackers", "tracker")
+"""Where trainings are shown, a class each; see `trainers.trackers`."""
 
 OBJECTIVES: Registry[Any] = Registry("tokenize_kit.objectives", "objective")
 """What sequence models are trained to predict, one object each; see `trainers.autoregressive.objectives`."""

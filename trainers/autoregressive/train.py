@@ -37,6 +37,7 @@ _NOT_IDENTITY = {
         "family_config",
         "set",
         "log_every",
+        "track",
         "checkpoint_every",
         "device",
         "trust_shards",

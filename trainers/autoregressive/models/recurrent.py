@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -97,9 +98,27 @@ class Recurrent(StatefulModel):
 
 
 def _library(x: Tensor) -> AbstractContextManager[Any]:
-    """Return what keeps oneDNN's LSTM away from bfloat16, which it refuses on processors that do not compute in it."""
+    """Return what keeps oneDNN's LSTM away from bfloat16 on processors on which it refuses it; elsewhere it is the faster one."""
     kind = autocast_dtype(x.device.type) or x.dtype
-    return torch.backends.mkldnn.flags(enabled=False) if kind == torch.bfloat16 else nullcontext()
+    refused = kind == torch.bfloat16 and x.device.type == "cpu" and not _takes_bfloat16()
+    return torch.backends.mkldnn.flags(enabled=False) if refused else nullcontext()
+
+
+@cache
+def _takes_bfloat16() -> bool:
+    """Return whether oneDNN's LSTM computes in bfloat16 here: it says so by doing it."""
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autocast("cpu", enabled=False),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        x = torch.zeros(1, 2, 8, dtype=torch.bfloat16, requires_grad=True)
+        try:
+            nn.LSTM(8, 8, batch_first=True).to(torch.bfloat16)(x)[0].sum().backward()
+        except RuntimeError:
+            return False
+    return True
 
 
 def _run(layer: nn.Module, x: Tensor, before: State, lengths: Tensor | None) -> tuple[Tensor, list[Tensor]]:
