@@ -1,6 +1,6 @@
 """``train transformer`` killed (SIGKILL) at random moments and continued: are the weights the same to the bit?
 
-    python benchmarks/kill_train.py [--kills 10] [--steps 120] [--seed 0] [--template "text -> image"]
+    python benchmarks/kill_train.py [--kills 10] [--steps 120] [--seed 0] [--template "text -> image"] [--compile]
 
 The real command line trains on the captions and pictures of ``assets/emoji.tar``, once undisturbed and once killed again and
 again: every fifth time while it starts up, else a random time after its first step began, so that kills fall into
@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--template", default="text -> image")
+    parser.add_argument("--compile", action="store_true", help="train with compiled blocks")
     options = parser.parse_args()
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -81,7 +82,8 @@ def main() -> int:
         ]
         # Small, so that reading, validating and saving take as large a part of the time as the steps do.
         train += ["--model.layers", "2", "--model.width", "64", "--model.heads", "2"]
-        train += ["--validation-tokens", "4000", "--model.dropout", "0.1", "--out"]
+        train += ["--validation-tokens", "4000", "--model.dropout", "0.1"]
+        train += [*(["--compile"] if options.compile else []), "--out"]
 
         process = subprocess.Popen([*COMMAND, *train, str(root / "whole")], stdout=subprocess.DEVNULL)
         start_up = wait_for_log(process, root / "whole", 0)

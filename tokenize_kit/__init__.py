@@ -4,5 +4,14 @@
 """
 
 from tokenize_kit.protocol import Tokenizer, TokenSpec, load_tokenizer, register_tokenizer, registered_tokenizers
+from tokenize_kit.python import decode, encode
 
-__all__ = ["TokenSpec", "Tokenizer", "load_tokenizer", "register_tokenizer", "registered_tokenizers"]
+__all__ = [
+    "TokenSpec",
+    "Tokenizer",
+    "decode",
+    "encode",
+    "load_tokenizer",
+    "register_tokenizer",
+    "registered_tokenizers",
+]

@@ -136,9 +136,8 @@ def test_the_bound_is_the_mean_over_all_orders():
     estimate = bound_log_likelihood(model, inputs, places, 3, draws=2000, batch_size=2000)
     assert estimate.nats == pytest.approx(exact, abs=4 * estimate.error)
     assert 0 < estimate.error < 0.05
-    assert bound_log_likelihood(model, inputs, places, 3, draws=5, seed=1) == bound_log_likelihood(
-        model, inputs, places, 3, draws=5, seed=1, batch_size=2
-    )
+    few = [bound_log_likelihood(model, inputs, places, 3, draws=5, seed=1, batch_size=size) for size in (16, 2)]
+    assert few[0] == pytest.approx(few[1], abs=1e-6)
     assert math.isnan(bound_log_likelihood(model, inputs, places, 3, draws=1).error)
 
 

@@ -97,7 +97,7 @@ def test_maps_of_several_parts_and_kinds(tmp_path: Path) -> None:
     known = loaded("text audio", tokenizers, shards)
     known = replace(known, model=build_model("mean", {"vocab_size": known.vocabulary.size, "context": 256}).eval())
     page = Page("maps")
-    files = add_maps(page, known, open_shards(known, [shards]), np.array([2, 0]), tmp_path / "maps")
+    files = add_maps(page, known, open_shards(known, [shards]), np.array([2, 0]), tmp_path / "maps", 1)
     assert [file.name for file in files] == ["00000.audio.png", "00001.audio.png"]
     assert Image.open(files[0]).height == 128 + 2 + 64
     text = page.write(tmp_path / "page.html").read_text()

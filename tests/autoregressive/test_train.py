@@ -360,10 +360,6 @@ def test_a_new_model_family_trains_without_an_edit(text_shards, tmp_path):
     [
         {"optimizer": OptimizerConfig(optimizer="muon", warmup_steps=2)},
         {"precision": "bf16-mixed"},
-        pytest.param(
-            {"precision": "bf16-mixed", "compile": True},
-            marks=pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
-        ),
     ],
 )
 def test_other_ways_to_train_continue_exactly_too(text_shards, tmp_path, monkeypatch, changes):

@@ -55,8 +55,7 @@ def place(tmp_path_factory):
         4,
         "--steps",
         6,
-        "--device",
-        "cpu",
+        *("--device", "cpu", "--precision", "32-true"),
     ]
     given = ["--template", "text -> image", "text image", "--validation-fraction", FRACTION]
     assert run("train", "transformer", "--shards", folder / "shards", "--out", folder / "model", *given, *sizes) == 0
@@ -135,8 +134,8 @@ def test_a_command_that_was_stopped_makes_the_same_files(place, score, tmp_path,
             raise KeyboardInterrupt
         return probabilities(*given)
 
-    probabilities = scores.log_probabilities
-    monkeypatch.setattr(scores, "log_probabilities", stopped)
+    probabilities = scores.Reader.log_probabilities
+    monkeypatch.setattr(scores.Reader, "log_probabilities", stopped)
     again = tmp_path / "again"
     assert "the same command scores all samples again" in score(*words, out=again, code=130)
     assert not (again / "scores.jsonl").exists()

@@ -52,7 +52,9 @@ def test_measures_are_those_of_before(told, name):
     now, then = flat(told["measures"][name]), flat(GOLDENS["measures"][name])
     assert list(now) == list(then)
     for place, value in then.items():
-        assert now[place] == (pytest.approx(value, rel=2e-3, abs=1e-6) if isinstance(value, float) else value), place
+        # Opus and MP3 compute with other instructions on other processors.
+        rel = 2e-2 if "/codecs/" in place else 2e-3
+        assert now[place] == (pytest.approx(value, rel=rel, abs=1e-6) if isinstance(value, float) else value), place
 
 
 @pytest.mark.parametrize(

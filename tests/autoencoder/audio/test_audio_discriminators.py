@@ -6,6 +6,7 @@ import torch
 from trainers.autoencoder.audio.discriminator import (
     SoundDiscriminator,
     SoundDiscriminatorConfig,
+    _convolution,
     sound_discriminator_config,
 )
 from trainers.autoencoder.audio.losses import least_squares_discriminator
@@ -160,6 +161,22 @@ def test_silence_has_finite_gradients():
     ).backward()
     assert samples.grad.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_a_convolution_of_one_place_a_row_is_the_plain_one_also_where_memory_is_dirty(width):
+    convolution = _convolution(4, 4, (3, 9), (1, 2))
+    plain = torch.nn.Conv2d(4, 4, (3, 9), (1, 2), (1, 4))
+    plain.load_state_dict({"weight": convolution.weight.detach(), "bias": convolution.bias.detach()})
+    given = torch.randn(2, 4, 20, width)
+    torch.testing.assert_close(convolution(given), plain(given))
+    for _ in range(5):
+        # What is freed here is what the next tensors get.
+        dirty = [torch.full((1 << size,), torch.nan, dtype=torch.bfloat16) for size in range(6, 20)]
+        del dirty
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = convolution(given).float()
+        torch.testing.assert_close(rough, plain(given), atol=0.05, rtol=0.05)
 
 
 def test_bfloat16_verdicts_are_close_to_those_of_float32():

@@ -339,7 +339,8 @@ def test_two_processes_equal_one_with_the_joint_batch(emoji, tmp_path):
     # A perplexity is that of each process's batch.
     for line, other in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
         numbers = set(line) - {"batch_perplexity", "warnings"}
-        assert {key: line[key] for key in numbers} == pytest.approx({key: other[key] for key in numbers}, rel=1e-2)
+        # A gradient follows from which way a vector between two codes goes.
+        assert {key: line[key] for key in numbers} == pytest.approx({key: other[key] for key in numbers}, rel=3e-2)
     assert load_tokenizer(tmp_path / "two").spec == load_tokenizer(tmp_path / "one").spec
 
 

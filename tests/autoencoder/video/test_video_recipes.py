@@ -121,7 +121,7 @@ def test_every_option_that_changes_the_result_is_in_the_identity():
     identity = VideoRun(options(), None).identity()
     kept = {*identity} | {"fps", "channels", "preset", "size"}  # those four are in the network and the recipe
     elsewhere = {"out", "films", "workers", "max_failures", "usage_floor", "on_collapse", "trust_shards", "keep"}
-    elsewhere |= {"checkpoint_every", "log_every", "device", "strategy", "validation_keys"}
+    elsewhere |= {"checkpoint_every", "log_every", "device", "strategy", "validation_keys", "track"}
     assert {field.name for field in dataclasses.fields(TrainVideoOptions)} == ((kept - {"command"}) | elsewhere)
     assert identity["network"]["frame_rate"] == 12.0
 

@@ -104,7 +104,7 @@ class MADE(FixedLengthModel):
     @property
     def joint(self) -> bool:
         """See `trainers.autoregressive.models.JointModel`: with several orders."""
-        return self.config.orders > 1
+        return bool(self.config.orders > 1)
 
     def document_log_probabilities(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """Return the log-probability of documents in nats, float32 (B,): of the average over the orders.
