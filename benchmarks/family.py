@@ -176,10 +176,12 @@ def made(name: str, root: Path, minutes: float, measured: int) -> dict[str, Any]
     }
     row["step"], row["whole"] = cost(folder)
     row["coded"] = coded(folder, np.load(root / "held_out.npy")[: min(CODED, measured)])
-    generate_samples(
-        GenerateOptions(model=str(folder), out=str(folder / "samples"), count=SAMPLES, batch_size=SAMPLES, seed=1),
-        Progress(enabled=False),
+    # What is certain first is the black ground, so a model of any order is drawn in one.
+    hidden = {} if member.objective == "next-token" else {"decoding_steps": SIDE * SIDE // 8, "decoding_noise": 50.0}
+    drawn = GenerateOptions(
+        model=str(folder), out=str(folder / "samples"), count=SAMPLES, batch_size=SAMPLES, seed=1, **hidden
     )
+    generate_samples(drawn, Progress(enabled=False))
     write_json(file, signed(row))
     return row
 
